@@ -1,0 +1,1 @@
+"""The addons that mitmproxy loads, each usable alone with `mitmdump -s`."""

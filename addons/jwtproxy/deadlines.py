@@ -1,0 +1,71 @@
+"""Give up on an upstream that does not let us connect."""
+
+import asyncio
+import time
+from typing import Any
+
+
+class ConnectDeadline:
+    """Addon hooks that end a connection attempt, TCP and TLS, that takes too long.
+
+    mitmproxy opens a connection in a task and runs `server_connect` inside it; cancelling that task ends the attempt
+    with the cancellation's message as its error.
+    """
+
+    def __init__(self) -> None:
+        self.timeout = 0.0
+        """Seconds; 0 = no limit."""
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def server_connect(self, data: Any) -> None:
+        """An attempt begins, or waits for its turn: mitmproxy opens few connections to one address at a time."""
+        task = asyncio.current_task()
+        if self.timeout and task:
+            self._tasks[data.server.id] = task
+            self._start(data.server, self.timeout)
+
+    def server_connected(self, data: Any) -> None:
+        """TCP is there in time."""
+        self._stop(data.server)
+
+    def server_connect_error(self, data: Any) -> None:
+        """The attempt failed."""
+        self._forget(data.server)
+
+    def server_disconnected(self, data: Any) -> None:
+        """The connection is gone."""
+        self._forget(data.server)
+
+    def tls_start_server(self, data: Any) -> None:
+        """TLS has as long again."""
+        if data.conn.id in self._tasks:
+            self._start(data.conn, self.timeout)
+
+    def tls_established_server(self, data: Any) -> None:
+        """TLS is there in time."""
+        self._stop(data.conn)
+
+    def tls_failed_server(self, data: Any) -> None:
+        """TLS failed."""
+        self._stop(data.conn)
+
+    def _start(self, server: Any, seconds: float) -> None:
+        began = time.time()
+        self._timers[server.id] = asyncio.get_running_loop().call_later(seconds, self._expire, server, began)
+
+    def _expire(self, server: Any, began: float) -> None:
+        # Without a start the attempt still waits for its turn; cancelled there, its request would hang.
+        waited = time.time() - max(began, server.timestamp_start) if server.timestamp_start else 0.0
+        if (left := self.timeout - waited) > 0.01:
+            self._start(server, left)
+        elif task := self._tasks.get(server.id):
+            task.cancel(f"no connection within {self.timeout:g} s")
+
+    def _stop(self, server: Any) -> None:
+        if timer := self._timers.pop(server.id, None):
+            timer.cancel()
+
+    def _forget(self, server: Any) -> None:
+        self._stop(server)
+        self._tasks.pop(server.id, None)

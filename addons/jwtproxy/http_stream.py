@@ -1,0 +1,212 @@
+"""The seam inside mitmproxy: what its hooks cannot see or do, in one subclass of its HttpStream.
+
+- A request in origin form is one to the proxy itself; by the time a hook runs, mitmproxy has forgotten the form.
+- An answer set by a hook is sent at once, whatever body is still to come (mitmproxy: NotImplementedError).
+- Just before an upstream is contacted the gate is asked, so that nothing passes a request by it: no other addon that
+  halts the hooks, switches streaming on or rewrites headers, and no script that is gone.
+- An upstream that stays silent is given up with 504.
+- Trailers of an HTTP/1.1 message are dropped, as RFC 9110 §6.5.1 allows (mitmproxy: NotImplementedError).
+
+Installed once, by whichever addon loads first; it stays when a script is reloaded or removed.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import h11
+from mitmproxy.http import HTTPFlow, Response
+from mitmproxy.proxy import events
+from mitmproxy.proxy.commands import RequestWakeup
+from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layers import http
+from mitmproxy.proxy.layers.http import _http1
+
+from .pages import Page, text
+
+TO_SELF = "jwtproxy_to_self"
+
+
+@dataclass
+class Seam:
+    """What the addons plug in."""
+
+    gate: Callable[[HTTPFlow], Page | None] = lambda flow: None
+    """Asked before a request leaves; a page refuses it."""
+    forwarded: Callable[[], None] = lambda: None
+    """Told that a request is on its way upstream."""
+    response_timeout: float = 0.0
+    """Seconds from the last byte of a request to the head of its answer; 0 = no limit."""
+
+
+seam = Seam()
+
+
+def to_self(flow: HTTPFlow) -> bool:
+    """Whether the request is one to the proxy itself."""
+    return TO_SELF in flow.metadata
+
+
+def mark_to_self(flow: HTTPFlow) -> None:
+    """Note that the request is one to the proxy itself."""
+    flow.metadata[TO_SELF] = True
+
+
+def respond(flow: HTTPFlow, page: Page) -> None:
+    """Answer the flow with this page at once: its body, if any, is not waited for."""
+    flow.response = Response.make(page.code, page.body, page.headers)
+    if flow.request.method == "HEAD":
+        flow.response.data.content = b""  # its length stays in the header (RFC 9110 §9.3.2)
+    flow.request.stream = True
+
+
+@dataclass
+class _Alarm:
+    """One timer for all requests of a client connection: a sleeping task for each would outlive it by minutes."""
+
+    waiting: dict["Stream", float] = field(default_factory=dict)
+    running: bool = False
+
+
+class Stream(http.HttpStream):
+    """One request and its answer."""
+
+    def check_invalid(self, request: bool) -> CommandGenerator[bool]:
+        """Note requests in origin form before mitmproxy takes their destination from Host (RFC 9112 §3.2.1)."""
+        if request and self.mode is not http.HTTPMode.transparent and not self.flow.request.host:
+            data, client = self.flow.request.data, self.context.client
+            mark_to_self(self.flow)
+            data.host, data.port = client.sockname[:2]
+            data.scheme = b"https" if client.tls else b"http"
+        return (yield from super().check_invalid(request))
+
+    def start_request_stream(self) -> CommandGenerator[None]:
+        """Stream the request upstream, or send the answer that a hook has set."""
+        if self.flow.response:
+            yield from self._answer()
+        else:
+            yield from super().start_request_stream()
+
+    def make_server_connection(self) -> CommandGenerator[bool]:
+        """Pass the gate, be counted, get a connection."""
+        if page := seam.gate(self.flow):
+            respond(self.flow, page)
+            yield from self._answer()
+            return False
+        seam.forwarded()
+        connected = yield from super().make_server_connection()
+        if connected:
+            yield from self._expect_head()
+        return connected
+
+    def state_stream_request_body(self, event: events.Event) -> CommandGenerator[None]:
+        """Forward a piece of the body; after the last, wait for the answer."""
+        yield from super().state_stream_request_body(event)
+        if isinstance(event, http.RequestEndOfMessage):
+            yield from self._expect_head()
+
+    def state_wait_for_response_headers(self, event: events.Event) -> CommandGenerator[None]:
+        """The answer has begun: stop its clock."""
+        self._alarm.waiting.pop(self, None)
+        yield from super().state_wait_for_response_headers(event)
+
+    def handle_protocol_error(
+        self, event: http.RequestProtocolError | http.ResponseProtocolError
+    ) -> CommandGenerator[None]:
+        """A peer is gone: stop the clock."""
+        self._alarm.waiting.pop(self, None)
+        yield from super().handle_protocol_error(event)
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, events.Wakeup):
+            yield from self._ring()
+        else:
+            yield from super()._handle_event(event)
+
+    def _answer(self) -> CommandGenerator[None]:
+        """Send flow.response now and forget what the client still has to say."""
+        response = self.flow.response
+        assert response
+        response.timestamp_start = time.time()
+        yield http.HttpResponseHeadersHook(self.flow)
+        if (yield from self.check_killed(True)):
+            return
+        if self.client_state != self.state_done and not self.flow.request.is_http2:
+            # The rest of the body still comes on this connection; the client shall not wait for its end.
+            response.headers["connection"] = "close"
+        self.client_state = self.state_done
+        yield from self.send_response()
+        self.client_state = self.server_state = self.state_errored
+
+    def _expect_head(self) -> CommandGenerator[None]:
+        """Start the clock if the request is complete, unless its answer may rightly take for ever (an upgrade)."""
+        waiting = self.client_state == self.state_done and self.server_state == self.state_wait_for_response_headers
+        if not (seam.response_timeout and waiting) or "upgrade" in self.flow.request.headers:
+            return
+        alarm = self._alarm
+        alarm.waiting[self] = time.monotonic() + seam.response_timeout
+        if not alarm.running:
+            alarm.running = True
+            yield RequestWakeup(seam.response_timeout)
+
+    def _ring(self) -> CommandGenerator[None]:
+        """Time out every request of this connection whose time is up, then sleep until the next one's."""
+        alarm = self._alarm
+        while alarm.waiting:
+            stream, deadline = next(iter(alarm.waiting.items()))  # the oldest: all wait equally long
+            if (left := deadline - time.monotonic()) > 0:
+                yield RequestWakeup(left)
+                return
+            del alarm.waiting[stream]
+            yield from stream._time_out()
+        alarm.running = False
+
+    def _time_out(self) -> CommandGenerator[None]:
+        self.server_state = self.state_errored  # an answer that comes after all is dropped
+        message = f"no answer from {self._origin} within {seam.response_timeout:g} s"
+        respond(self.flow, text(504, message))
+        yield from self._answer()
+        yield http.SendHttp(
+            http.RequestProtocolError(self.stream_id, message, http.ErrorCode.CANCEL), self.context.server
+        )
+
+    @property
+    def _alarm(self) -> _Alarm:
+        """The alarm of this connection, kept by the layer that all its streams share."""
+        parent: Any = self.context.layers[self.context.layers.index(self) - 1]
+        if not hasattr(parent, "jwtproxy_alarm"):
+            parent.jwtproxy_alarm = _Alarm()
+        alarm: _Alarm = parent.jwtproxy_alarm
+        return alarm
+
+    @property
+    def _origin(self) -> str:
+        request = self.flow.request
+        return f"{request.scheme}://{request.host}:{request.port}"
+
+
+class ChunkedBody(_http1.ChunkedReader):
+    """h11's reader of chunked bodies, without the trailers."""
+
+    def __call__(self, buf: Any) -> Any:
+        """The next piece of the body."""
+        event = super().__call__(buf)
+        return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event
+
+
+_RELIED_ON = (
+    "_handle_event check_invalid check_killed handle_protocol_error make_server_connection send_response "
+    "start_request_stream state_done state_errored state_stream_request_body state_wait_for_response_headers"
+).split()
+
+
+def install() -> None:
+    """Bind our classes in mitmproxy's place. Raises RuntimeError where this mitmproxy lacks what they rely on."""
+    if issubclass(http.HttpStream, Stream):
+        return
+    missing = [name for name in _RELIED_ON if not hasattr(http.HttpStream, name)]
+    if missing or not hasattr(_http1, "ChunkedReader"):
+        raise RuntimeError(f"this mitmproxy is not one jwtproxy was made for: it lacks {', '.join(missing)}")
+    http.HttpStream = Stream  # type: ignore[misc]
+    _http1.ChunkedReader = ChunkedBody  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""Command line to checked settings to mitmdump with our addons."""

@@ -1,0 +1,69 @@
+"""What the environment and .env say."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+
+from jwtproxy import keys
+from jwtproxy.settings import OPTIONS, SettingsError
+
+Sources = tuple[Mapping[str, str], ...]
+
+
+def sources(directory: Path) -> Sources:
+    """Environment first, then the .env of this directory. Raises SettingsError for a .env that cannot be read."""
+    return os.environ, _dotenv(directory / ".env")
+
+
+def secret(found: Sources) -> bytes:
+    """The signing secret. Raises SettingsError."""
+    return keys.find_secret(*found)
+
+
+def options(found: Sources) -> dict[str, object]:
+    """The mitmproxy options that variables set. Raises SettingsError."""
+    values: dict[str, object] = {
+        option.name: value for option in OPTIONS if (value := _first(option.variable, found)) is not None
+    }
+    if port := _first("HTTP_PORT", found):
+        values["listen_port"] = parse_port(port, "HTTP_PORT")
+    if host := _first("HTTP_HOST", found):
+        values["listen_host"] = "" if host == "*" else host
+    return values
+
+
+def workers(found: Sources) -> int:
+    """How many processes shall serve. Raises SettingsError."""
+    value = _first("WORKERS", found) or "1"
+    if value not in ("1", "auto"):
+        raise SettingsError(f"bad value {value!r} for WORKERS", "use 1 or auto; this version serves with one process")
+    return 1
+
+
+def parse_port(value: str, origin: str) -> int:
+    """A TCP port; 0 lets the system choose. Raises SettingsError."""
+    if not (value.isascii() and value.isdigit() and int(value) <= 65535):
+        raise SettingsError(f"bad value {value!r} for {origin}", "use a port number from 0 to 65535")
+    return int(value)
+
+
+def _first(name: str, found: Sources) -> str | None:
+    """The value of the first source that has one; an empty value counts as none."""
+    return next((source[name] for source in found if source.get(name)), None)
+
+
+def _dotenv(path: Path) -> dict[str, str]:
+    try:
+        if not path.exists():
+            return {}
+        with path.open(encoding="utf-8") as file:
+            broken = next((binding.original.line for binding in parse_stream(file) if binding.error), None)
+        if broken:
+            raise SettingsError(f"cannot read .env: line {broken} is not NAME=value", "mend or remove that line")
+        return {name: value or "" for name, value in dotenv_values(path, encoding="utf-8").items()}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise SettingsError(f"cannot read .env: {reason.lower()}", "mend or remove the file") from None

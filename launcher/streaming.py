@@ -1,0 +1,62 @@
+"""Let bodies flow through instead of gathering them, wherever nobody needs them whole."""
+
+from typing import Any
+
+from mitmproxy import ctx, http
+
+STREAM_ABOVE = 1024 * 1024
+"""Bytes. A shorter request body of known length is sent whole, so that hooks on `request` see it before it leaves."""
+
+# Options whose addons read bodies, or change a request in a hook that a streamed one has already left behind.
+_WHOLE_REQUESTS = (
+    "anticache anticomp block_list map_local map_remote modify_body save_stream_file hardump server_replay stickyauth "
+    "stickycookie"
+).split()
+_WHOLE_RESPONSES = "modify_body save_stream_file hardump".split()
+_FILTERS = ("dumper_filter", "save_stream_filter")
+
+
+class Streaming:
+    """mitmproxy addon: stream every response, and every request that is long or of unknown length."""
+
+    def __init__(self) -> None:
+        self._whole_requests = self._whole_responses = False
+        self._above = STREAM_ABOVE
+
+    def configure(self, updated: set[str]) -> None:
+        """Find out whether an option needs whole bodies."""
+        options = ctx.options
+        bodies_shown = options.flow_detail >= 3 or any("~b" in (getattr(options, name) or "") for name in _FILTERS)
+        self._whole_requests = bodies_shown or any(getattr(options, name) for name in _WHOLE_REQUESTS)
+        self._whole_responses = bodies_shown or any(getattr(options, name) for name in _WHOLE_RESPONSES)
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Stream the request if its length is unknown, or long unless stream_large_bodies says from where on."""
+        if self._whole_requests or _script_has("request"):
+            return
+        length = flow.request.headers.get("content-length")
+        if length is None:
+            # Without either header HTTP/1.1 has no body and HTTP/2 any; where there is none this has no effect.
+            flow.request.stream = flow.request.is_http2 or "transfer-encoding" in flow.request.headers
+        elif ctx.options.stream_large_bodies is None:
+            flow.request.stream = length.isdigit() and int(length) > STREAM_ABOVE
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Stream the answer."""
+        assert flow.response
+        if not (self._whole_responses or _script_has("response")):
+            flow.response.stream = flow.response.stream or True
+
+
+def _script_has(hook: str) -> bool:
+    """Whether a user's script has this hook: it may read or change the body there."""
+    return any(hasattr(addon, hook) for addon in _scripts())
+
+
+def _scripts() -> list[Any]:
+    loader = ctx.master.addons.get("scriptloader")
+    return [addon for script in loader.addons for module in script.addons for addon in _family(module)]
+
+
+def _family(addon: Any) -> list[Any]:
+    return [addon, *(member for child in getattr(addon, "addons", ()) for member in _family(child))]
