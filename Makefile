@@ -41,7 +41,7 @@ build: .venv/.built ## make .venv: jwtproxy itself (editable), what it needs, an
 		done || :; \
 		$$uv --version >/dev/null 2>&1 || { \
 			echo "jwtproxy: error: there is no uv, and no Python here that could install it" >&2; \
-			echo "jwtproxy: hint: install uv (https://docs.astral.sh/uv/), or Python 3.12 or newer with its venv module" >&2; \
+			echo "jwtproxy: hint: install uv (https://docs.astral.sh/uv/), or Python 3.12, 3.13 or 3.14 with its venv module" >&2; \
 			exit 1; }; \
 	fi; \
 	best=`pythons | sed -n '1s/^1[2-9] //p'`; \
@@ -49,7 +49,7 @@ build: .venv/.built ## make .venv: jwtproxy itself (editable), what it needs, an
 	else set -- --python 3.13 --managed-python; fi; \
 	echo "installing into .venv (with $${best:-a Python 3.13 that uv fetches})"; \
 	UV_PROJECT_ENVIRONMENT=.venv $$uv sync --quiet --locked "$$@" || { \
-		[ "$$best" ] || echo "jwtproxy: hint: install Python 3.12 or newer; none was found on PATH or in pyenv" >&2; \
+		[ "$$best" ] || echo "jwtproxy: hint: install Python 3.12, 3.13 or 3.14; none was found on PATH or in pyenv" >&2; \
 		exit 1; }
 	@touch $@
 
@@ -58,12 +58,13 @@ run: build ## serve on HTTP_PORT (8080); makes a .env with a new secret if there
 		(umask 077 && set -C && .venv/bin/python -c \
 			'import secrets; print("JWT_SHARED_SECRET=" + secrets.token_hex(64))' >.env) && \
 		echo "made .env with a new random secret (64 bytes, mode 0600)"; \
-	fi
-	@exec .venv/bin/jwtproxy-run
+	fi; \
+	exec .venv/bin/jwtproxy-run
 
 test: lint ## lint, then run every test and report the branch coverage
 	@rm -f .coverage .coverage.*
-	.venv/bin/coverage run -m pytest --numprocesses=auto
+	.venv/bin/coverage run -m pytest --numprocesses=auto -m 'not alone'
+	.venv/bin/coverage run -m pytest -m alone || [ $$? = 5 ]  # 5: no test has the mark
 	@.venv/bin/coverage combine --quiet
 	.venv/bin/coverage report
 
@@ -73,9 +74,9 @@ lint: build ## check style and types
 	.venv/bin/ruff format --check
 	@rm -rf .mypy_cache/installed
 	@mkdir -p .mypy_cache/installed/jwtproxy/addons .mypy_cache/installed/jwtproxy/launcher
-	@cd .mypy_cache/installed/jwtproxy && ln -s ../../../addons/jwtproxy/*.py .
-	@cd .mypy_cache/installed/jwtproxy/addons && ln -s ../../../../addons/*.py .
-	@cd .mypy_cache/installed/jwtproxy/launcher && ln -s ../../../../launcher/*.py .
+	@(cd .mypy_cache/installed/jwtproxy && ln -s ../../../addons/jwtproxy/*.py .)
+	@(cd .mypy_cache/installed/jwtproxy/addons && ln -s ../../../../addons/*.py .)
+	@(cd .mypy_cache/installed/jwtproxy/launcher && ln -s ../../../../launcher/*.py .)
 	.venv/bin/mypy
 
 format: build ## put the code into the one format, and fix what can be fixed

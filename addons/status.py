@@ -24,8 +24,8 @@ _NO_TUNNEL = pages.text(403, "no tunnel to the proxy itself")
 class Status:
     """mitmproxy addon: the proxy's own pages."""
 
-    def __init__(self) -> None:
-        self._counters = Counters()
+    def __init__(self, counters: Counters | None = None) -> None:
+        self._counters = counters or Counters()
         self._pages = "auto"
         self._own = addresses.OwnAddresses(())
 

@@ -1,20 +1,51 @@
 """The console script: ready for Ctrl-C before anything heavy is imported."""
 
 import os
+import re
 import signal
+import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+_ENDS = (signal.SIGINT, signal.SIGTERM)
+
 
 def main() -> NoReturn:
-    """Run jwtproxy-run and exit with its status: 0 done or stopped, 1 failed while serving, 2 not started."""
+    """Run jwtproxy-run and exit with its status: 0 done or stopped, 2 not started."""
     # Importing mitmproxy takes a second in which Ctrl-C would print a trace-back. Nothing has begun that needs an end;
-    # serve() puts the event loop's handlers in place of these before anything does.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # serve puts the event loop's handlers in place of these before anything does.
+    for number in _ENDS:
         signal.signal(number, _leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+    # In debug mode mitmproxy checks the type of every message, for a third of a request's cost.
+    if not sys.flags.optimize and not may_bring_asserts(sys.argv[1:]):
+        _restart_optimised()
     from . import serve
 
-    raise SystemExit(serve.main())
+    raise SystemExit(serve.main(sys.argv[1:]))
+
+
+def may_bring_asserts(arguments: list[str]) -> bool:
+    """Whether a user's script may run, whose asserts must not vanish. Yes in doubt: that only costs speed."""
+    if any("script" in argument or re.match(r"-[a-zA-Z]*s", argument) for argument in arguments):
+        return True
+    confdirs = [match[1] for argument in arguments if (match := re.search("confdir=(.+)", argument))]
+    for name in ("config.yaml", "config.yml"):
+        path = Path(confdirs[-1] if confdirs else "~/.mitmproxy") / name
+        try:
+            if "scripts" in path.expanduser().read_text(errors="replace"):
+                return True
+        except (OSError, RuntimeError):  # not there, or no home: serve will say what is wrong, if anything is
+            pass
+    return False
+
+
+def _restart_optimised() -> NoReturn:
+    # A signal that comes in between waits for the new interpreter's handlers.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    # -P: the folder we are run in must not become one that modules are imported from.
+    os.execv(sys.executable, [sys.executable, "-OP", "-m", "jwtproxy.launcher", *sys.argv[1:]])  # noqa: S606  # no shell
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

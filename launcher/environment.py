@@ -10,6 +10,8 @@ from dotenv.parser import parse_stream
 from jwtproxy import keys
 from jwtproxy.settings import OPTIONS, SettingsError
 
+from . import capacity
+
 Sources = tuple[Mapping[str, str], ...]
 
 
@@ -35,12 +37,11 @@ def options(found: Sources) -> dict[str, object]:
     return values
 
 
-def workers(found: Sources) -> int:
-    """How many processes shall serve. Raises SettingsError."""
-    value = _first("WORKERS", found) or "1"
-    if value not in ("1", "auto"):
-        raise SettingsError(f"bad value {value!r} for WORKERS", "use 1 or auto; this version serves with one process")
-    return 1
+def workers(flag: str | None, found: Sources) -> int | None:
+    """How many processes are asked for; None for `auto`. Raises SettingsError."""
+    if flag is not None:
+        return capacity.parse(flag, "--workers")
+    return capacity.parse(_first("WORKERS", found) or "1", "WORKERS")
 
 
 def parse_port(value: str, origin: str) -> int:

@@ -1,7 +1,7 @@
 """mitmdump's master, with our addons built in and errors of the start told in our voice."""
 
 import asyncio
-import os
+import logging
 
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.addons.status import Status
@@ -11,10 +11,16 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 
+from jwtproxy.counters import Counters
 from jwtproxy.settings import SettingsError
 
+from . import dispatch
+from .drain import Drain
+from .redact import Redact
 from .streaming import Streaming
 from .terminal import Logs, Requests
+
+logger = logging.getLogger(__name__)
 
 
 class NextLayer(next_layer.NextLayer):
@@ -37,7 +43,7 @@ class StartCheck(errorcheck.ErrorCheck):
         """Raise SettingsError for the first error logged so far."""
         await asyncio.sleep(0)  # as in mitmproxy: what is being logged right now counts too
         if self.logger.has_errored:
-            raise _listen_error() or SettingsError(self.logger.has_errored[0].getMessage())
+            raise SettingsError(self.logger.has_errored[0].getMessage())
 
     def finish(self) -> None:
         """The start is over: from here on errors are logged."""
@@ -50,33 +56,20 @@ class Master(master.Master):
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
+        fast = dispatch.install(self)
         self._termlog_addon = Logs()
+        self._drain = Drain()
         defaults = [NextLayer() if type(addon) is next_layer.NextLayer else addon for addon in addons.default_addons()]
-        self.addons.add(self._termlog_addon, *defaults, Requests(), keepserving.KeepServing(), readfile.ReadFileStdin())
-        self.addons.add(StartCheck())
+        self.addons.add(self._termlog_addon, Redact(), *defaults, Requests(), keepserving.KeepServing())
+        self.addons.add(readfile.ReadFileStdin(), StartCheck())
+        if not fast:
+            logger.warning("this mitmproxy is newer than jwtproxy: its own, slower, addon manager is used")
 
-    def add_ours(self, secret: bytes) -> None:
+    def add_ours(self, secret: bytes, counters: Counters | None = None, *, greet: bool = True) -> None:
         """Add our addons, last: what the others change is what gets signed."""
-        self.addons.add(Streaming(), Status(), JwtInject(secret))
+        self.addons.get("dumper").greets = greet
+        self.addons.add(Streaming(), self._drain, Status(counters or Counters()), JwtInject(secret))
 
-
-def _listen_error() -> SettingsError | None:
-    """Why a server could not be started, if that is what went wrong."""
-    for server in ctx.master.addons.get("proxyserver").servers:
-        error = server.last_exception
-        if isinstance(error, OSError):
-            host = server.mode.listen_host(ctx.options.listen_host) or "*"
-            port = server.mode.listen_port(ctx.options.listen_port)
-            reason = _reason(error)
-            return SettingsError(
-                f"cannot listen on {host}:{port}: {reason}",
-                "choose another address with --host or HTTP_HOST, another port with --port or HTTP_PORT",
-            )
-    return None
-
-
-def _reason(error: OSError) -> str:
-    """The system's own words, without asyncio's repetition of the address."""
-    if error.errno and error.errno > 0:
-        return os.strerror(error.errno).lower()
-    return str(error).lower()
+    async def drain(self, grace: float) -> None:
+        """Take no more connections and let requests in flight finish, for at most `grace` seconds."""
+        await self._drain.drain(grace)

@@ -1,195 +1,173 @@
-"""Check everything, then run mitmdump with our addons: the part of the launcher that needs mitmproxy."""
+"""Check everything, then run mitmdump with our addons, in one process or several."""
 
 import argparse
 import asyncio
 import logging
-import re
 import signal
+import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from mitmproxy import exceptions, optmanager
+from mitmproxy import optmanager
 from mitmproxy.options import Options
-from mitmproxy.tools import cmdline
+from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.utils import debug
 
-from jwtproxy import __version__, settings
+from jwtproxy import __version__
+from jwtproxy.counters import Counters
 from jwtproxy.settings import SettingsError
 
-from . import environment, terminal
+from . import capacity, commandline, environment, terminal
+from .loop import Loop, bind
 from .master import Master
 
 NOT_STARTED = 2
 
-_EXAMPLES = """\
-examples:
-  openssl rand -hex 64 >secret                     make a key
-  JWT_SHARED_SECRET_FILE=secret jwtproxy-run       serve on http://127.0.0.1:8080
-  curl --proxy http://127.0.0.1:8080 http://…      send a request through it
-  jwtproxy-run --port 9090 --set jwt_user=ci       another port, another user in the tokens
-  jwtproxy-run --mode reverse:https://api.example  stand in front of one server
-  jwtproxy-run -s mine.py -w flows                 all that mitmdump can do
-  jwtproxy-run --check                             check all settings, serve nothing
-
-environment (also read from .env in this directory; flags and --set win):
-  JWT_SHARED_SECRET        the key, in hexadecimal, at least 64 bytes for HS512
-  JWT_SHARED_SECRET_FILE   a file that holds it
-  HTTP_PORT, HTTP_HOST     where to listen: 8080, 127.0.0.1; HTTP_HOST=* is every address
-  WORKERS                  1 or auto
-"""
+Sockets = dict[tuple[str, int], list[socket.socket]]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run with these arguments, those of the process by default; the exit status."""
+@dataclass(frozen=True)
+class Plan:
+    """All that a process needs to serve, checked."""
+
+    secret: bytes = field(repr=False)
+    options: dict[str, Any]
+    deferred: dict[str, Any]
+    """Options of scripts, which are not loaded yet."""
+    sockets: Sockets
+    counters: Counters
+    workers: int
+    grace: float
+    """Seconds."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run with these arguments; the exit status."""
+    _set_log_levels()
     try:
-        return asyncio.run(_run(sys.argv[1:] if arguments is None else arguments))
+        plan = asyncio.run(_plan(arguments))
+        if plan is None:
+            return 0
+        if plan.workers > 1:
+            return _serve_together(plan)
+        asyncio.run(_serve(plan), loop_factory=Loop)
     except SettingsError as error:
         terminal.report(str(error), error.hint)
         return NOT_STARTED
-
-
-async def _run(arguments: list[str]) -> int:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a reader of our output that goes away must not end us
-    debug.register_info_dumpers()
-    _set_log_levels()
-
-    master = Master(Options())
-    args = _parser(master.options).parse_args(arguments)
-    if args.version:
-        print(f"jwtproxy {__version__}")
-        print(debug.dump_system_info())
-        return 0
-    found = environment.sources(Path())
-    environment.workers(found)
-    master.add_ours(environment.secret(found))
-    with _as_settings_errors():
-        _set_options(master.options, args, environment.options(found))
-    _check(master.options)
-    if args.options or args.commands:
-        _print_reference(master, args)
-    elif args.check:
-        print("jwtproxy: all settings are valid")
-    else:
-        await _serve(master, stop)
     return 0
 
 
-async def _serve(master: Master, stop: asyncio.Event) -> None:
-    """Serve until told to stop, or until there is nothing left to do (a replay has ended)."""
-    serving = asyncio.ensure_future(master.run())
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    master.shutdown()
-    await serving
-
-
-def _parser(options: Options) -> argparse.ArgumentParser:
-    """Mitmdump's parser with our flags."""
-    parser = cmdline.mitmdump(options)
-    parser.prog = "jwtproxy-run"
-    parser.description = "A proxy that signs every request with a fresh JSON Web Token in x-my-jwt."
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = _EXAMPLES
-    parser.error = _usage_error  # type: ignore[method-assign]
-    ours = parser.add_argument_group("jwtproxy")
-    ours.add_argument("--port", type=int, metavar="PORT", help="the port to listen on, as -p (HTTP_PORT, 8080)")
-    ours.add_argument(
-        "--host", metavar="HOST", help="the address to listen on, as --listen-host; * is all (HTTP_HOST, 127.0.0.1)"
-    )
-    ours.add_argument("--check", action="store_true", help="check all settings, say so, and exit")
-    return parser
-
-
-def _usage_error(message: str) -> NoReturn:
-    raise SettingsError(message, "jwtproxy-run --help shows what there is")
-
-
-def _set_options(options: Options, args: argparse.Namespace, variables: dict[str, object]) -> None:
-    """Weakest first: our defaults, config.yaml, variables, --set, flags."""
-    options.update(rawtcp=False, listen_host="127.0.0.1")
-    confdir = next((spec.partition("=")[2] for spec in reversed(args.setoptions) if spec.startswith("confdir=")), None)
-    for name in ("config.yaml", "config.yml"):
-        optmanager.load_paths(options, Path(confdir or options.confdir) / name)
-    options.update(**variables)
-    options.set(*args.setoptions, defer=True)
-    options.update(**_flags(options, args))
-
-
-def _flags(options: Options, args: argparse.Namespace) -> dict[str, Any]:
-    """The options that flags set, the short and the long of it reconciled."""
-    flags = {name: value for name, value in vars(args).items() if name in options and value is not None}
-    if args.quiet or args.options or args.commands or args.check:
-        flags |= {"termlog_verbosity": "error", "flow_detail": 0}
-    if args.verbose:
-        flags |= {"termlog_verbosity": "debug", "flow_detail": 2}
-    if args.filter_args:
-        pattern = " ".join(args.filter_args)
-        flags |= dict.fromkeys(("save_stream_filter", "readfile_filter", "dumper_filter"), pattern)
-    host = "" if args.host == "*" else args.host
-    for ours, name, given in (("--port", "listen_port", args.port), ("--host", "listen_host", host)):
-        _agree(ours, given, name, flags, args.setoptions)
-        if given is not None:
-            flags[name] = given
-    return flags
-
-
-def _agree(flag: str, given: object, name: str, flags: dict[str, Any], specs: list[str]) -> None:
-    """Refuse two different answers to one question. Raises SettingsError."""
-    theirs = [str(flags[name])] if name in flags else []
-    theirs += [spec.partition("=")[2] for spec in specs if spec.startswith(f"{name}=")]
-    other = next((value for value in theirs if given is not None and value != str(given)), None)
-    if other is not None:
-        long = f"--{name.replace('_', '-')}"
-        raise SettingsError(f"{flag} {given} and {long} {other} contradict each other", "keep one of the two")
-
-
-def _check(options: Options) -> None:
-    """What mitmproxy would notice late, in a trace-back, or never. Raises SettingsError."""
-    if name := settings.unknown(options.deferred):
-        raise settings.unknown_error(name)
-    if not 0 <= (options.listen_port or 0) <= 65535:
-        raise SettingsError(f"bad value {options.listen_port} for the port", "use a port number from 0 to 65535")
-    for name in ("ignore_hosts", "allow_hosts", "tcp_hosts", "udp_hosts"):
-        for pattern in getattr(options, name):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise SettingsError(f"bad value {pattern!r} for {name}: {error}", "use a regular expression") from None
-
-
-@contextmanager
-def _as_settings_errors() -> Iterator[None]:
-    """Whatever mitmproxy raises while options are set is a mistake in a setting."""
+async def _plan(arguments: list[str]) -> Plan | None:
+    """Check everything, and listen; None where there is nothing to serve. Raises SettingsError."""
+    master = Master(Options())
+    options = master.options
     try:
-        yield
-    except SettingsError:
-        raise
-    except exceptions.OptionsError as error:
-        hint = getattr(error.__cause__, "hint", "") or "jwtproxy-run --options shows every option and its form"
-        raise SettingsError(str(error), hint) from error
-    except OSError as error:
-        raise SettingsError(f"cannot read {error.filename}: {(error.strerror or 'error').lower()}") from error
-    except (TypeError, ValueError, AttributeError, KeyError) as error:  # a value of the wrong type in config.yaml
-        raise SettingsError(
-            f"cannot use config.yaml: {error}", "each line is the name of an option and its value"
-        ) from error
+        args = commandline.parser(options).parse_args(arguments)
+        if args.version:
+            print(f"jwtproxy {__version__}\n{debug.dump_system_info()}")
+            return None
+        found = environment.sources(Path())
+        asked = environment.workers(args.workers, found)
+        secret = environment.secret(found)
+        master.add_ours(secret)
+        commandline.set_options(options, args, environment.options(found))
+        workers, reason = capacity.decide(asked, options)
+        if args.options or args.commands or args.check:
+            _print_reference(master, args)
+            return None
+        if reason and options.flow_detail:
+            print(f"jwtproxy: one worker, as {reason}")
+        sockets = _listen(options)
+        changed = {name: option.current() for name, option in options.items() if option.has_changed()}
+        counters = Counters(processes=workers)
+        return Plan(secret, changed, dict(options.deferred), sockets, counters, workers, args.grace)
+    finally:
+        logging.getLogger().handlers.clear()  # they are this master's; the one that serves brings its own
+
+
+def _listen(options: Options) -> Sockets:
+    """Bind what the modes say. Raises SettingsError."""
+    bound: Sockets = {}
+    for mode in map(ProxyMode.parse, options.mode if options.server else ()):
+        host, port = mode.listen_host(options.listen_host), mode.listen_port(options.listen_port)
+        if mode.transport_protocol in ("tcp", "both") and port is not None:
+            sockets = bind(host, port)
+            if port == 0 and mode.custom_listen_port is None:
+                port = options.listen_port = sockets[0].getsockname()[1]
+            bound[host, port] = sockets
+    return bound
 
 
 def _print_reference(master: Master, args: argparse.Namespace) -> None:
     if args.commands:
         master.commands.dump()
-        return
-    for script in master.addons.get("scriptloader").addons:  # their options are part of it
-        if script.ns is None:
-            script.loadscript()
-    optmanager.dump_defaults(master.options, sys.stdout)
+    elif args.options:
+        for script in master.addons.get("scriptloader").addons:  # their options are part of it
+            if script.ns is None:
+                script.loadscript()
+        optmanager.dump_defaults(master.options, sys.stdout)
+    else:
+        print("jwtproxy: all settings are valid")
+
+
+def _serve_together(plan: Plan) -> int:
+    from . import supervisor
+
+    def work(number: int, listeners: Iterable[socket.socket], beat: Callable[[], Awaitable[None]]) -> int:
+        plan.counters.be(number)
+        inherited = iter(listeners)
+        sockets = {address: [next(inherited) for _ in own] for address, own in plan.sockets.items()}
+        try:
+            asyncio.run(_serve(replace(plan, sockets=sockets), number, beat), loop_factory=Loop)
+        except SettingsError as error:
+            terminal.report(str(error), error.hint)
+            return supervisor.NOT_BOOTED
+        return 0
+
+    # Handed over: who keeps a copy keeps listening when all others have stopped.
+    descriptors = [sock.detach() for sockets in plan.sockets.values() for sock in sockets]
+    return supervisor.run(work, descriptors, plan.workers, plan.grace)
+
+
+async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Serve until told to stop, or until there is nothing left to do (a replay has ended). Raises SettingsError."""
+    running = asyncio.get_running_loop()
+    assert isinstance(running, Loop)
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        running.add_signal_handler(name, signals.put_nowait, name)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a reader of our output that goes away must not end us
+    debug.register_info_dumpers()
+    running.take(plan.sockets, shared=plan.workers > 1)
+
+    master = Master(Options())
+    master.add_ours(plan.secret, plan.counters, greet=number == 1)
+    master.options.deferred.update(plan.deferred)
+    master.options.update(**plan.options)
+    tasks = [asyncio.ensure_future(work) for work in (master.run(), beat and beat()) if work]
+    serving = tasks[0]
+    await _until_told(serving, signals, lambda: master.drain(plan.grace))
+    master.shutdown()
+    await serving
+    for task in tasks[1:]:
+        task.cancel()
+
+
+async def _until_told(
+    serving: asyncio.Future[Any], signals: "asyncio.Queue[int]", drain: Callable[[], Awaitable[None]]
+) -> None:
+    """Return when it is time to stop: SIGINT at once, SIGTERM after requests in flight, or nothing left to do."""
+    told = asyncio.ensure_future(signals.get())
+    await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
+    if told.done() and told.result() == signal.SIGTERM and not serving.done():
+        draining = asyncio.ensure_future(drain())
+        told = asyncio.ensure_future(signals.get())
+        await asyncio.wait({serving, draining, told}, return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+    told.cancel()
 
 
 def _set_log_levels() -> None:

@@ -44,6 +44,14 @@ class Logs(termlog.TermLog):
         self.logger.addFilter(self._wanted)
         self.starting = True
 
+    def configure(self, updated: set[str]) -> None:
+        """Follow the verbosity."""
+        super().configure(updated)
+        if updated & {"termlog_verbosity", "scripts"}:
+            # A record costs as much as signing a token, and each connection makes several; scripts may listen to them.
+            heard = ctx.options.termlog_verbosity == "debug" or ctx.options.scripts
+            logging.getLogger("mitmproxy.proxy.server").setLevel(logging.NOTSET if heard else logging.WARNING)
+
     def _wanted(self, record: logging.LogRecord) -> bool:
         """Not yet: errors of the start are reported once, at its end. Not ours to repeat: each connection's story."""
         if self.starting and record.levelno >= logging.ERROR:
@@ -74,10 +82,12 @@ class Requests(dumper.Dumper):
     def __init__(self) -> None:
         super().__init__()
         self.out_has_vt_codes = colours_wanted(self.outfp)
+        self.greets = True
+        """Whether to say where we listen; of several workers, one does."""
 
     def running(self) -> None:
         """Say where we are and how to try it."""
-        if ctx.options.flow_detail > 0:
+        if self.greets and ctx.options.flow_detail > 0:
             self._greet(ctx.master.addons.get("proxyserver").listen_addrs())
 
     def echo_flow(self, f: http.HTTPFlow) -> None:

@@ -1,0 +1,148 @@
+"""The command line, and the order in which everything that sets an option counts."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mitmproxy import exceptions, optmanager
+from mitmproxy.options import Options
+from mitmproxy.tools import cmdline
+
+from jwtproxy import settings
+from jwtproxy.settings import SettingsError
+
+GRACE = 8.0
+"""Seconds that requests in flight have to finish after SIGTERM; docker kills after 10."""
+
+_EXAMPLES = """\
+examples:
+  openssl rand -hex 64 >secret                     make a key
+  JWT_SHARED_SECRET_FILE=secret jwtproxy-run       serve on http://127.0.0.1:8080
+  curl --proxy http://127.0.0.1:8080 http://…      send a request through it
+  jwtproxy-run --port 9090 --set jwt_user=ci       another port, another user in the tokens
+  jwtproxy-run --mode reverse:https://api.example  stand in front of one server
+  jwtproxy-run -s mine.py -w flows                 all that mitmdump can do
+  jwtproxy-run --check                             check all settings, serve nothing
+
+environment (also read from .env in this directory; flags and --set win):
+  JWT_SHARED_SECRET        the key, in hexadecimal, at least 64 bytes for HS512
+  JWT_SHARED_SECRET_FILE   a file that holds it
+  HTTP_PORT, HTTP_HOST     where to listen: 8080, 127.0.0.1; HTTP_HOST=* is every address
+  WORKERS                  how many processes serve: 1, a number, or auto (one for each core)
+"""
+
+
+def parser(options: Options) -> argparse.ArgumentParser:
+    """Mitmdump's parser with our flags."""
+    parser = cmdline.mitmdump(options)
+    parser.prog = "jwtproxy-run"
+    parser.description = "A proxy that signs every request with a fresh JSON Web Token in x-my-jwt."
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
+    parser.error = _usage_error  # type: ignore[method-assign]
+    ours = parser.add_argument_group("jwtproxy")
+    ours.add_argument("--port", type=int, metavar="PORT", help="the port to listen on, as -p (HTTP_PORT, 8080)")
+    ours.add_argument(
+        "--host", metavar="HOST", help="the address to listen on, as --listen-host; * is all (HTTP_HOST, 127.0.0.1)"
+    )
+    ours.add_argument("--workers", metavar="N", help="how many processes serve; auto is one for each core (WORKERS, 1)")
+    ours.add_argument(
+        "--grace",
+        type=_seconds,
+        default=GRACE,
+        metavar="SECONDS",
+        help=f"how long requests in flight may go on after SIGTERM ({GRACE:g})",
+    )
+    ours.add_argument("--check", action="store_true", help="check all settings, say so, and exit")
+    return parser
+
+
+def _seconds(value: str) -> float:
+    seconds = float(value)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of seconds")
+    return seconds
+
+
+def _usage_error(message: str) -> NoReturn:
+    raise SettingsError(message, "jwtproxy-run --help shows what there is")
+
+
+def set_options(options: Options, args: argparse.Namespace, variables: dict[str, object]) -> None:
+    """Weakest first: our defaults, config.yaml, variables, --set, flags. Raises SettingsError."""
+    with _as_settings_errors():
+        _set_in_order(options, args, variables)
+    _check(options)
+
+
+def _set_in_order(options: Options, args: argparse.Namespace, variables: dict[str, object]) -> None:
+    options.update(rawtcp=False, listen_host="127.0.0.1")
+    confdir = next((spec.partition("=")[2] for spec in reversed(args.setoptions) if spec.startswith("confdir=")), None)
+    for name in ("config.yaml", "config.yml"):
+        optmanager.load_paths(options, Path(confdir or options.confdir) / name)
+    options.update(**variables)
+    options.set(*args.setoptions, defer=True)
+    options.update(**_flags(options, args))
+
+
+def _flags(options: Options, args: argparse.Namespace) -> dict[str, Any]:
+    """The options that flags set, the short and the long of it reconciled."""
+    flags = {name: value for name, value in vars(args).items() if name in options and value is not None}
+    if args.quiet or args.options or args.commands or args.check:
+        flags |= {"termlog_verbosity": "error", "flow_detail": 0}
+    if args.verbose:
+        flags |= {"termlog_verbosity": "debug", "flow_detail": 2}
+    if args.filter_args:
+        pattern = " ".join(args.filter_args)
+        flags |= dict.fromkeys(("save_stream_filter", "readfile_filter", "dumper_filter"), pattern)
+    host = "" if args.host == "*" else args.host
+    for ours, name, given in (("--port", "listen_port", args.port), ("--host", "listen_host", host)):
+        _agree(ours, given, name, flags, args.setoptions)
+        if given is not None:
+            flags[name] = given
+    return flags
+
+
+def _agree(flag: str, given: object, name: str, flags: dict[str, Any], specs: list[str]) -> None:
+    """Refuse two different answers to one question. Raises SettingsError."""
+    theirs = [str(flags[name])] if name in flags else []
+    theirs += [spec.partition("=")[2] for spec in specs if spec.startswith(f"{name}=")]
+    other = next((value for value in theirs if given is not None and value != str(given)), None)
+    if other is not None:
+        long = f"--{name.replace('_', '-')}"
+        raise SettingsError(f"{flag} {given} and {long} {other} contradict each other", "keep one of the two")
+
+
+def _check(options: Options) -> None:
+    """What mitmproxy would notice late, in a trace-back, or never. Raises SettingsError."""
+    if name := settings.unknown(options.deferred):
+        raise settings.unknown_error(name)
+    if not 0 <= (options.listen_port or 0) <= 65535:
+        raise SettingsError(f"bad value {options.listen_port} for the port", "use a port number from 0 to 65535")
+    for name in ("ignore_hosts", "allow_hosts", "tcp_hosts", "udp_hosts"):
+        for pattern in getattr(options, name):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise SettingsError(f"bad value {pattern!r} for {name}: {error}", "use a regular expression") from None
+
+
+@contextmanager
+def _as_settings_errors() -> Iterator[None]:
+    """Whatever mitmproxy raises while options are set is a mistake in a setting."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except exceptions.OptionsError as error:
+        hint = getattr(error.__cause__, "hint", "") or "jwtproxy-run --options shows every option and its form"
+        raise SettingsError(str(error), hint) from error
+    except OSError as error:
+        raise SettingsError(f"cannot read {error.filename}: {(error.strerror or 'error').lower()}") from error
+    except (TypeError, ValueError, AttributeError, KeyError) as error:  # a value of the wrong type in config.yaml
+        raise SettingsError(
+            f"cannot use config.yaml: {error}", "each line is the name of an option and its value"
+        ) from error

@@ -1,0 +1,39 @@
+"""Keep tokens out of what mitmproxy's own addons record."""
+
+from weakref import WeakSet
+
+from mitmproxy import ctx, http
+
+from jwtproxy import headers
+
+REDACTED = b"[token]"
+
+
+class Redact:
+    """mitmproxy addon, first of all: once the answer is there, recorders (-w, hardump) see no token."""
+
+    def __init__(self) -> None:
+        self._open: WeakSet[http.HTTPFlow] = WeakSet()
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        """What is still open when the proxy ends is recorded too."""
+        if ctx.options.save_stream_file:
+            self._open.add(flow)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """The request has long left: its token is of no use here any more."""
+        if not (ctx.options.save_stream_file or ctx.options.hardump):
+            return
+        name = headers.normalise(ctx.options.jwt_header)
+        fields = flow.request.headers.fields
+        flow.request.headers.fields = tuple(
+            (key, REDACTED) if len(key) == len(name) and headers.normalise(key) == name else (key, value)
+            for key, value in fields
+        )
+
+    error = response
+
+    def done(self) -> None:
+        """Redact before the recorders write their rest."""
+        for flow in self._open:
+            self.response(flow)

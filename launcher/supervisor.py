@@ -1,0 +1,109 @@
+"""Several workers behind one port: gunicorn's arbiter forks, watches and replaces them."""
+
+import asyncio
+import gc
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers import base
+
+from . import terminal
+
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+_HEARTBEAT = 1.0
+_HUNG_AFTER = 10
+"""Seconds without a heartbeat until a worker is killed and replaced."""
+
+NOT_BOOTED = Arbiter.WORKER_BOOT_ERROR
+"""The exit status of a worker that could not start; it ends the whole."""
+
+Work = Callable[[int, Iterable[socket.socket], Callable[[], Awaitable[None]]], int]
+"""Serve as worker number n on these sockets, with a heartbeat to keep running, until told to end; the exit status."""
+
+
+def run(work: Work, descriptors: list[int], workers: int, grace: float) -> int:
+    """Run this many workers on these listening sockets; the exit status of the whole. Grace in seconds."""
+    gc.collect()
+    gc.freeze()  # what is loaded by now is shared by all workers, if the collector leaves its pages alone
+    try:
+        _Arbiter(_Application(work, descriptors, workers, grace)).run()
+    except SystemExit as end:
+        return 2 if end.code == NOT_BOOTED else int(end.code or 0)
+    return 0
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    # Not HUP, USR1, USR2: reloading and re-executing are not things this proxy does.
+    SIGNALS: ClassVar = [*_ENDS, signal.SIGTTIN, signal.SIGTTOU]
+
+
+class _Application(BaseApplication):  # type: ignore[misc]
+    def __init__(self, work: Work, descriptors: list[int], workers: int, grace: float) -> None:
+        self.work = work
+        shared_memory = Path("/dev/shm")  # noqa: S108  # for the heartbeats: a file each, unlinked at once
+        self._config = {
+            "bind": [f"fd://{descriptor}" for descriptor in descriptors],
+            "workers": workers,
+            "worker_class": _Worker,
+            "logger_class": _Log,
+            "timeout": _HUNG_AFTER,
+            "graceful_timeout": math.ceil(grace) + 1,  # the workers keep to the grace themselves
+            "control_socket_disable": True,
+            "worker_tmp_dir": str(shared_memory) if os.access(shared_memory, os.W_OK) else None,
+        }
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._config.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> None:
+        """Nothing to load: it is loaded already."""
+
+
+class _Worker(base.Worker):  # type: ignore[misc]
+    def init_process(self) -> NoReturn:
+        for number in _ENDS:  # until the event loop has its own handlers; the arbiter's only queue
+            signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        sys.exit(self.app.work(self.age, [listener.sock for listener in self.sockets], self._beat))
+
+    async def _beat(self) -> None:
+        """Tell the arbiter that we are alive; leave when it is not."""
+        while os.getppid() == self.ppid:
+            self.notify()
+            await asyncio.sleep(_HEARTBEAT)
+        os._exit(1)
+
+
+class _Log:
+    """gunicorn's log in our voice: only what is wrong, and not what the worker has said itself."""
+
+    def __init__(self, cfg: Any) -> None:
+        self.cfg = cfg
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+
+    def warning(self, message: str, *arguments: Any, **_: Any) -> None:
+        if arguments[-1:] != (NOT_BOOTED,) and not message.startswith(("Shutting down", "Reason")):
+            text = message % arguments if arguments else message
+            terminal.report(text[:1].lower() + text[1:])
+
+    error = critical = warning
+
+    def exception(self, message: str, *arguments: Any, **_: Any) -> None:
+        self.warning(f"{message}: {sys.exception()!r}", *arguments)
+
+    def info(self, *_: Any, **__: Any) -> None:
+        pass
+
+    debug = close_on_exec = reopen_files = info
