@@ -39,6 +39,7 @@ class JwtInject:
 
     def __init__(self, secret: bytes | None = None) -> None:
         self._secret = secret
+        self._is_script = secret is None
         self._signer: signing.Signer | None = None
         self._settings: settings.Settings | None = None
         self._header = b""
@@ -54,13 +55,13 @@ class JwtInject:
             loader.add_option(option, str, default, _HELP[option])
 
     def configure(self, updated: set[str]) -> None:
-        """Check the settings. The first time, mitmproxy would only log what we raise and go on: so do we, closed."""
+        """Check the settings. What a script raises at first, mitmproxy only logs and goes on: so do we, closed."""
         if self._settings and not any(name.startswith("jwt_") or name == "modify_headers" for name in updated):
             return
         try:
             self._apply()
         except settings.SettingsError as error:
-            if self._settings is not None:
+            if self._settings or not self._is_script:
                 raise exceptions.OptionsError(str(error)) from error
             logger.error("jwtproxy: error: %s\njwtproxy: hint: %s", error, error.hint)
 

@@ -26,7 +26,7 @@ class Status:
 
     def __init__(self, counters: Counters | None = None) -> None:
         self._counters = counters or Counters()
-        self._pages = "auto"
+        self._pages = ""
         self._own = addresses.OwnAddresses(())
 
     def load(self, loader: Loader) -> None:
@@ -38,7 +38,7 @@ class Status:
 
     def configure(self, updated: set[str]) -> None:
         """Take over jwt_pages."""
-        if "jwt_pages" in updated:
+        if not self._pages or "jwt_pages" in updated:
             try:
                 self._pages = settings.parse({name: getattr(ctx.options, name) for name in _HELP}).pages
             except settings.SettingsError as error:

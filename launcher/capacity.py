@@ -29,7 +29,7 @@ def parse(value: str, origin: str) -> int | None:
     """A number of workers; None for `auto`. Raises SettingsError."""
     if value == "auto":
         return None
-    if value.isascii() and value.isdigit() and 1 <= int(value) <= _MOST:
+    if value.isascii() and value.isdigit() and len(value) <= 3 and 1 <= int(value) <= _MOST:
         return int(value)
     raise SettingsError(f"bad value {value!r} for {origin}", f"use a number from 1 to {_MOST}, or auto")
 

@@ -72,20 +72,41 @@ def _usage_error(message: str) -> NoReturn:
 
 
 def set_options(options: Options, args: argparse.Namespace, variables: dict[str, object]) -> None:
-    """Weakest first: our defaults, config.yaml, variables, --set, flags. Raises SettingsError."""
+    """Weakest first: our defaults, config.yaml, variables, --set, flags. Raises SettingsError.
+
+    Ours are not known to mitmproxy yet: they wait, as those of scripts do, to be set together with our addons' coming.
+    """
     with _as_settings_errors():
-        _set_in_order(options, args, variables)
-    _check(options)
+        options.update(rawtcp=False, listen_host="127.0.0.1")
+        confdir = [spec.removeprefix("confdir=") for spec in args.setoptions if spec.startswith("confdir=")]
+        for name in ("config.yaml", "config.yml"):
+            optmanager.load_paths(options, Path(confdir[-1] if confdir else options.confdir) / name)
+        for name, value in options.deferred.items():
+            if name.startswith("jwt_") and type(value) in (int, float):
+                options.deferred[name] = str(value)  # 5 is as good as "5"
+        options.update_defer(**variables)
+        options.set(*args.setoptions, defer=True)
+        options.update(**_flags(options, args))
 
 
-def _set_in_order(options: Options, args: argparse.Namespace, variables: dict[str, object]) -> None:
-    options.update(rawtcp=False, listen_host="127.0.0.1")
-    confdir = next((spec.partition("=")[2] for spec in reversed(args.setoptions) if spec.startswith("confdir=")), None)
-    for name in ("config.yaml", "config.yml"):
-        optmanager.load_paths(options, Path(confdir or options.confdir) / name)
-    options.update(**variables)
-    options.set(*args.setoptions, defer=True)
-    options.update(**_flags(options, args))
+def check(options: Options) -> None:
+    """Check all options, and what mitmproxy would notice late, in a trace-back, or never. Raises SettingsError."""
+    if name := settings.unknown(options.deferred):
+        raise settings.unknown_error(name)
+    with _as_settings_errors():
+        options.update(jwt_user=options.jwt_user)  # our addons look at all of ours when one is set
+    if not 0 <= (options.listen_port or 0) <= 65535:
+        raise SettingsError(f"bad value {options.listen_port} for the port", "use a port number from 0 to 65535")
+    for name, option in options.items():
+        if option.choices and option.current() not in option.choices:
+            choices = ", ".join(option.choices)
+            raise SettingsError(f"bad value {option.current()!r} for {name}", f"use one of {choices}")
+    for name in ("ignore_hosts", "allow_hosts", "tcp_hosts", "udp_hosts"):
+        for pattern in getattr(options, name):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise SettingsError(f"bad value {pattern!r} for {name}: {error}", "use a regular expression") from None
 
 
 def _flags(options: Options, args: argparse.Namespace) -> dict[str, Any]:
@@ -116,20 +137,6 @@ def _agree(flag: str, given: object, name: str, flags: dict[str, Any], specs: li
         raise SettingsError(f"{flag} {given} and {long} {other} contradict each other", "keep one of the two")
 
 
-def _check(options: Options) -> None:
-    """What mitmproxy would notice late, in a trace-back, or never. Raises SettingsError."""
-    if name := settings.unknown(options.deferred):
-        raise settings.unknown_error(name)
-    if not 0 <= (options.listen_port or 0) <= 65535:
-        raise SettingsError(f"bad value {options.listen_port} for the port", "use a port number from 0 to 65535")
-    for name in ("ignore_hosts", "allow_hosts", "tcp_hosts", "udp_hosts"):
-        for pattern in getattr(options, name):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise SettingsError(f"bad value {pattern!r} for {name}: {error}", "use a regular expression") from None
-
-
 @contextmanager
 def _as_settings_errors() -> Iterator[None]:
     """Whatever mitmproxy raises while options are set is a mistake in a setting."""
@@ -141,7 +148,8 @@ def _as_settings_errors() -> Iterator[None]:
         hint = getattr(error.__cause__, "hint", "") or "jwtproxy-run --options shows every option and its form"
         raise SettingsError(str(error), hint) from error
     except OSError as error:
-        raise SettingsError(f"cannot read {error.filename}: {(error.strerror or 'error').lower()}") from error
+        reason = (error.strerror or "error").lower()
+        raise SettingsError(f"cannot read {error.filename}: {reason}", "mend or remove the file") from error
     except (TypeError, ValueError, AttributeError, KeyError) as error:  # a value of the wrong type in config.yaml
         raise SettingsError(
             f"cannot use config.yaml: {error}", "each line is the name of an option and its value"

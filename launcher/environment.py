@@ -46,7 +46,7 @@ def workers(flag: str | None, found: Sources) -> int | None:
 
 def parse_port(value: str, origin: str) -> int:
     """A TCP port; 0 lets the system choose. Raises SettingsError."""
-    if not (value.isascii() and value.isdigit() and int(value) <= 65535):
+    if not (value.isascii() and value.isdigit() and len(value) <= 5 and int(value) <= 65535):
         raise SettingsError(f"bad value {value!r} for {origin}", "use a port number from 0 to 65535")
     return int(value)
 

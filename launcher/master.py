@@ -43,7 +43,7 @@ class StartCheck(errorcheck.ErrorCheck):
         """Raise SettingsError for the first error logged so far."""
         await asyncio.sleep(0)  # as in mitmproxy: what is being logged right now counts too
         if self.logger.has_errored:
-            raise SettingsError(self.logger.has_errored[0].getMessage())
+            raise SettingsError(self.logger.has_errored[0].getMessage(), "mend what it names; -v shows more")
 
     def finish(self) -> None:
         """The start is over: from here on errors are logged."""

@@ -72,8 +72,9 @@ async def _plan(arguments: list[str]) -> Plan | None:
         found = environment.sources(Path())
         asked = environment.workers(args.workers, found)
         secret = environment.secret(found)
-        master.add_ours(secret)
         commandline.set_options(options, args, environment.options(found))
+        master.add_ours(secret)
+        commandline.check(options)
         workers, reason = capacity.decide(asked, options)
         if args.options or args.commands or args.check:
             _print_reference(master, args)

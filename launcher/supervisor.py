@@ -95,8 +95,7 @@ class _Log:
 
     def warning(self, message: str, *arguments: Any, **_: Any) -> None:
         if arguments[-1:] != (NOT_BOOTED,) and not message.startswith(("Shutting down", "Reason")):
-            text = message % arguments if arguments else message
-            terminal.report(text[:1].lower() + text[1:])
+            terminal.report(message % arguments if arguments else message)
 
     error = critical = warning
 
