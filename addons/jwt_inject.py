@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 Signed = tuple[headers.Fields, tuple[str, str, int]]
 
 _UNSIGNED = pages.text(502, "the request could not be signed and was not forwarded")
+_MALFORMED = pages.text(400, "a header value holds a line break; the request was not forwarded")
 # What mitmproxy passes on without looking into it, by the user's wish.
 _BYPASSES = ("ignore_hosts", "allow_hosts", "tcp_hosts")
 
@@ -96,32 +97,37 @@ class JwtInject:
             asyncio.get_running_loop().call_soon(_stop_if_closed)
 
     def gate(self, flow: http.HTTPFlow) -> pages.Page | None:
-        """The last look before an upstream is contacted: signed as it stands, or refused."""
+        """The last look before an upstream is contacted: None if signed as it stands, else the refusal."""
         if http_stream.to_self(flow):
             return pages.NONE
-        return None if self._is_signed(flow) or self._sign(flow) else _UNSIGNED
+        return None if self._is_signed(flow) else self._sign(flow)
 
     def _protect(self, flow: http.HTTPFlow) -> None:
-        if not http_stream.to_self(flow) and not self._is_signed(flow) and not self._sign(flow):
-            http_stream.respond(flow, _UNSIGNED)
+        if http_stream.to_self(flow) or self._is_signed(flow):
+            return
+        if refusal := self._sign(flow):
+            http_stream.respond(flow, refusal)
 
     def _is_signed(self, flow: http.HTTPFlow) -> bool:
         # The very tuple we made: any change to the fields would have made another.
         signed = self._signed.get(flow)
         return signed is not None and signed[0] is flow.request.headers.fields and signed[1] == _destination(flow)
 
-    def _sign(self, flow: http.HTTPFlow) -> bool:
-        """Attach a token. Whatever goes wrong, the request must not leave; why stays with us."""
+    def _sign(self, flow: http.HTTPFlow) -> pages.Page | None:
+        """Attach a token, or say how to refuse. Whatever goes wrong, the request must not leave; why stays with us."""
         try:
-            assert self._signer and self._settings, "not configured"
+            assert self._signer
+            assert self._settings
             token = self._signer.sign(claims.default_claims(self._settings.user, time.time()))
             fields = headers.attach(flow.request.headers.fields, self._header, token.encode())
+        except headers.MalformedFieldError:
+            return _MALFORMED
         except Exception as error:
             logger.error("jwtproxy: error: a request was refused, signing failed: %s", type(error).__name__)
-            return False
+            return _UNSIGNED
         flow.request.headers.fields = fields
         self._signed[flow] = fields, _destination(flow)
-        return True
+        return None
 
     def _apply(self) -> None:
         """Take over the options. Raises SettingsError and changes nothing then."""

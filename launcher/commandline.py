@@ -87,6 +87,9 @@ def set_options(options: Options, args: argparse.Namespace, variables: dict[str,
         options.update_defer(**variables)
         options.set(*args.setoptions, defer=True)
         options.update(**_flags(options, args))
+        if all(mode.startswith(("reverse:http:", "reverse:https:")) for mode in options.mode):
+            # Connecting before there is a request, an upstream that is down would leave clients without an answer.
+            options.update(connection_strategy="lazy")
 
 
 def check(options: Options) -> None:

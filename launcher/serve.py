@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ from .loop import Loop, bind
 from .master import Master
 
 NOT_STARTED = 2
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 Sockets = dict[tuple[str, int], list[socket.socket]]
 
@@ -46,6 +48,13 @@ class Plan:
 
 def main(arguments: list[str]) -> int:
     """Run with these arguments; the exit status."""
+    try:
+        return _main(arguments)
+    finally:
+        _let_go_of_stdout()
+
+
+def _main(arguments: list[str]) -> int:
     _set_log_levels()
     try:
         plan = asyncio.run(_plan(arguments))
@@ -60,8 +69,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _let_go_of_stdout() -> None:
+    """If nobody reads us any more, that is no failure; the interpreter would think so when it flushes at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 async def _plan(arguments: list[str]) -> Plan | None:
     """Check everything, and listen; None where there is nothing to serve. Raises SettingsError."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # to be killed while the CA is written would spoil it
     master = Master(Options())
     options = master.options
     try:
@@ -81,11 +99,13 @@ async def _plan(arguments: list[str]) -> Plan | None:
             return None
         if reason and options.flow_detail:
             print(f"jwtproxy: one worker, as {reason}")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         sockets = _listen(options)
         changed = {name: option.current() for name, option in options.items() if option.has_changed()}
         counters = Counters(processes=workers)
         return Plan(secret, changed, dict(options.deferred), sockets, counters, workers, args.grace)
     finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         logging.getLogger().handlers.clear()  # they are this master's; the one that serves brings its own
 
 
@@ -138,7 +158,7 @@ async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]
     running = asyncio.get_running_loop()
     assert isinstance(running, Loop)
     signals: asyncio.Queue[int] = asyncio.Queue()
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+    for name in ENDS:
         running.add_signal_handler(name, signals.put_nowait, name)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a reader of our output that goes away must not end us
     debug.register_info_dumpers()
@@ -155,6 +175,8 @@ async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]
     await serving
     for task in tasks[1:]:
         task.cancel()
+    # We are leaving: who asks again must not meet the interpreter's own handlers, which are back in a moment.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
 
 
 async def _until_told(

@@ -92,6 +92,14 @@ class Requests(dumper.Dumper):
         if self.greets and ctx.options.flow_detail > 0:
             self._greet(ctx.master.addons.get("proxyserver").listen_addrs())
 
+    def echo(self, text: str, ident: int | None = None, **style: Any) -> None:
+        """Print; into the void once nobody reads us any more, as a proxy has better to do than to fail for that."""
+        try:
+            super().echo(text, ident, **style)
+            self.outfp.flush()
+        except OSError:
+            self.outfp = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as we are
+
     def echo_flow(self, f: http.HTTPFlow) -> None:
         """Print one flow."""
         if ctx.options.flow_detail > 1:
@@ -104,7 +112,6 @@ class Requests(dumper.Dumper):
         method = self.style(strutils.escape_control_characters(request.method), bold=True)
         url = strutils.escape_control_characters(request.pretty_url if ctx.options.showhost else request.url)
         self.echo(f"{time.strftime('%H:%M:%S')} {method} {url} {self._outcome(flow)}")
-        self.outfp.flush()
 
     def _outcome(self, flow: http.HTTPFlow) -> str:
         if flow.error or not flow.response:
@@ -126,7 +133,6 @@ class Requests(dumper.Dumper):
         self.echo(f"  status  {url}/status")
         self.echo(f"  try     curl --proxy {url} http://example.com/")
         self.echo(f"  CA      {_certificate()} (for HTTPS, have clients trust it)")
-        self.outfp.flush()
 
 
 def _dialable(host: str) -> str:

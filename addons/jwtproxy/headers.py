@@ -1,6 +1,14 @@
 """Put our token into header fields, and take every other copy out."""
 
+import re
+
 Fields = tuple[tuple[bytes, bytes], ...]
+
+_LINE_BREAK = re.compile(rb"[\r\n\0]").search
+
+
+class MalformedFieldError(ValueError):
+    """A field value that some recipients would read as several lines (RFC 9110 §5.5)."""
 
 
 def normalise(name: str | bytes) -> bytes:
@@ -10,11 +18,16 @@ def normalise(name: str | bytes) -> bytes:
 
 
 def strip(fields: Fields, name: bytes) -> Fields:
-    """The fields without any copy of the normalised name, and without it among the options of `Connection`."""
+    """The fields without any copy of the normalised name, and without it among the options of `Connection`.
+
+    Raises MalformedFieldError: a copy may hide behind a line break within a value.
+    """
     size = len(name)
     kept = []
     for field in fields:
         key, value = field
+        if _LINE_BREAK(value):
+            raise MalformedFieldError
         if len(key) == size and normalise(key) == name:
             continue
         if len(key) == 10 and key.lower() == b"connection":

@@ -5,11 +5,15 @@
 - Just before an upstream is contacted the gate is asked, so that nothing passes a request by it: no other addon that
   halts the hooks, switches streaming on or rewrites headers, and no script that is gone.
 - An upstream that stays silent is given up with 504.
+- A request that came by HTTP/2 without a length is given one, or chunks, where it goes on by HTTP/1.1 (mitmproxy: its
+  body would be read as the next request).
 - Trailers of an HTTP/1.1 message are dropped, as RFC 9110 §6.5.1 allows (mitmproxy: NotImplementedError).
 
 Installed once, by whichever addon loads first; it stays when a script is reloaded or removed.
 """
 
+import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -74,6 +78,10 @@ class Stream(http.HttpStream):
 
     def check_invalid(self, request: bool) -> CommandGenerator[bool]:
         """Note requests in origin form before mitmproxy takes their destination from Host (RFC 9112 §3.2.1)."""
+        if request:
+            # Some clients ask a proxy for ws://…, though a WebSocket begins with an HTTP request (RFC 6455 §4.1).
+            scheme = self.flow.request.data.scheme
+            self.flow.request.data.scheme = {b"ws": b"http", b"wss": b"https"}.get(scheme, scheme)
         if request and self.mode is not http.HTTPMode.transparent and not self.flow.request.host:
             data, client = self.flow.request.data, self.context.client
             mark_to_self(self.flow)
@@ -97,11 +105,15 @@ class Stream(http.HttpStream):
         seam.forwarded()
         connected = yield from super().make_server_connection()
         if connected:
+            if self.flow.request.is_http2 and self.context.server.alpn != b"h2":
+                self._frame()
             yield from self._expect_head()
         return connected
 
     def state_stream_request_body(self, event: events.Event) -> CommandGenerator[None]:
         """Forward a piece of the body; after the last, wait for the answer."""
+        if isinstance(event, http.RequestTrailers) and self.context.server.alpn != b"h2":
+            return  # mitmproxy has no way to send them by HTTP/1.1
         yield from super().state_stream_request_body(event)
         if isinstance(event, http.RequestEndOfMessage):
             yield from self._expect_head()
@@ -114,8 +126,10 @@ class Stream(http.HttpStream):
     def handle_protocol_error(
         self, event: http.RequestProtocolError | http.ResponseProtocolError
     ) -> CommandGenerator[None]:
-        """A peer is gone: stop the clock."""
+        """A peer is gone: stop the clock, and say it in words that help."""
         self._alarm.waiting.pop(self, None)
+        if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.CONNECT_FAILED:
+            event.message = f"cannot connect to {self._origin}: {_reason(event.message)}"
         yield from super().handle_protocol_error(event)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
@@ -138,6 +152,16 @@ class Stream(http.HttpStream):
         self.client_state = self.state_done
         yield from self.send_response()
         self.client_state = self.server_state = self.state_errored
+
+    def _frame(self) -> None:
+        """Say how long the body is, in HTTP/1.1's way (RFC 9112 §6)."""
+        request = self.flow.request
+        if self.client_state == self.state_done:
+            request.trailers = None
+            if request.raw_content:
+                request.headers["content-length"] = str(len(request.raw_content))
+        elif "content-length" not in request.headers:
+            request.headers["transfer-encoding"] = "chunked"
 
     def _expect_head(self) -> CommandGenerator[None]:
         """Start the clock if the request is complete, unless its answer may rightly take for ever (an upgrade)."""
@@ -184,6 +208,15 @@ class Stream(http.HttpStream):
     def _origin(self) -> str:
         request = self.flow.request
         return f"{request.scheme}://{request.host}:{request.port}"
+
+
+def _reason(message: str) -> str:
+    """Why a connection failed, without the notation of Python's exceptions."""
+    match = re.match(r"\[Errno (-?\d+)\] (.*)", message)
+    if not match:
+        return message
+    number = int(match[1])
+    return os.strerror(number).lower() if number > 0 else match[2].lower()
 
 
 class ChunkedBody(_http1.ChunkedReader):

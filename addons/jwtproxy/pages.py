@@ -52,8 +52,8 @@ NONE = text(404, "this is a proxy; it serves no pages here")
 
 def _status(accept: str, members: dict[str, Any]) -> Page:
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}
-    wanted = parse_accept_header(accept, MIMEAccept).best_match(["application/json", "text/html"])
-    if wanted == "text/html":
+    wanted = parse_accept_header(accept, MIMEAccept).best_match([_JSON, "text/html", _HTML])
+    if wanted and wanted != _JSON:
         return Page(200, _html(members), {"Content-Type": _HTML, **headers})
     return Page(200, json.dumps(members) + "\n", {"Content-Type": _JSON, **headers})
 
