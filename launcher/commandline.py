@@ -37,12 +37,12 @@ environment (also read from .env in this directory; flags and --set win):
 
 def parser(options: Options) -> argparse.ArgumentParser:
     """Mitmdump's parser with our flags."""
-    parser = cmdline.mitmdump(options)
+    parser: argparse.ArgumentParser = cmdline.mitmdump(options)
     parser.prog = "jwtproxy-run"
     parser.description = "A proxy that signs every request with a fresh JSON Web Token in x-my-jwt."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
-    parser.error = _usage_error  # type: ignore[method-assign]
+    parser.error = _usage_error
     ours = parser.add_argument_group("jwtproxy")
     ours.add_argument("--port", type=int, metavar="PORT", help="the port to listen on, as -p (HTTP_PORT, 8080)")
     ours.add_argument(

@@ -8,13 +8,14 @@
 Order, error isolation and AddonHalt are mitmproxy's.
 """
 
+import functools
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from mitmproxy import addonmanager, exceptions, flow, hooks
+from mitmproxy import addonmanager, exceptions, flow, hooks, http
 from mitmproxy import addons as theirs
 from mitmproxy.proxy import commands, events, mode_servers, server
 
@@ -155,6 +156,8 @@ class AddonManager(addonmanager.AddonManager):
         elif isinstance(addon, theirs.script.ScriptLoader):
             if addon.addons:
                 yield Step(addon, None)
+        elif isinstance(addon, theirs.onboarding.Onboarding) and name == "request":
+            yield Step(addon, functools.partial(_onboard, addon))
         elif not (name in _PER_FLOW and self._is_idle(addon)):
             for member in addonmanager.traverse([addon]):
                 if callable(hook := getattr(member, name, None)):
@@ -191,6 +194,11 @@ class _Hooked:
                     todo.append(events.HookCompleted(command))
 
 
+def _onboard(addon: theirs.onboarding.Onboarding, request_flow: http.HTTPFlow) -> Awaitable[None] | None:
+    """Its hook is a coroutine, for the sake of the one host it serves: ask for the host before beginning one."""
+    return addon.request(request_flow) if request_flow.request.pretty_host == addon.host else None
+
+
 async def _nothing() -> None:
     pass
 
@@ -210,7 +218,7 @@ def _field(event: type) -> str:
 
 
 # What we override or call, and how it looked when we did.
-_MADE_FOR = {
+_MADE_FOR: dict[Callable[..., Any], str] = {
     addonmanager.AddonManager.handle_lifecycle: "(self, event: mitmproxy.hooks.Hook)",
     addonmanager.AddonManager.invoke_addon: "(self, addon, event: mitmproxy.hooks.Hook)",
     addonmanager.AddonManager.trigger_event: "(self, event: mitmproxy.hooks.Hook)",

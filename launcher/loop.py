@@ -48,7 +48,7 @@ class Loop(asyncio.SelectorEventLoop):
         # asyncio accepts as many connections at a time as its backlog says: where others wait for them too, take few.
         self._backlog = 1 if shared else BACKLOG
 
-    async def create_server(  # type: ignore[override]
+    async def create_server(
         self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **options: Any
     ) -> Any:
         """Listen, on our sockets if this is where they are bound."""

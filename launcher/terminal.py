@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from mitmproxy import ctx, http, log
 from mitmproxy.addons import dumper, termlog
@@ -17,7 +17,7 @@ from jwtproxy import __version__, http_stream
 _COLOURS = {2: "green", 3: "magenta", 4: "red", 5: "red"}
 
 
-def colours_wanted(stream: TextIO) -> bool:
+def colours_wanted(stream: IO[str]) -> bool:
     """Whether to colour what is written there: only for a person (https://no-color.org)."""
     return vt_codes.ensure_supported(stream) and not os.environ.get("NO_COLOR")
 
