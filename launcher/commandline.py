@@ -76,13 +76,15 @@ def set_options(options: Options, args: argparse.Namespace, variables: dict[str,
 
     Ours are not known to mitmproxy yet: they wait, as those of scripts do, to be set together with our addons' coming.
     """
-    with _as_settings_errors():
+    with as_settings_errors():
         options.update(rawtcp=False, listen_host="127.0.0.1")
         confdir = [spec.removeprefix("confdir=") for spec in args.setoptions if spec.startswith("confdir=")]
         for name in ("config.yaml", "config.yml"):
             optmanager.load_paths(options, Path(confdir[-1] if confdir else options.confdir) / name)
-        for name, value in options.deferred.items():
-            if name.startswith("jwt_") and type(value) in (int, float):
+        for name, value in list(options.deferred.items()):
+            if name.startswith("jwt_") and value is None:
+                del options.deferred[name]
+            elif name.startswith("jwt_") and type(value) in (int, float):
                 options.deferred[name] = str(value)  # 5 is as good as "5"
         options.update_defer(**variables)
         options.set(*args.setoptions, defer=True)
@@ -96,7 +98,7 @@ def check(options: Options) -> None:
     """Check all options, and what mitmproxy would notice late, in a trace-back, or never. Raises SettingsError."""
     if name := settings.unknown(options.deferred):
         raise settings.unknown_error(name)
-    with _as_settings_errors():
+    with as_settings_errors():
         options.update(jwt_user=options.jwt_user)  # our addons look at all of ours when one is set
     if not 0 <= (options.listen_port or 0) <= 65535:
         raise SettingsError(f"bad value {options.listen_port} for the port", "use a port number from 0 to 65535")
@@ -141,7 +143,7 @@ def _agree(flag: str, given: object, name: str, flags: dict[str, Any], specs: li
 
 
 @contextmanager
-def _as_settings_errors() -> Iterator[None]:
+def as_settings_errors() -> Iterator[None]:
     """Whatever mitmproxy raises while options are set is a mistake in a setting."""
     try:
         yield

@@ -66,5 +66,5 @@ def _dotenv(path: Path) -> dict[str, str]:
             raise SettingsError(f"cannot read .env: line {broken} is not NAME=value", "mend or remove that line")
         return {name: value or "" for name, value in dotenv_values(path, encoding="utf-8").items()}
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise SettingsError(f"cannot read .env: {reason.lower()}", "mend or remove the file") from None
+        reason = (error.strerror or "error").lower() if isinstance(error, OSError) else "not UTF-8 text"
+        raise SettingsError(f"cannot read .env: {reason}", "mend or remove the file") from None

@@ -91,7 +91,8 @@ async def _plan(arguments: list[str]) -> Plan | None:
         asked = environment.workers(args.workers, found)
         secret = environment.secret(found)
         commandline.set_options(options, args, environment.options(found))
-        master.add_ours(secret)
+        with commandline.as_settings_errors():
+            master.add_ours(secret)
         commandline.check(options)
         workers, reason = capacity.decide(asked, options)
         if args.options or args.commands or args.check:

@@ -39,7 +39,7 @@ class Streaming:
             # Without either header HTTP/1.1 has no body and HTTP/2 any; where there is none this has no effect.
             flow.request.stream = flow.request.is_http2 or "transfer-encoding" in flow.request.headers
         elif ctx.options.stream_large_bodies is None:
-            flow.request.stream = length.isdigit() and int(length) > STREAM_ABOVE
+            flow.request.stream = length.isascii() and length.isdigit() and int(length) > STREAM_ABOVE
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Stream the answer."""

@@ -50,15 +50,15 @@ class ConnectDeadline:
         """TLS failed."""
         self._stop(data.conn)
 
-    def _start(self, server: Any, seconds: float) -> None:
-        began = time.time()
+    def _start(self, server: Any, seconds: float, began: float | None = None) -> None:
+        began = began or time.time()
         self._timers[server.id] = asyncio.get_running_loop().call_later(seconds, self._expire, server, began)
 
     def _expire(self, server: Any, began: float) -> None:
         # Without a start the attempt still waits for its turn; cancelled there, its request would hang.
-        waited = time.time() - max(began, server.timestamp_start) if server.timestamp_start else 0.0
-        if (left := self.timeout - waited) > 0.01:
-            self._start(server, left)
+        began = max(began, server.timestamp_start or time.time())
+        if (left := began + self.timeout - time.time()) > 0:
+            self._start(server, left, began)
         elif task := self._tasks.get(server.id):
             task.cancel(f"no connection within {self.timeout:g} s")
 

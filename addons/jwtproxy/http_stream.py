@@ -22,7 +22,7 @@ from typing import Any
 import h11
 from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import RequestWakeup
+from mitmproxy.proxy.commands import CloseTcpConnection, RequestWakeup
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1
@@ -146,11 +146,14 @@ class Stream(http.HttpStream):
         yield http.HttpResponseHeadersHook(self.flow)
         if (yield from self.check_killed(True)):
             return
-        if self.client_state != self.state_done and not self.flow.request.is_http2:
-            # The rest of the body still comes on this connection; the client shall not wait for its end.
+        unfinished = self.client_state != self.state_done and not self.flow.request.is_http2
+        if unfinished:
             response.headers["connection"] = "close"
         self.client_state = self.state_done
         yield from self.send_response()
+        if unfinished and not self.context.client.tls:
+            # The rest of the body is read and dropped, lest a reset overtake the answer (RFC 9112 §9.6).
+            yield CloseTcpConnection(self.context.client, half_close=True)
         self.client_state = self.server_state = self.state_errored
 
     def _frame(self) -> None:
@@ -239,7 +242,8 @@ def install() -> None:
     if issubclass(http.HttpStream, Stream):
         return
     missing = [name for name in _RELIED_ON if not hasattr(http.HttpStream, name)]
-    if missing or not hasattr(_http1, "ChunkedReader"):
+    missing += [name for name in ("ChunkedReader",) if not hasattr(_http1, name)]
+    if missing:
         raise RuntimeError(f"this mitmproxy is not one jwtproxy was made for: it lacks {', '.join(missing)}")
     http.HttpStream = Stream  # type: ignore[misc]
     _http1.ChunkedReader = ChunkedBody  # type: ignore[misc]

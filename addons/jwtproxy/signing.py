@@ -1,20 +1,20 @@
 """Turn claims into a token."""
 
-import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64encode
 from typing import Any
 
-_HASHES = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
+from jwt.algorithms import HMACAlgorithm, get_default_algorithms
 
 
 class Signer:
-    """Signs with one key, prepared once: PyJWT checks the key and hashes it anew for each token. Never shows it."""
+    """Signs with one key, prepared once: PyJWT's `encode` prepares it anew for each token. Never shows it."""
 
     def __init__(self, key: bytes, algorithm: str) -> None:
+        hmac_algorithm: HMACAlgorithm = get_default_algorithms()[algorithm]
         self._head = _base64url(json.dumps({"alg": algorithm, "typ": "JWT"}, separators=(",", ":")).encode()) + b"."
-        self._mac = hmac.new(key, digestmod=_HASHES[algorithm])
+        self._mac = hmac.new(hmac_algorithm.prepare_key(key), digestmod=hmac_algorithm.hash_alg)
 
     def sign(self, claims: dict[str, Any]) -> str:
         """The claims as a compact JWS (RFC 7515 §7.1)."""
