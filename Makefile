@@ -1,6 +1,6 @@
 # For GNU make and BSD make alike: POSIX rules only; what is clever is plain sh.
 .POSIX:
-.PHONY: help build run test lint format clean
+.PHONY: help build run docker test docker-test bench soak lint format clean
 
 # Fetched from PyPI into .uv/ when the machine has no uv of its own.
 UV_VERSION = 0.13.9
@@ -21,7 +21,7 @@ PYTHONS = pythons() { \
 
 help: ## show this help (the default)
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r target text; do \
-		printf 'make %-8s %s\n' "$$target" "$$text"; \
+		printf 'make %-11s %s\n' "$$target" "$$text"; \
 	done
 
 build: .venv/.built ## make .venv: jwtproxy itself (editable), what it needs, and the developers' tools
@@ -61,12 +61,45 @@ run: build ## serve on HTTP_PORT (8080); makes a .env with a new secret if there
 	fi; \
 	exec .venv/bin/jwtproxy-run
 
+# The name of the image, and of the container that runs it.
+IMAGE = jwtproxy
+
+# Published for this machine alone. Variables win over .env, which is read by what reads it in `make run`:
+# docker's own --env-file takes quotes for a part of the value.
+docker: ## the same in a container: build the image, serve on HTTP_PORT (8080) with the same .env
+	@if [ ! -e .env ] && [ ! -L .env ]; then \
+		(umask 077 && set -C && \
+			{ printf JWT_SHARED_SECRET= && od -An -tx1 -v -N64 /dev/urandom | tr -d ' \n' && echo; } >.env) && \
+		echo "made .env with a new random secret (64 bytes, mode 0600)"; \
+	fi
+	docker build --tag $(IMAGE) --build-arg PYTHON_IMAGE .
+	@settings=`docker run --rm -i --network none --entrypoint dotenv $(IMAGE) --file /dev/stdin list <.env` && \
+	settings=`printf '%s\n' "$$settings" | sed -n -e '/^JWT_/p' -e '/^HTTP_PORT=/p' -e '/^WORKERS=/p'` && \
+	port=$${HTTP_PORT:-`printf '%s\n' "$$settings" | sed -n 's/^HTTP_PORT=//p'`} && port=$${port:-8080} && \
+	variables=`env | sed -n -e 's/^\(JWT_[A-Z_]*\)=..*/--env \1/p' -e 's/^\(WORKERS\)=..*/--env \1/p'` && \
+	container=`printf '%s\n' "$$settings" | docker create --name $(IMAGE) --rm --env-file /dev/stdin $$variables \
+		--env HTTP_PORT="$$port" --publish "127.0.0.1:$$port:$$port" --volume $(IMAGE)-ca:/ca \
+		--read-only --tmpfs /tmp --cap-drop=ALL --security-opt=no-new-privileges --memory 512m $(IMAGE)` && \
+	exec docker start --attach "$$container"
+
 test: lint ## lint, then run every test and report the branch coverage
 	@rm -f .coverage .coverage.*
 	.venv/bin/coverage run -m pytest --numprocesses=auto -m 'not alone'
 	.venv/bin/coverage run -m pytest -m alone || [ $$? = 5 ]  # 5: no test has the mark
 	@.venv/bin/coverage combine --quiet
 	.venv/bin/coverage report
+
+docker-test: build ## prove what is said of the image and of compose.yaml, with a real Docker engine
+	.venv/bin/pytest --verbose --capture=no tests/docker/acceptance.py
+
+# The peers come on top of what is installed; the next `make build` that has something to do takes them away again.
+bench: build ## measure the proxy beside others (BENCH_QUICK=1: in two minutes), write table, JSON and chart
+	@uv=uv; uv cache dir >/dev/null 2>&1 || uv=.uv/bin/uv; unset VIRTUAL_ENV; \
+	UV_PROJECT_ENVIRONMENT=.venv $$uv sync --quiet --locked --inexact --group bench --python .venv/bin/python
+	@.venv/bin/python -m tests.benchmarks.bench
+
+soak: build ## ten minutes (SOAK_SECONDS) of mixed traffic: memory, descriptors and threads must not grow
+	@.venv/bin/python -m tests.benchmarks.soak
 
 # mypy wants modules where their names say they are: .mypy_cache/installed is the package as setuptools lays it out.
 lint: build ## check style and types

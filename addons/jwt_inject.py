@@ -164,7 +164,7 @@ def _registered() -> bool:
 def _stop_if_closed() -> None:
     if http_stream.seam.gate is _closed and not _registered():
         logger.error("jwtproxy: error: jwt_inject is no longer loaded; stopping, as requests would leave unsigned")
-        ctx.master.shutdown()
+        sys.exit(1)
 
 
 def _destination(flow: http.HTTPFlow) -> tuple[str, str, int]:

@@ -4,6 +4,7 @@ mitmdump -s addons/jwt_inject.py -s addons/status.py
 """
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,8 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from jwtproxy import addresses, http_stream, pages, settings
 from jwtproxy.counters import Counters
+
+logger = logging.getLogger(__name__)
 
 _EXPLICIT = (mode_specs.RegularMode, mode_specs.UpstreamMode)
 _NO_TUNNEL = pages.text(403, "no tunnel to the proxy itself")
@@ -37,12 +40,15 @@ class Status:
             loader.add_option(option, str, default, _HELP[option])
 
     def configure(self, updated: set[str]) -> None:
-        """Take over jwt_pages."""
-        if not self._pages or "jwt_pages" in updated:
-            try:
-                self._pages = settings.parse({name: getattr(ctx.options, name) for name in _HELP}).pages
-            except settings.SettingsError as error:
+        """Take over jwt_pages. What a script raises at first, mitmproxy only logs, at length: we do it shortly."""
+        if self._pages and "jwt_pages" not in updated:
+            return
+        try:
+            self._pages = settings.parse_pages(ctx.options.jwt_pages)
+        except settings.SettingsError as error:
+            if self._pages:
                 raise exceptions.OptionsError(str(error)) from error
+            logger.error("jwtproxy: error: %s\njwtproxy: hint: %s", error, error.hint)
 
     def running(self) -> None:
         """Learn which addresses are ours, now and whenever a server comes or goes."""

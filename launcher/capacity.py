@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from mitmproxy.options import Options
@@ -25,6 +26,10 @@ _SINGLE = {
 }
 
 
+# Listens on UDP too, for HTTP/3, which it can do without.
+_ALSO_UDP = "reverse:https:"
+
+
 def parse(value: str, origin: str) -> int | None:
     """A number of workers; None for `auto`. Raises SettingsError."""
     if value == "auto":
@@ -44,6 +49,13 @@ def decide(asked: int | None, options: Options) -> tuple[int, str]:
     return asked, ""
 
 
+def keep_to_tcp(modes: Iterable[str]) -> None:
+    """Have a mode that would listen on UDP too, which workers cannot share, keep to TCP."""
+    for spec in modes:
+        if spec.startswith(_ALSO_UDP):
+            ProxyMode.parse(spec).transport_protocol = "tcp"  # mitmproxy parses a mode once
+
+
 def usable() -> int:
     """The cores this process may use, but no more than fit into its memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -57,7 +69,7 @@ def _single_reason(options: Options) -> str:
         if getattr(options, name):
             return f"{flag} keeps its records in one process"
     for spec in options.mode:
-        if ProxyMode.parse(spec).transport_protocol != "tcp":
+        if ProxyMode.parse(spec).transport_protocol != "tcp" and not spec.startswith(_ALSO_UDP):
             return f"mode {spec} does not listen on TCP alone"
     return ""
 

@@ -14,12 +14,15 @@ from mitmproxy.tools import cmdline
 from jwtproxy import settings
 from jwtproxy.settings import SettingsError
 
+from . import environment
+
 GRACE = 8.0
 """Seconds that requests in flight have to finish after SIGTERM; docker kills after 10."""
+GRACE_LIMIT = 86_400.0
 
 _EXAMPLES = """\
 examples:
-  openssl rand -hex 64 >secret                     make a key
+  (umask 077; openssl rand -hex 64 >secret)        make a key that only you can read
   JWT_SHARED_SECRET_FILE=secret jwtproxy-run       serve on http://127.0.0.1:8080
   curl --proxy http://127.0.0.1:8080 http://…      send a request through it
   jwtproxy-run --port 9090 --set jwt_user=ci       another port, another user in the tokens
@@ -44,15 +47,14 @@ def parser(options: Options) -> argparse.ArgumentParser:
     parser.epilog = _EXAMPLES
     parser.error = _usage_error
     ours = parser.add_argument_group("jwtproxy")
-    ours.add_argument("--port", type=int, metavar="PORT", help="the port to listen on, as -p (HTTP_PORT, 8080)")
+    ours.add_argument("--port", metavar="PORT", help="the port to listen on, as -p (HTTP_PORT, 8080)")
     ours.add_argument(
         "--host", metavar="HOST", help="the address to listen on, as --listen-host; * is all (HTTP_HOST, 127.0.0.1)"
     )
     ours.add_argument("--workers", metavar="N", help="how many processes serve; auto is one for each core (WORKERS, 1)")
     ours.add_argument(
         "--grace",
-        type=_seconds,
-        default=GRACE,
+        default=str(GRACE),
         metavar="SECONDS",
         help=f"how long requests in flight may go on after SIGTERM ({GRACE:g})",
     )
@@ -60,15 +62,19 @@ def parser(options: Options) -> argparse.ArgumentParser:
     return parser
 
 
-def _seconds(value: str) -> float:
-    seconds = float(value)
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{value!r} is not a number of seconds")
-    return seconds
-
-
 def _usage_error(message: str) -> NoReturn:
     raise SettingsError(message, "jwtproxy-run --help shows what there is")
+
+
+def grace(args: argparse.Namespace) -> float:
+    """Seconds that requests in flight have after SIGTERM. Raises SettingsError."""
+    try:
+        seconds = float(args.grace)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= GRACE_LIMIT:
+        raise SettingsError(f"bad value {args.grace!r} for --grace", f"use a number of seconds, 0 to {GRACE_LIMIT:g}")
+    return seconds
 
 
 def set_options(options: Options, args: argparse.Namespace, variables: dict[str, object]) -> None:
@@ -125,7 +131,8 @@ def _flags(options: Options, args: argparse.Namespace) -> dict[str, Any]:
         pattern = " ".join(args.filter_args)
         flags |= dict.fromkeys(("save_stream_filter", "readfile_filter", "dumper_filter"), pattern)
     host = "" if args.host == "*" else args.host
-    for ours, name, given in (("--port", "listen_port", args.port), ("--host", "listen_host", host)):
+    port = None if args.port is None else environment.parse_port(args.port, "--port")
+    for ours, name, given in (("--port", "listen_port", port), ("--host", "listen_host", host)):
         _agree(ours, given, name, flags, args.setoptions)
         if given is not None:
             flags[name] = given

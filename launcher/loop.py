@@ -20,10 +20,15 @@ def bind(host: str, port: int) -> list[socket.socket]:
         for family, address in dict.fromkeys((family, address) for family, *_, address in found):
             chosen = sockets[0].getsockname()[1] if sockets else port  # port 0: all families get the same
             try:
-                sockets.append(socket.create_server((address[0], chosen, *address[2:]), family=family, backlog=BACKLOG))
+                sock = socket.create_server((address[0], chosen, *address[2:]), family=family, backlog=BACKLOG)
             except OSError:
                 if host or family != socket.AF_INET6 or not sockets:  # a machine may know IPv6 and not have it
                     raise
+                continue
+            # What is accepted inherits this. asyncio sets it only on sockets that it made itself, and without it the
+            # body of an answer waits for its head to be acknowledged: 40 ms.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sockets.append(sock)
     except (OSError, UnicodeError) as error:
         code = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(code) if code and code > 0 else getattr(error, "strerror", None) or str(error)

@@ -65,9 +65,9 @@ class Master(master.Master):
         if not fast:
             logger.warning("this mitmproxy is newer than jwtproxy: its own, slower, addon manager is used")
 
-    def add_ours(self, secret: bytes, counters: Counters | None = None, *, greet: bool = True) -> None:
+    def add_ours(self, secret: bytes, counters: Counters | None = None, *, first: bool = True) -> None:
         """Add our addons, last: what the others change is what gets signed."""
-        self.addons.get("dumper").greets = greet
+        self._termlog_addon.first = first
         self.addons.add(Streaming(), self._drain, Status(counters or Counters()), JwtInject(secret))
 
     async def drain(self, grace: float) -> None:

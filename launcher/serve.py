@@ -87,6 +87,7 @@ async def _plan(arguments: list[str]) -> Plan | None:
         if args.version:
             print(f"jwtproxy {__version__}\n{debug.dump_system_info()}")
             return None
+        grace = commandline.grace(args)
         found = environment.sources(Path())
         asked = environment.workers(args.workers, found)
         secret = environment.secret(found)
@@ -104,7 +105,7 @@ async def _plan(arguments: list[str]) -> Plan | None:
         sockets = _listen(options)
         changed = {name: option.current() for name, option in options.items() if option.has_changed()}
         counters = Counters(processes=workers)
-        return Plan(secret, changed, dict(options.deferred), sockets, counters, workers, args.grace)
+        return Plan(secret, changed, dict(options.deferred), sockets, counters, workers, grace)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         logging.getLogger().handlers.clear()  # they are this master's; the one that serves brings its own
@@ -164,9 +165,11 @@ async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a reader of our output that goes away must not end us
     debug.register_info_dumpers()
     running.take(plan.sockets, shared=plan.workers > 1)
+    if plan.workers > 1:
+        capacity.keep_to_tcp(plan.options.get("mode", ()))
 
     master = Master(Options())
-    master.add_ours(plan.secret, plan.counters, greet=number == 1)
+    master.add_ours(plan.secret, plan.counters, first=number == 1)
     master.options.deferred.update(plan.deferred)
     master.options.update(**plan.options)
     tasks = [asyncio.ensure_future(work) for work in (master.run(), beat and beat()) if work]

@@ -10,6 +10,7 @@ from typing import IO, Any
 from mitmproxy import ctx, http, log
 from mitmproxy.addons import dumper, termlog
 from mitmproxy.contrib import click as miniclick
+from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, UpstreamMode
 from mitmproxy.utils import human, strutils, vt_codes
 
 from jwtproxy import __version__, http_stream
@@ -45,6 +46,8 @@ class Logs(termlog.TermLog):
         self.logger.setFormatter(_Formatter(colorize=colours_wanted(sys.stderr)))
         self.logger.addFilter(self._wanted)
         self.starting = True
+        self.first = True
+        """Whether to tell of the start; of several workers, one does."""
 
     def configure(self, updated: set[str]) -> None:
         """Follow the verbosity."""
@@ -56,7 +59,7 @@ class Logs(termlog.TermLog):
 
     def _wanted(self, record: logging.LogRecord) -> bool:
         """Not yet: errors of the start are reported once, at its end. Not ours to repeat: each connection's story."""
-        if self.starting and record.levelno >= logging.ERROR:
+        if self.starting and (record.levelno >= logging.ERROR or not self.first):
             return False
         chatter = record.levelno <= logging.INFO and record.name.startswith("mitmproxy.")
         return not chatter or ctx.options.termlog_verbosity == "debug"
@@ -84,12 +87,10 @@ class Requests(dumper.Dumper):
     def __init__(self) -> None:
         super().__init__()
         self.out_has_vt_codes = colours_wanted(self.outfp)
-        self.greets = True
-        """Whether to say where we listen; of several workers, one does."""
 
     def running(self) -> None:
         """Say where we are and how to try it."""
-        if self.greets and ctx.options.flow_detail > 0:
+        if ctx.master.addons.get("termlog").first and ctx.options.flow_detail > 0:
             self._greet(ctx.master.addons.get("proxyserver").listen_addrs())
 
     def echo(self, text: str, ident: int | None = None, **style: Any) -> None:
@@ -130,8 +131,9 @@ class Requests(dumper.Dumper):
         url = f"http://{_dialable(host)}:{port}"
         every = " (every address of this machine)" if host in ("0.0.0.0", "::") else ""  # noqa: S104  # compared only
         self.echo(f"jwtproxy {__version__} listening on {url}{every}", bold=True)
-        self.echo(f"  status  {url}/status")
-        self.echo(f"  try     curl --proxy {url} http://example.com/")
+        if isinstance(ProxyMode.parse(ctx.options.mode[0]), (RegularMode, UpstreamMode)):
+            self.echo(f"  status  {url}/status")
+            self.echo(f"  try     curl --proxy {url} http://example.com/")
         self.echo(f"  CA      {_certificate()} (for HTTPS, have clients trust it)")
 
 

@@ -129,7 +129,9 @@ class Stream(http.HttpStream):
         """A peer is gone: stop the clock, and say it in words that help."""
         self._alarm.waiting.pop(self, None)
         if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.CONNECT_FAILED:
-            event.message = f"cannot connect to {self._origin}: {_reason(event.message)}"
+            via = self.flow.server_conn.via
+            peer = f"{via[0]}://{via[1][0]}:{via[1][1]}" if via else self._origin
+            event.message = f"cannot connect to {peer}: {_reason(event.message)}"
         yield from super().handle_protocol_error(event)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
@@ -217,7 +219,7 @@ def _reason(message: str) -> str:
     """Why a connection failed, without the notation of Python's exceptions."""
     match = re.match(r"\[Errno (-?\d+)\] (.*)", message)
     if not match:
-        return message
+        return message[:1].lower() + message[1:] if message[1:2].islower() else message
     number = int(match[1])
     return os.strerror(number).lower() if number > 0 else match[2].lower()
 

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-# A compact JWS starts with base64url of '{"'; all but the signature may be shown, but nobody needs it.
-_JWS = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
+# A compact JWS starts with base64url of '{"'. It may be cut short, as mitmproxy does with long log records.
+_JWS = re.compile(r"eyJ[\w-]{4,}(?:\.[\w-]*){0,2}")
 
 
 def redact(text: str) -> str:

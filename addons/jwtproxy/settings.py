@@ -88,6 +88,13 @@ def parse(values: Mapping[str, Any]) -> Settings:
     return Settings(**parsed)
 
 
+def parse_pages(value: str) -> str:
+    """Check the value of jwt_pages alone. Raises SettingsError."""
+    option = next(option for option in OPTIONS if option.name == "jwt_pages")
+    pages: str = _PARSERS[option.name](option, value or option.default)
+    return pages
+
+
 def unknown(names: Mapping[str, Any] | set[str]) -> str | None:
     """The first name that looks like one of ours but is none."""
     known = {option.name for option in OPTIONS}

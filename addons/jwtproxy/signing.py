@@ -12,7 +12,8 @@ class Signer:
     """Signs with one key, prepared once: PyJWT's `encode` prepares it anew for each token. Never shows it."""
 
     def __init__(self, key: bytes, algorithm: str) -> None:
-        hmac_algorithm: HMACAlgorithm = get_default_algorithms()[algorithm]
+        hmac_algorithm = get_default_algorithms()[algorithm]
+        assert isinstance(hmac_algorithm, HMACAlgorithm)
         self._head = _base64url(json.dumps({"alg": algorithm, "typ": "JWT"}, separators=(",", ":")).encode()) + b"."
         self._mac = hmac.new(hmac_algorithm.prepare_key(key), digestmod=hmac_algorithm.hash_alg)
 

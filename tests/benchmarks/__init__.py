@@ -1,0 +1,1 @@
+"""Benchmarks and the soak: `make bench`, `make soak`. Real processes on loopback, and what the kernel says of them."""

@@ -1,0 +1,169 @@
+"""What is measured: our proxy beside the others, each as its users start it, and what the kernel says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.e2e.harness import SECRET, Process, clean_env, launcher
+
+from .upstream import free_ports, wait_until_listening
+
+PEERS = Path(__file__).with_name("peers")
+REPO = Path(__file__).resolve().parents[2]
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where proxies run: a scratch folder, the CA they share, the upstream's CA."""
+
+    folder: Path
+    trust: Path
+
+    @property
+    def options(self) -> list[str]:
+        """For proxies built on mitmproxy."""
+        return ["--set", f"confdir={self.folder}", "--set", f"ssl_verify_upstream_trusted_ca={self.trust}"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One proxy; `command` gives the command line for a port, None stands for no proxy at all."""
+
+    key: str
+    label: str
+    command: Callable[[Place, int], list[str]] | None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cannot: Mapping[str, str] = field(default_factory=dict)
+    """Protocols it does not sign, with the reason."""
+
+
+def ours(workers: int, *arguments: str) -> Target:
+    """Our proxy."""
+
+    def command(place: Place, port: int) -> list[str]:
+        return [*launcher(), "-q", "--port", str(port), *place.options, *arguments]
+
+    name = f"jwtproxy, {workers} worker{'s' if workers > 1 else ''}"
+    return Target(f"jwtproxy-{workers}", name, command, {"WORKERS": str(workers)})
+
+
+def _mitmdump(place: Place, port: int) -> list[str]:
+    mitmdump = str(Path(sys.executable).with_name("mitmdump"))
+    script = str(PEERS / "mitmdump_script.py")
+    return [mitmdump, "-q", "-s", script, "--listen-host", "127.0.0.1", "-p", str(port), *place.options]
+
+
+def _proxy_py(place: Place, port: int) -> list[str]:
+    fixed = "--hostname 127.0.0.1 --num-acceptors 1 --num-workers 1 --log-level CRITICAL --timeout 900".split()
+    plugin = "tests.benchmarks.peers.proxy_py_plugin.SignPlugin"
+    return [sys.executable, "-m", "proxy", *fixed, "--port", str(port), "--plugins", plugin]
+
+
+def _asgi(place: Place, port: int) -> list[str]:
+    fixed = "--host 127.0.0.1 --log-level critical --timeout-keep-alive 900".split()
+    return [sys.executable, "-m", "uvicorn", "tests.benchmarks.peers.asgi_proxy:app", *fixed, "--port", str(port)]
+
+
+def _tunnels(reason: str) -> dict[str, str]:
+    return {"https/1.1": reason, "https/2": reason}
+
+
+_PEERS_FOUND = {"PYTHONPATH": str(REPO)}
+UPSTREAM = Target("upstream", "no proxy", None)
+MITMDUMP = Target("mitmdump", "mitmdump -s", _mitmdump)
+PROXY_PY = Target(
+    "proxy.py",
+    "proxy.py, plugin",
+    _proxy_py,
+    _PEERS_FOUND,
+    _tunnels("without interception it sees no request"),
+)
+ASGI = Target("asgi", "Starlette + HTTPX", _asgi, _PEERS_FOUND, _tunnels("ASGI servers have no CONNECT"))
+
+
+def many_workers() -> int:
+    """How many workers stand for `many`: one for each core we may use, two at least."""
+    return max(2, len(os.sched_getaffinity(0)))
+
+
+def all_targets(workers: int) -> list[Target]:
+    """Everything that is compared."""
+    return [ours(1), ours(workers), MITMDUMP, PROXY_PY, ASGI, UPSTREAM]
+
+
+class Running:
+    """A target's processes."""
+
+    def __init__(self, target: Target, process: Process | None, port: int) -> None:
+        self.target = target
+        self.process = process
+        self.port = port
+
+    def pids(self) -> list[int]:
+        """All of them; one may end while we look."""
+        for _ in range(5):
+            with contextlib.suppress(OSError):
+                return self.process.pids() if self.process else []
+        return []
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far, user and system."""
+        return sum(_cpu(pid) for pid in self.pids())
+
+    def pss(self) -> float:
+        """Proportional memory in MiB: shared pages count for each process in part."""
+        return sum(_pss(pid) for pid in self.pids())
+
+
+@contextlib.contextmanager
+def start(target: Target, place: Place) -> Iterator[Running]:
+    """Start a target on a free port; at the end none of its processes is left."""
+    if target.command is None:
+        yield Running(target, None, 0)
+        return
+    (port,) = free_ports(1)
+    environment = clean_env(place.folder, {"JWT_SHARED_SECRET": SECRET, **target.environment})
+    process = Process(target.command(place, port), env=environment, cwd=place.folder, ready=None)
+    running = Running(target, process, port)
+    pids: list[int] = []
+    try:
+        wait_until_listening(process, port)
+        yield running
+    finally:
+        with contextlib.suppress(OSError):
+            pids = process.pids()[1:]
+        process.stop(timeout=15)
+        _end(pids)
+
+
+def _end(pids: list[int]) -> None:
+    """Kill what outlived its parent."""
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.05)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _cpu(pid: int) -> float:
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+    return 0.0
+
+
+def _pss(pid: int) -> float:
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE):
+            return int(found[1]) / 1024
+    return 0.0

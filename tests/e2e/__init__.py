@@ -1,0 +1,1 @@
+"""End-to-end tests: a real proxy process, real clients, real upstreams, all on loopback."""

@@ -1,0 +1,284 @@
+"""How the proxy ends under load: what is in flight finishes, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from .clients import Http2, Raw, Reply, message, pseudo
+from .harness import SECRET, Process, Proxy, StartProxy, clean_env, launcher
+from .test_lifecycle import UNMEASURED
+from .test_workers import Load, _state, children, get, slack, until
+from .upstreams import Answer, Exchange, Recorder
+
+WORKERS = 3
+each_number = pytest.mark.parametrize("workers", [1, WORKERS])
+SLOW = 8
+"""Requests that are in flight when the end comes."""
+
+
+def after(seconds: float, body: bytes = b"in time") -> Answer:
+    """An answer whose head comes at once and whose body is complete after a while."""
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.start(200)
+        await exchange.write(body[:1])
+        await asyncio.sleep(seconds)
+        await exchange.write(body[1:])
+        await exchange.end()
+
+    return answer
+
+
+def late(seconds: float, body: bytes = b"in time") -> Answer:
+    """An answer that begins after a while."""
+
+    async def answer(exchange: Exchange) -> None:
+        await asyncio.sleep(seconds)
+        await exchange.start(200, [("content-length", str(len(body)))], framing="sized")
+        await exchange.write(body)
+        await exchange.end()
+
+    return answer
+
+
+def ended(proxy: Process, pids: list[int]) -> None:
+    """The whole has ended well: status 0, nothing on stderr, no process left."""
+    assert (proxy.wait(12), proxy.stderr) == (0, ""), proxy.output
+    assert "Traceback" not in proxy.stdout
+    # What the parent waited for is gone; what it did not would now belong to somebody else.
+    until(lambda: not any(map(_state, pids)), 1, f"no process of {pids} is left")
+
+
+def in_flight(proxy: Process, upstream: Recorder, pool: ThreadPoolExecutor, *paths: str) -> list[Future[Reply]]:
+    """SLOW requests for each path, each over its own connection, arrived upstream and not answered yet."""
+
+    def ask(path: str) -> Reply:
+        with Raw(proxy.port) as client:
+            return client.request(get(f"{upstream.url}{path}"))
+
+    before = len(upstream.requests)
+    asked = [pool.submit(ask, path) for path in paths for _ in range(SLOW)]
+    upstream.until(lambda: sum(seen.path in paths for seen in upstream.requests[before:]) == len(asked), 10)
+    return asked
+
+
+def refused(port: int) -> bool:
+    """Whether nobody listens there any more."""
+    try:
+        with Raw(port):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+@each_number
+def test_sigterm_lets_what_is_in_flight_finish(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
+    """Under load: every request that has begun is answered whole, newcomers are refused, and the status is 0."""
+    recorder.route("/after", after(1.5))
+    recorder.route("/late", late(1.5))
+    proxy = start_proxy("--workers", str(workers))
+    pids = proxy.pids()
+    with ThreadPoolExecutor(2 * SLOW) as pool, Raw(proxy.port) as idle, Load(proxy.port, recorder, 4) as load:
+        assert idle.request(get(recorder.url)).status == 200
+        asked = in_flight(proxy, recorder, pool, "/after", "/late")
+        proxy.send_signal(signal.SIGTERM)
+        until(lambda: refused(proxy.port), 1 * slack(), "new connections are refused")
+        assert proxy.running
+        assert not any(one.done() for one in asked), "the end was told while they were in flight"
+        replies = [one.result() for one in asked]
+        ended(proxy, pids)
+        assert idle.rest() == b""
+    assert [(reply.status, reply.body) for reply in replies] == [(200, b"in time")] * 2 * SLOW
+    assert load.codes <= {200}
+    # A head that was sent before the signal could not say so; one after it does.
+    assert all(reply.values("connection") == ["close"] for reply in replies[SLOW:])
+
+
+@each_number
+def test_who_waits_too_long_is_cut(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
+    """After --grace seconds, whatever is still in flight."""
+    recorder.route("/after", after(30))
+    recorder.route("/late", late(30))
+    proxy = start_proxy("--workers", str(workers), "--grace", "0.3")
+    pids = proxy.pids()
+    with ThreadPoolExecutor(2 * SLOW) as pool:
+        asked = in_flight(proxy, recorder, pool, "/after", "/late")
+        began = time.monotonic()
+        proxy.send_signal(signal.SIGTERM)
+        ended(proxy, pids)
+        assert 0.3 <= time.monotonic() - began < 1.5 * slack()
+        for one in asked:
+            with pytest.raises((EOFError, ConnectionError)):
+                one.result(5)
+
+
+@each_number
+def test_sigint_ends_at_once(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
+    """Under load, with requests in flight."""
+    recorder.route("/late", late(30))
+    proxy = start_proxy("--workers", str(workers))
+    pids = proxy.pids()
+    with ThreadPoolExecutor(SLOW) as pool, Load(proxy.port, recorder, 4):
+        in_flight(proxy, recorder, pool, "/late")
+        began = time.monotonic()
+        proxy.send_signal(signal.SIGINT)
+        ended(proxy, pids)
+        assert time.monotonic() - began < 1.5 * slack()
+
+
+@each_number
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_second_signal_ends_the_wait(
+    start_proxy: StartProxy, recorder: Recorder, workers: int, second: signal.Signals
+) -> None:
+    """Whoever told it to end and then tells it again has no patience."""
+    recorder.route("/late", late(30))
+    proxy = start_proxy("--workers", str(workers))
+    pids = proxy.pids()
+    with ThreadPoolExecutor(SLOW) as pool:
+        in_flight(proxy, recorder, pool, "/late")
+        proxy.send_signal(signal.SIGTERM)
+        until(lambda: refused(proxy.port), 1 * slack(), "it has begun to end")
+        began = time.monotonic()
+        proxy.send_signal(second)
+        ended(proxy, pids)
+        assert time.monotonic() - began < 1.5 * slack()
+
+
+@each_number
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_ends_the_whole_group(
+    tmp_path: Path, confdir: Path, recorder: Recorder, workers: int, times: int
+) -> None:
+    """A terminal tells every process of the group, at once; and people press it more than once."""
+    recorder.route("/late", late(30))
+    command = [*launcher(), "--workers", str(workers), "--set", f"confdir={confdir}"]
+    env = clean_env(tmp_path, {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0", **UNMEASURED})
+    # setsid makes it the leader of a group of its own, under the same process id.
+    with Process(["setsid", *command], env=env, cwd=tmp_path, ready=Proxy.READY) as proxy:
+        pids = proxy.pids()
+        with ThreadPoolExecutor(SLOW) as pool, Load(proxy.port, recorder, 2):
+            in_flight(proxy, recorder, pool, "/late")
+            began = time.monotonic()
+            for _ in range(times):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(proxy.pid, signal.SIGINT)
+                time.sleep(0.03)
+            ended(proxy, pids)
+            assert time.monotonic() - began < 1.5 * slack()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.005, 0.02, 0.05, 0.1, 0.2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_while_workers_start_ends_the_start(
+    start_proxy: StartProxy, delay: float, number: signal.Signals
+) -> None:
+    """At any moment from the first fork on, promptly: not by waiting until a deaf worker is killed."""
+    proxy = start_proxy("--workers", str(WORKERS), wait=False, env=UNMEASURED)
+    until(lambda: children(proxy.pid), 15, "the first worker is forked")
+    time.sleep(delay)
+    began, pids = time.monotonic(), proxy.pids()
+    proxy.send_signal(number)
+    ended(proxy, pids)
+    assert time.monotonic() - began < 2 * slack()
+
+
+@each_number
+def test_a_kept_alive_client_is_told_to_go(
+    start_proxy: StartProxy, https_recorder: Recorder, proxy_ca: Path, workers: int
+) -> None:
+    """By `Connection: close` in the answer that it still gets, also inside a tunnel."""
+    https_recorder.route("/hold", late(1.5))
+    proxy = start_proxy("--workers", str(workers))
+    with contextlib.ExitStack() as open_ones:
+        kept = [open_ones.enter_context(Raw(proxy.port)) for _ in range(6)]
+        for client in kept:
+            client.secure_tunnel(https_recorder.authority, proxy_ca, "http/1.1")
+            reply = client.request(message("GET", "/", f"Host: {https_recorder.authority}"))
+            assert (reply.status, reply.values("connection")) == (200, [])
+        for client in kept:
+            client.send(_inner("/hold", https_recorder))
+        https_recorder.wait_head(12)
+        proxy.send_signal(signal.SIGTERM)
+        until(lambda: refused(proxy.port), 1 * slack(), "it has begun to end")
+        replies = [client.reply() for client in kept]
+        assert [(reply.status, reply.values("connection")) for reply in replies] == [(200, ["close"])] * 6
+        assert all(client.rest() == b"" for client in kept)
+        assert (proxy.wait(), proxy.stderr) == (0, "")
+
+
+def test_what_is_asked_meanwhile_is_answered(start_proxy: StartProxy, recorder: Recorder) -> None:
+    """A client that kept its connection may ask as long as others are waited for; it is told to go, too."""
+    recorder.route("/hold", late(1))
+    proxy = start_proxy()
+    with Raw(proxy.port) as holder, Raw(proxy.port) as other:
+        assert other.request(get(recorder.url)).values("connection") == []
+        holder.send(get(f"{recorder.url}/hold"))
+        recorder.wait_head(2)
+        proxy.send_signal(signal.SIGTERM)
+        until(lambda: refused(proxy.port), 1 * slack(), "it has begun to end")
+        reply = other.request(get(recorder.url))
+        assert (reply.status, reply.values("connection"), other.rest()) == (200, ["close"], b"")
+        assert holder.reply().body == b"in time"
+    assert (proxy.wait(), proxy.stderr) == (0, "")
+
+
+def _inner(path: str, upstream: Recorder) -> bytes:
+    return message("GET", path, f"Host: {upstream.authority}")
+
+
+@each_number
+def test_http2_streams_in_flight_finish(
+    start_proxy: StartProxy, h2_recorder: Recorder, proxy_ca: Path, workers: int
+) -> None:
+    """All of a connection; its answers carry no field of HTTP/1.1."""
+    h2_recorder.route("/late", late(1))
+    proxy = start_proxy("--workers", str(workers))
+    with Raw(proxy.port) as client:
+        two = Http2(client.secure_tunnel(h2_recorder.authority, proxy_ca, "h2"))
+        streams = [two.send(pseudo("GET", h2_recorder.authority, "/late")) for _ in range(3)]
+        h2_recorder.wait(3)
+        proxy.send_signal(signal.SIGTERM)
+        replies = [two.reply(stream) for stream in streams]
+    assert [(reply.status, reply.body, reply.values("connection")) for reply in replies] == [(200, b"in time", [])] * 3
+    assert (proxy.wait(), proxy.stderr) == (0, "")
+
+
+@each_number
+def test_uploads_in_flight_finish(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
+    """A client that is still sending when the end is told arrives whole."""
+    size = 3 << 20
+    proxy = start_proxy("--workers", str(workers))
+    with Raw(proxy.port) as client:
+        head = ("PUT", f"{recorder.url}/up", f"Host: {recorder.authority}", f"Content-Length: {size}")
+        client.send(message(*head, body=bytes(1 << 20)))
+        recorder.until(lambda: any(seen.size for seen in recorder.requests))
+        proxy.send_signal(signal.SIGTERM)
+        until(lambda: refused(proxy.port), 1 * slack(), "it has begun to end")
+        for _ in range(2):
+            client.send(bytes(1 << 20))
+            time.sleep(0.1)
+        assert client.reply().status == 200
+    assert recorder.only().size == size
+    assert (proxy.wait(), proxy.stderr) == (0, "")
+
+
+@each_number
+def test_nothing_in_flight_is_no_reason_to_wait(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
+    """Idle connections and finished requests do not hold up the end, though the grace is long."""
+    proxy = start_proxy("--workers", str(workers), "--grace", "60")
+    pids = proxy.pids()
+    with Raw(proxy.port) as client:
+        assert client.request(get(recorder.url)).status == 200
+        began = time.monotonic()
+        proxy.send_signal(signal.SIGTERM)
+        ended(proxy, pids)
+        assert time.monotonic() - began < 1.5 * slack()

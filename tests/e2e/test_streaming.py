@@ -1,0 +1,311 @@
+"""Bodies of any size and any pace: constant memory, message by message, signed all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import queue
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import aiohttp
+import grpc
+import httpx
+import pytest
+import websockets.sync.client
+import websockets.sync.server
+from websockets.http11 import Request, Response
+
+from .clients import Raw, curl, message
+from .harness import MIB, Proxy, StartProxy, verify
+from .upstreams import Authority, Feed, Recorder, Seen, chunked, download
+
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def lean(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Iterator[Proxy]:
+    """A proxy whose memory nothing else has touched."""
+    with Proxy(cwd=tmp_path_factory.mktemp("lean"), confdir=confdir) as process:
+        yield process
+
+
+@pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
+def test_an_upload_of_one_gib_takes_no_memory(lean: Proxy, recorder: Recorder, tmp_path: Path, sized: bool) -> None:
+    """A 1 GiB upload arrives whole and signed while the proxy's peak stays within 50 MiB of its idle size."""
+    big = _zeros(tmp_path / "big")
+    idle = _idle(lean, recorder)
+    how = () if sized else ("-H", "Transfer-Encoding: chunked")
+    curl("-T", str(big), *how, "-o", "/dev/null", f"{recorder.url}/upload", proxy=lean.url, timeout=60)
+    grown = lean.peak() - idle
+    seen = recorder.wait(2)[-1]
+    assert seen.size == GIB
+    assert seen.values("content-length") == ([str(GIB)] if sized else [])
+    assert verify(seen.token)
+    assert grown <= 50 * MIB, f"{grown / MIB:.0f} MiB above idle"
+
+
+@pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
+def test_a_download_of_one_gib_takes_no_memory(lean: Proxy, recorder: Recorder, sized: bool) -> None:
+    """A 1 GiB answer arrives whole while the proxy's peak stays within 50 MiB of its idle size."""
+    idle = _idle(lean, recorder)
+    recorder.route("/download", download(GIB, sized=sized))
+    done = curl("-o", "/dev/null", "-w", "%{size_download}", f"{recorder.url}/download", proxy=lean.url, timeout=60)
+    grown = lean.peak() - idle
+    assert int(done.stdout) == GIB
+    assert grown <= 50 * MIB, f"{grown / MIB:.0f} MiB above idle"
+
+
+def test_a_slow_reader_takes_no_memory(lean: Proxy, recorder: Recorder) -> None:
+    """When the client stops reading, the upstream is made to wait; the proxy does not hoard."""
+    idle = _idle(lean, recorder)
+    recorder.route("/download", download(GIB))
+    with Raw(lean.port) as client:
+        client.send(message("GET", f"{recorder.url}/download", f"Host: {recorder.authority}"))
+        assert client.head().status == 200
+        grown = _settled(lean) - idle
+    assert grown <= 50 * MIB, f"{grown / MIB:.0f} MiB above idle"
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        "--http1.1",
+        pytest.param(
+            "--http2",
+            marks=pytest.mark.xfail(strict=True, reason="mitmproxy's HTTP/2 has no flow control from end to end"),
+        ),
+    ],
+)
+def test_a_slow_upstream_takes_no_memory(
+    start_proxy: StartProxy, h2_recorder: Recorder, proxy_ca: Path, tmp_path: Path, protocol: str
+) -> None:
+    """When the upstream stops reading, the client is made to wait; the proxy does not hoard."""
+    proxy, big = start_proxy(), _zeros(tmp_path / "big")
+    idle = _idle(proxy, h2_recorder, "--cacert", str(proxy_ca))
+    h2_recorder.paused = True
+    upload = ["-T", str(big), f"{h2_recorder.url}/upload"]
+    with subprocess.Popen(
+        ["curl", "-q", "-s", "-x", proxy.url, "--cacert", str(proxy_ca), protocol, *upload]
+    ) as client:
+        h2_recorder.until(lambda: h2_recorder.connections == 2)
+        grown = _settled(proxy) - idle
+        client.kill()
+    assert grown <= 50 * MIB, f"{grown / MIB:.0f} MiB above idle"
+
+
+@pytest.mark.parametrize("content_type", ["text/event-stream", "application/x-ndjson", "text/plain"])
+@pytest.mark.parametrize("kind", ["recorder", "https_recorder", "h2_recorder"])
+def test_an_answer_arrives_message_by_message(
+    proxy: Proxy, proxy_trust: ssl.SSLContext, request: pytest.FixtureRequest, kind: str, content_type: str
+) -> None:
+    """The upstream sends each message only when the client has the one before: the proxy holds nothing back."""
+    upstream: Recorder = request.getfixturevalue(kind)
+    feed = Feed(content_type)
+    upstream.route("/events", feed)
+    messages = [b"data: one\n\n", b'{"n": 2}\n', b"data: three\n\n"]
+    two = kind == "h2_recorder"
+    with (
+        httpx.Client(proxy=proxy.url, verify=proxy_trust, http2=two, trust_env=False, timeout=5) as client,
+        client.stream("GET", f"{upstream.url}/events") as reply,
+    ):
+        assert reply.headers["content-type"] == content_type
+        arriving = reply.iter_raw()
+        for piece in messages:
+            feed.push(piece)
+            assert next(arriving) == piece
+        feed.close()
+        assert list(arriving) == []
+    assert reply.http_version == ("HTTP/2" if two else "HTTP/1.1")
+    assert verify(upstream.only().token)
+
+
+def test_an_upload_arrives_message_by_message(proxy: Proxy, recorder: Recorder) -> None:
+    """A chunk is upstream before the next one is sent, and the answer may begin before the upload ends."""
+    recorder.route("/up", chunked(b"early"), before_body=True)
+    with Raw(proxy.port) as client:
+        client.send(message("POST", f"{recorder.url}/up", f"Host: {recorder.authority}", "Transfer-Encoding: chunked"))
+        seen = recorder.wait_head(1)[0]
+        assert verify(seen.token)
+        for count in (1, 2, 3):
+            client.send(b"3\r\nabc\r\n")
+            recorder.until(functools.partial(_has_size, seen, 3 * count))
+        assert client.head().status == 200
+        client.send(b"0\r\n\r\n")
+        recorder.wait(1)
+    assert seen.body == b"abcabcabc"
+
+
+def test_a_grpc_stream_goes_both_ways(
+    proxy: Proxy, proxy_ca: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bidirectional gRPC stream over HTTPS: each message is answered before the next is sent; it is signed."""
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    tokens: list[str] = []
+
+    def reverse(request: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        tokens.extend(str(value) for name, value in context.invocation_metadata() if name == "x-my-jwt")
+        return (piece[::-1] for piece in request)
+
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    handler = grpc.stream_stream_rpc_method_handler(reverse)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("tests.Echo", {"Talk": handler}),))
+    port = server.add_secure_port(
+        "127.0.0.1:0", grpc.ssl_server_credentials([(authority.key_pem, authority.chain_pem)])
+    )
+    server.start()
+    try:
+        trust = grpc.ssl_channel_credentials(proxy_ca.read_bytes())
+        with grpc.secure_channel(f"127.0.0.1:{port}", trust, [("grpc.http_proxy", proxy.url)]) as channel:
+            sending: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+            answers = channel.stream_stream("/tests.Echo/Talk")(iter(sending.get, None), timeout=10)
+            for number in range(5):
+                sending.put(f"message {number}".encode())
+                assert next(answers) == f"message {number}"[::-1].encode()
+            sending.put(None)
+            assert list(answers) == []
+            assert answers.code() is grpc.StatusCode.OK
+    finally:
+        server.stop(None).wait(5)
+    assert len(tokens) == 1
+    assert verify(tokens[0])
+
+
+class _Echo:
+    """A WebSocket server that echoes, and keeps the tokens of the handshakes."""
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self.tokens: list[list[str]] = []
+        self.server = websockets.sync.server.serve(self._echo, "127.0.0.1", 0, ssl=context, process_request=self._note)
+        self.url = f"{'wss' if context else 'ws'}://127.0.0.1:{self.server.socket.getsockname()[1]}/chat"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def _note(self, connection: websockets.sync.server.ServerConnection, request: Request) -> Response | None:
+        self.tokens.append(request.headers.get_all("x-my-jwt"))
+        return None
+
+    def _echo(self, connection: websockets.sync.server.ServerConnection) -> None:
+        for received in connection:
+            connection.send(received)
+
+
+@pytest.fixture
+def echo(request: pytest.FixtureRequest, authority: Authority) -> Iterator[_Echo]:
+    """An echoing WebSocket server, over TLS when the test is parametrized so."""
+    server = _Echo(authority.server_context() if request.param == "wss" else None)
+    yield server
+    server.server.shutdown()
+    server.thread.join(5)
+
+
+@pytest.mark.parametrize("echo", ["ws", "wss"], indirect=True)
+def test_a_websocket_in_a_tunnel_echoes_and_its_handshake_is_signed(
+    proxy: Proxy, echo: _Echo, proxy_trust: ssl.SSLContext
+) -> None:
+    """With the websockets library, which opens a tunnel for either scheme."""
+    context = proxy_trust if echo.url.startswith("wss") else None
+    with websockets.sync.client.connect(
+        echo.url, proxy=proxy.url, ssl=context, additional_headers={"X-My-JWT": "evil"}, open_timeout=5, close_timeout=2
+    ) as client:
+        for sent in ("text €", b"\x00binary", "x" * 300_000):
+            client.send(sent)
+            assert client.recv(timeout=5) == sent
+        assert client.ping().wait(5)
+        client.close(4001, "done")
+        assert client.close_code == 4001
+    assert [len(tokens) for tokens in echo.tokens] == [1]
+    assert verify(echo.tokens[0][0])
+
+
+@pytest.mark.parametrize(("echo", "scheme"), [("ws", "ws"), ("ws", "http"), ("wss", "wss")], indirect=["echo"])
+def test_a_websocket_of_aiohttp_echoes_and_its_handshake_is_signed(
+    proxy: Proxy, echo: _Echo, scheme: str, proxy_trust: ssl.SSLContext
+) -> None:
+    """With aiohttp, which without TLS opens no tunnel but sends `GET ws://…` or, when told so, `GET http://…`."""
+    url = echo.url.replace("ws", scheme, 1) if scheme == "http" else echo.url
+
+    async def talk() -> str:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session,
+            session.ws_connect(url, proxy=proxy.url, ssl=proxy_trust) as client,
+        ):
+            await client.send_str("hello €")
+            answer = await client.receive_str(timeout=5)
+        await asyncio.sleep(0.2)  # aiohttp does not wait until TLS is closed
+        return answer
+
+    assert asyncio.run(talk()) == "hello €"
+    assert [len(tokens) for tokens in echo.tokens] == [1]
+    assert verify(echo.tokens[0][0])
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 2000000", "Transfer-Encoding: chunked"])
+def test_a_client_that_waits_for_100_continue_is_told_to_go_on(proxy: Proxy, recorder: Recorder, framing: str) -> None:
+    """`100 Continue` comes before the body is sent; the request arrives whole and signed."""
+    lines = [f"Host: {recorder.authority}", "Expect: 100-continue", framing]
+    body = bytes(2_000_000)
+    with Raw(proxy.port) as client:
+        client.send(message("PUT", f"{recorder.url}/", *lines))
+        assert client.head().status == 100
+        client.send(body if "Length" in framing else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        assert client.reply().body == b"ok"
+    assert recorder.only().size == len(body)
+    assert verify(recorder.only().token)
+
+
+@pytest.mark.parametrize("size", [5, 3_000_000])
+def test_curl_that_waits_for_100_continue_is_told_to_go_on(proxy: Proxy, recorder: Recorder, size: int) -> None:
+    """curl would wait twenty seconds for the word."""
+    upload = ("-H", "Expect: 100-continue", "--expect100-timeout", "20", "--data-binary", "@-")
+    with subprocess.Popen(["head", "-c", str(size), "/dev/zero"], stdout=subprocess.PIPE) as source:
+        assert source.stdout is not None
+        done = curl(*upload, f"{recorder.url}/", proxy=proxy.url, timeout=10, stdin=source.stdout.fileno())
+    assert done.stdout == b"ok"
+    assert recorder.only().size == size
+    assert verify(recorder.only().token)
+
+
+def test_other_uploads_go_on_while_one_is_slow(start_proxy: StartProxy, recorder: Recorder) -> None:
+    """An unfinished upload holds up nobody else."""
+    proxy = start_proxy()
+    host = f"Host: {recorder.authority}"
+    with Raw(proxy.port) as slow, Raw(proxy.port) as quick:
+        slow.send(message("PUT", f"{recorder.url}/slow", host, "Content-Length: 2000000", body=b"begun"))
+        recorder.wait_head(1)
+        assert quick.request(message("GET", f"{recorder.url}/quick", host)).body == b"ok"
+
+
+def _idle(proxy: Proxy, upstream: Recorder, *args: str) -> int:
+    """The proxy's size after one request, the peak set back to it."""
+    curl(*args, f"{upstream.url}/warm-up", proxy=proxy.url)
+    proxy.reset_peak()
+    return proxy.rss()
+
+
+def _settled(proxy: Proxy) -> int:
+    """The proxy's peak once it has not risen for a second, or by 50 MiB."""
+    first = peak = proxy.peak()
+    since = time.monotonic()
+    while time.monotonic() < since + 1 and peak <= first + 50 * MIB:
+        time.sleep(0.05)
+        if (now := proxy.peak()) > peak:
+            peak, since = now, time.monotonic()
+    return peak
+
+
+def _zeros(path: Path) -> Path:
+    """A file of 1 GiB, sparse: it takes no room on the disk."""
+    with path.open("wb") as file:
+        file.truncate(GIB)
+    return path
+
+
+def _has_size(seen: Seen, size: int) -> bool:
+    return seen.size == size

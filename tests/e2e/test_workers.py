@@ -1,0 +1,550 @@
+"""Several workers behave as one proxy, and the whole outlives any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import websockets.asyncio.client
+import websockets.asyncio.server
+
+from .clients import Http2, Raw, message, pseudo
+from .harness import SECRET, Process, Proxy, StartProxy, clean_env, launcher, run_launcher, verify
+from .upstreams import Authority, Recorder, download
+
+WORKERS = 3
+
+
+def slack() -> float:
+    """How much longer than on a quiet machine things may take on this one."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def children(pid: int) -> list[int]:
+    """The living children of a process; a zombie is none."""
+    return [child for child in _children(pid) if _state(child) not in ("Z", "")]
+
+
+def zombies(pid: int) -> list[int]:
+    """The children of a process that ended and were not waited for."""
+    return [child for child in _children(pid) if _state(child) == "Z"]
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(one) for path in Path(f"/proc/{pid}/task").glob("*/children") for one in path.read_text().split()]
+    return []
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def until(condition: Callable[[], object], timeout: float, what: str) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout:.1f} s: {what}"
+        time.sleep(0.01)
+
+
+def get(url: str, *lines: str) -> bytes:
+    """A request for the proxy to forward."""
+    return message("GET", url, f"Host: {url.split('/')[2]}", *lines)
+
+
+def status(port: int) -> dict[str, Any]:
+    """What the status page says on a connection of its own."""
+    with Raw(port) as client:
+        return dict(json.loads(client.request(message("GET", "/status", "Host: x", "Connection: close")).body))
+
+
+def server_of(client: Raw, workers: Sequence[int]) -> int:
+    """Which of these processes has accepted this connection; 0 if none has."""
+    near, far = client.socket.getsockname()[1], client.socket.getpeername()[1]
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    wanted = (f":{far:04X}", f":{near:04X}")
+    inodes = {parts[9] for parts in lines if (parts[1][-5:], parts[2][-5:]) == wanted}
+    return next((pid for pid in workers for inode in _sockets(pid) if inode in inodes), 0)
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                yield str(entry.readlink()).removeprefix("socket:[").removesuffix("]")
+
+
+# --- the core promises, whichever number of workers keeps them
+
+
+@pytest.fixture(scope="module", params=[1, WORKERS])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Authority
+) -> Iterator[Proxy]:
+    """A proxy of so many workers; at the end it must stop cleanly and have complained about nothing."""
+    trust = f"ssl_verify_upstream_trusted_ca={authority.pem}"
+    count = ("--workers", str(request.param))
+    with Proxy(*count, "--set", trust, cwd=tmp_path_factory.mktemp("served"), confdir=confdir) as process:
+        assert len(children(process.pid)) == (request.param if request.param > 1 else 0)
+        yield process
+        assert process.stop() == 0
+        assert (process.stderr, "Traceback" in process.stdout) == ("", False), process.output
+
+
+FRESH = 8
+"""Connections to ask the same over, so that more than one worker is asked."""
+
+
+def test_every_request_of_every_connection_has_a_token_of_its_own(served: Proxy, recorder: Recorder) -> None:
+    """Also no two workers give the same `jti`, though they were one process once."""
+    for _ in range(FRESH):
+        with Raw(served.port) as client:
+            for _ in range(4):
+                assert client.request(get(recorder.url, "X-My-Jwt: forged")).status == 200
+    claims = [verify(seen.token) for seen in recorder.wait(4 * FRESH)]
+    assert len({claim["jti"] for claim in claims}) == 4 * FRESH
+    assert {frozenset(claim) for claim in claims} == {frozenset(("iat", "jti", "payload"))}
+
+
+def test_tunnels_are_signed(served: Proxy, https_recorder: Recorder, h2_recorder: Recorder, proxy_ca: Path) -> None:
+    """HTTP/1.1 and HTTP/2 inside CONNECT, which itself carries no token."""
+    for _ in range(2):
+        with Raw(served.port) as client:
+            client.secure_tunnel(https_recorder.authority, proxy_ca, "http/1.1")
+            for _ in range(2):
+                assert client.request(message("GET", "/", f"Host: {https_recorder.authority}")).status == 200
+        with Raw(served.port) as client:
+            two = Http2(client.secure_tunnel(h2_recorder.authority, proxy_ca, "h2"))
+            for _ in range(2):
+                assert two.reply(two.send(pseudo("GET", h2_recorder.authority, "/"))).status == 200
+    seen = https_recorder.wait(4) + h2_recorder.wait(4)
+    assert len({verify(one.token)["jti"] for one in seen}) == 8
+    assert {one.version for one in seen} == {"1.1", "2"}
+
+
+def test_bodies_are_streamed_and_signed(served: Proxy, recorder: Recorder) -> None:
+    """Long ones and such of unknown length, there and back."""
+    size = 4 << 20
+    recorder.route("/down", download(size))
+    recorder.route("/chunked", download(size, sized=False))
+    for _ in range(2):
+        with Raw(served.port) as client:
+            lines = (f"Host: {recorder.authority}", f"Content-Length: {size}")
+            assert client.request(message("PUT", f"{recorder.url}/up", *lines, body=bytes(size))).status == 200
+            client.send(message("POST", f"{recorder.url}/up", lines[0], "Transfer-Encoding: chunked"))
+            for _ in range(4):
+                client.send(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
+            client.send(b"0\r\n\r\n")
+            assert client.reply().status == 200
+            for path in ("/down", "/chunked"):
+                assert len(client.request(get(f"{recorder.url}{path}")).body) == size
+    seen = recorder.wait(8)
+    assert [one.size for one in seen] == [size, size, 0, 0] * 2
+    assert all(verify(one.token) for one in seen)
+
+
+def test_a_websocket_is_signed_and_works(served: Proxy) -> None:
+    """The handshake carries the token; messages go both ways."""
+    tokens: list[str] = []
+
+    async def echo(connection: websockets.asyncio.server.ServerConnection) -> None:
+        assert connection.request
+        tokens.append(connection.request.headers["x-my-jwt"])
+        async for text in connection:
+            await connection.send(text)
+
+    async def run() -> None:
+        async with websockets.asyncio.server.serve(echo, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            for text in ("one", "two"):
+                address = f"ws://127.0.0.1:{port}/"
+                async with websockets.asyncio.client.connect(address, proxy=served.url) as client:
+                    await client.send(text)
+                    assert await client.recv() == text
+
+    asyncio.run(run())
+    assert len({verify(token)["jti"] for token in tokens}) == 2
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "code"),
+    [
+        (message("GET", "/nothing-here", "Host: x"), 404),
+        (message("DELETE", "/status", "Host: x"), 405),
+        (message("GET", "http://127.0.0.1:9/", "Host: 127.0.0.1:9"), 502),
+        (message("GET", "http://127.0.0.1:PORT/elsewhere", "Host: x"), 404),
+        (message("CONNECT", "127.0.0.1:PORT", "Host: x"), 403),
+        (message("GET", "http://no-such-name.invalid/", "Host: x"), 502),
+    ],
+)
+def test_what_is_refused_is_refused_by_every_worker(served: Proxy, request_bytes: bytes, code: int) -> None:
+    """Own pages, own address, unreachable upstreams: always the same answer."""
+    codes = set()
+    for _ in range(FRESH):
+        with Raw(served.port) as client:
+            codes.add(client.request(request_bytes.replace(b"PORT", str(served.port).encode())).status)
+    assert codes == {code}
+
+
+def test_the_status_page_is_the_same_whoever_answers(served: Proxy, recorder: Recorder) -> None:
+    """One start, one count, in JSON and in HTML."""
+    before = status(served.port)
+    for done in range(1, FRESH + 1):
+        with Raw(served.port) as client:
+            client.request(get(recorder.url))
+        now = status(served.port)
+        assert now["proxied_requests"] == before["proxied_requests"] + done
+        assert (now["started_at"], now["version"]) == (before["started_at"], before["version"])
+        assert now["uptime_seconds"] >= before["uptime_seconds"]
+    with Raw(served.port) as client:
+        page = client.request(message("GET", "/status", "Host: x", "Accept: text/html"))
+    assert page.values("content-type")[0].startswith("text/html")
+    assert before["started_at"].encode() in page.body
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+def test_who_has_no_password_is_not_served(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
+    """By no worker; who has one is, and its header stays here; the status page is open and does not count the rest."""
+    proxy = start_proxy("--proxyauth", "user:pass", "--workers", str(workers))
+    for _ in range(FRESH):
+        with Raw(proxy.port) as client:
+            assert client.request(get(recorder.url)).status == 407
+        with Raw(proxy.port) as client:
+            assert client.request(get(recorder.url, "Proxy-Authorization: Basic dXNlcjpwYXNz")).status == 200
+    seen = recorder.wait(FRESH)
+    assert len(seen) == FRESH
+    assert all(verify(one.token) and not one.values("proxy-authorization") for one in seen)
+    assert status(proxy.port)["proxied_requests"] == FRESH
+
+
+# --- load
+
+
+class Load:
+    """Clients that ask without pause, each over one connection while it lasts; a context manager.
+
+    Which worker serves a client is known from the start. A client whose connection breaks connects again.
+    """
+
+    def __init__(self, port: int, upstream: Recorder, clients: int, workers: Sequence[int] = ()) -> None:
+        self._port = port
+        self._request = get(f"{upstream.url}/load")
+        self._stop = threading.Event()
+        self.answered = 0
+        self.codes: set[int] = set()
+        self.broken: list[int] = []
+        """For each connection that broke, the worker that served it (0: one that came later)."""
+        self._lock = threading.Lock()
+        self._clients = [Raw(port) for _ in range(clients)]
+        if workers:  # the kernel is not fair: go on until everyone has one
+            self._served = {}
+            deadline = time.monotonic() + 10
+            while set(workers) - set(self._served.values()):
+                assert time.monotonic() < deadline, "a worker gets no connections"
+                self._know(workers)
+                self._clients.append(Raw(port))
+            self._know(workers)
+        else:
+            self._served = dict.fromkeys(map(id, self._clients), 0)
+        self._threads = [threading.Thread(target=self._run, args=(one,), daemon=True) for one in self._clients]
+
+    def _know(self, workers: Sequence[int]) -> None:
+        for client in self._clients:
+            if not self._served.get(id(client)):
+                assert client.request(self._request).status == 200
+                self.answered += 1
+                self._served[id(client)] = server_of(client, workers)
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+    def _run(self, client: Raw) -> None:
+        server = self._served[id(client)]
+        while not self._stop.is_set():
+            try:
+                reply = client.request(self._request)
+                with self._lock:
+                    self.answered += 1
+                    self.codes.add(reply.status)
+            except (OSError, EOFError):
+                client.close()
+                with self._lock:
+                    self.broken.append(server)
+                if self._stop.wait(0.01):
+                    return
+                with contextlib.suppress(OSError):
+                    client, server = Raw(self._port), 0
+        client.close()
+
+
+def test_the_status_page_never_steps_back(start_proxy: StartProxy, recorder: Recorder) -> None:
+    """Asked a thousand times over fresh connections during load, and exact afterwards."""
+    proxy = start_proxy("--workers", str(WORKERS))
+    with Load(proxy.port, recorder, 8) as load:
+        pages = [status(proxy.port) for _ in range(1000)]
+    counts = [page["proxied_requests"] for page in pages]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+    uptimes = [page["uptime_seconds"] for page in pages]
+    assert uptimes == sorted(uptimes)
+    assert len({page["started_at"] for page in pages}) == 1
+    assert (load.broken, load.codes) == ([], {200})
+    assert status(proxy.port)["proxied_requests"] == load.answered == len(recorder.requests)
+
+
+def test_a_killed_worker_is_replaced_and_nobody_else_notices(start_proxy: StartProxy, recorder: Recorder) -> None:
+    """Each in turn, under load: within two seconds, without a zombie, and what it counted stays counted."""
+    proxy = start_proxy("--workers", str(WORKERS))
+    first = children(proxy.pid)
+    assert len(first) == WORKERS
+    with Load(proxy.port, recorder, 6, first) as load:
+        began, counts = status(proxy.port)["started_at"], [0]
+        for victim in first:
+            known = set(children(proxy.pid))
+            os.kill(victim, signal.SIGKILL)
+            until(lambda known=known: set(children(proxy.pid)) - known, 2 * slack(), "a new worker")  # type: ignore[misc]
+            until(lambda: len(children(proxy.pid)) == WORKERS and not zombies(proxy.pid), 2 * slack(), "all workers")
+            (new,) = set(children(proxy.pid)) - known
+            until(lambda new=new: _accepts(proxy.port, new), 2 * slack(), "the new worker serves")  # type: ignore[misc]
+            page = status(proxy.port)
+            counts.append(page["proxied_requests"])
+            assert page["started_at"] == began
+            assert set(load.broken) <= set(first[: first.index(victim) + 1]), "only its own clients may notice"
+    assert counts == sorted(counts)
+    assert load.codes == {200}
+    assert set(load.broken) == set(first)
+    # Whoever was killed between counting a request and sending it has counted one more than arrived.
+    arrived = len(recorder.requests)
+    assert arrived <= status(proxy.port)["proxied_requests"] <= arrived + len(load.broken)
+    assert load.answered <= arrived
+    assert proxy.stop() == 0
+    lines = proxy.stderr.splitlines()
+    assert len(lines) == WORKERS, proxy.output
+    assert all(re.fullmatch(r"jwtproxy: error: worker \(pid:\d+\) was sent SIGKILL!.*", line) for line in lines), lines
+
+
+def _accepts(port: int, worker: int) -> bool:
+    with contextlib.suppress(OSError, EOFError), Raw(port) as client:
+        client.request(message("GET", "/status", "Host: x"))
+        return server_of(client, [worker]) == worker
+    return False
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+def test_nothing_survives_the_parent(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
+    """After `kill -9` of it, under load, nothing runs or listens any more; the port can be used again at once."""
+    proxy = start_proxy("--workers", str(workers))
+    pids = proxy.pids()
+    assert len(pids) == (workers + 1 if workers > 1 else 1)
+    with Load(proxy.port, recorder, 4):
+        proxy.send_signal(signal.SIGKILL)
+        until(lambda: all(_state(pid) in ("Z", "") for pid in pids), 5 * slack(), f"the end of {pids}")
+        proxy.wait(5)
+        with pytest.raises(ConnectionRefusedError):
+            Raw(proxy.port)
+    start_proxy("--port", str(proxy.port), env={"HTTP_PORT": None})
+
+
+_IMPATIENT = """
+import sys
+from jwtproxy.launcher import cli, supervisor
+supervisor._HUNG_AFTER = 3
+sys.argv[0] = "jwtproxy-run"
+cli.main()
+"""
+
+
+def test_a_hung_worker_is_replaced(tmp_path: Path, confdir: Path, recorder: Recorder) -> None:
+    """One that stands still is killed; the others go on. (Here after 3 s without a heartbeat: 10 are long to wait.)"""
+    command = [sys.executable, "-OPc", _IMPATIENT, "--workers", str(WORKERS), "--set", f"confdir={confdir}"]
+    env = clean_env(tmp_path, {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0"})
+    with Process(command, env=env, cwd=tmp_path, ready=Proxy.READY) as proxy:
+        first = children(proxy.pid)
+        hung = first[1]
+        with Load(proxy.port, recorder, 3, first) as load:
+            os.kill(hung, signal.SIGSTOP)
+            until(lambda: hung not in children(proxy.pid), 3 + 3 * slack(), "the end of the hung worker")
+            until(lambda: len(children(proxy.pid)) == WORKERS, 2 * slack(), "its replacement")
+            assert set(first) & set(children(proxy.pid)) == set(first) - {hung}
+        assert set(load.broken) <= {hung}
+        assert proxy.stop() == 0
+        assert "Traceback" not in proxy.output
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("def broken(", "error in script mine.py"),
+        ("import not_there", "error in script mine.py"),
+        ("def load(loader): raise ValueError('no luck')", "error in script mine.py"),
+        ("def running(): raise ValueError('no luck')", "no luck"),
+    ],
+)
+def test_a_worker_that_cannot_start_ends_the_whole(tmp_path: Path, confdir: Path, script: str, said: str) -> None:
+    """Its error is said, and nothing else but the same of its likes; the exit status is that of one worker: 2."""
+    (tmp_path / "mine.py").write_text(script)
+    where = ("--set", f"confdir={confdir}", "-s", "mine.py")
+    one, several = _run_both([(*where, "--workers", "1"), (*where, "--workers", str(WORKERS))], tmp_path)
+    assert (one.returncode, several.returncode) == (2, 2), several.stderr
+    assert said in one.stderr
+    assert set(several.stderr.splitlines()) == set(one.stderr.splitlines())
+    assert several.stdout == ""
+
+
+def _run_both(runs: Sequence[Sequence[str]], cwd: Path) -> list[Any]:
+    with ThreadPoolExecutor(len(runs)) as pool:
+        return list(pool.map(lambda args: run_launcher(*args, cwd=cwd), runs))
+
+
+# --- what several workers cannot do
+
+
+_SINGLE = [
+    ("-w flows", "-w"),
+    ("--set save_stream_file=flows-%H", "-w"),
+    ("--set hardump=x.har", "hardump"),
+    ("-nr flows", "-r"),
+    ("-C flows", "-C"),
+    ("-S flows", "-S"),
+    ("--set stickycookie=.", "stickycookie"),
+    ("--set stickyauth=.", "stickyauth"),
+    ("--mode dns", "mode dns"),
+    ("--mode regular --mode reverse:udp://127.0.0.1:9", "mode reverse:udp"),
+    ("--mode reverse:quic://127.0.0.1:9", "mode reverse:quic"),
+    ("--mode wireguard", "mode wireguard"),
+]
+
+
+def test_what_needs_one_process_refuses_an_explicit_number(tmp_path: Path) -> None:
+    """With status 2 and one error that names the reason, before anything is listened to or written."""
+    runs = [(*flags.split(), "--workers", "2", "--check") for flags, _ in _SINGLE[:-1]]
+    runs.append((*_SINGLE[-1][0].split(), "--workers", "2"))
+    with ThreadPoolExecutor(4) as pool:
+        ended = list(pool.map(lambda args: run_launcher(*args, cwd=tmp_path), runs))
+    for done, (flags, named) in zip(ended, _SINGLE, strict=True):
+        assert (done.returncode, done.stdout) == (2, ""), flags
+        error, hint = done.stderr.splitlines()
+        assert error.startswith(f"jwtproxy: error: 2 workers cannot share this: {named}"), flags
+        assert hint == "jwtproxy: hint: use one worker: WORKERS=1 or --workers 1"
+    assert not list(tmp_path.glob("flows*"))
+
+
+def test_auto_gives_way_to_what_needs_one_process_and_says_so(start_proxy: StartProxy, tmp_path: Path) -> None:
+    """In one line, and there is no manager process then."""
+    proxy = start_proxy("-w", str(tmp_path / "flows"), env={"WORKERS": "auto"})
+    assert proxy.stdout.startswith("jwtproxy: one worker, as -w keeps its records in one process\n")
+    assert children(proxy.pid) == []
+    assert "one worker" not in start_proxy("-w", str(tmp_path / "other")).stdout
+
+
+def test_auto_is_a_worker_for_each_core(start_proxy: StartProxy) -> None:
+    """Of those that this process may use; one core is one process."""
+    cores = sorted(os.sched_getaffinity(0))
+    for count in {1, min(2, len(cores))}:
+        argv = ["taskset", "-c", ",".join(map(str, cores[:count])), *launcher(), "--workers", "auto"]
+        with _bare(argv, start_proxy) as proxy:
+            assert len(children(proxy.pid)) == (count if count > 1 else 0)
+
+
+def _bare(argv: list[str], start_proxy: StartProxy) -> Process:
+    like = start_proxy("--check", wait=False)
+    where = like.argv[like.argv.index("--set") :][:2]
+    env = clean_env(like.cwd, {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0"})
+    return Process([*argv, *where], env=env, cwd=like.cwd, ready=Proxy.READY)
+
+
+@pytest.mark.parametrize(
+    ("args", "variable", "said"),
+    [
+        ((), "0", "bad value '0' for WORKERS"),
+        ((), "-1", "bad value '-1' for WORKERS"),
+        ((), "1.5", "bad value '1.5' for WORKERS"),
+        ((), "Auto ", "bad value 'Auto ' for WORKERS"),
+        ((), "9999", "bad value '9999' for WORKERS"),
+        (("--workers", "many"), None, "bad value 'many' for --workers"),
+        (("--workers", ""), "2", "bad value '' for --workers"),
+        (("--workers", "none"), "2", "bad value 'none' for --workers"),
+    ],
+)
+def test_a_bad_number_of_workers_is_one_error(
+    tmp_path: Path, args: tuple[str, ...], variable: str | None, said: str
+) -> None:
+    """That quotes the value, names where it was found, and what to say instead."""
+    done = run_launcher(*args, "--check", cwd=tmp_path, env={"WORKERS": variable})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"jwtproxy: error: {said}\njwtproxy: hint: use a number from 1 to 512, or auto\n"
+
+
+def test_the_flag_wins_over_the_variable(start_proxy: StartProxy) -> None:
+    """And an empty variable is none."""
+    assert len(children(start_proxy("--workers", "2", env={"WORKERS": "nonsense"}).pid)) == 2
+    assert children(start_proxy(env={"WORKERS": ""}).pid) == []
+
+
+# --- python -O
+
+
+def _is_optimised(pid: int) -> bool:
+    arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    options = "".join(one for one in arguments[1 : arguments.index("-m")] if one.startswith("-"))
+    return "O" in options
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+def test_workers_run_optimised(start_proxy: StartProxy, workers: int) -> None:
+    """Each of them, also where there is only one; the command line that users see is otherwise what they typed."""
+    proxy = start_proxy("--workers", str(workers))
+    assert [_is_optimised(pid) for pid in proxy.pids()] == [True] * len(proxy.pids())
+
+
+_PRINTS = """
+import sys, logging
+def running():
+    try:
+        assert False, "as asserts do"
+    except AssertionError:
+        logging.warning("optimize=%s, asserts work", sys.flags.optimize)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+@pytest.mark.parametrize("by", ["-s", "--scripts", "--set", "abbreviation", "config.yaml"])
+def test_with_a_script_asserts_work(tmp_path: Path, confdir: Path, by: str, workers: int) -> None:
+    """However the script is brought."""
+    (tmp_path / "mine.py").write_text(_PRINTS)
+    where = confdir
+    if by == "config.yaml":
+        where = tmp_path / "conf"
+        where.mkdir()
+        for file in confdir.iterdir():
+            (where / file.name).write_bytes(file.read_bytes())
+        (where / "config.yaml").write_text(f"scripts: [{tmp_path}/mine.py]\n")
+    args = {"-s": ["-s", "mine.py"], "--set": ["--set", "scripts=mine.py"], "config.yaml": []}
+    args |= {"--scripts": ["--scripts", "mine.py"], "abbreviation": ["--scrip", "mine.py"]}
+    with Proxy(*args[by], "--workers", str(workers), cwd=tmp_path, confdir=where) as proxy:
+        proxy.wait_for_output("optimize=0, asserts work")
+        assert not any(_is_optimised(pid) for pid in proxy.pids())

@@ -1,0 +1,111 @@
+"""Exactly one copy of the token's field leaves, whatever the client sent, and nothing else changes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jwtproxy.headers import Fields, MalformedFieldError, attach, normalise, strip
+
+NAME, TOKEN = b"x-my-jwt", b"ours"
+
+
+def _spelling(name: bytes) -> st.SearchStrategy[bytes]:
+    """The name in any case, with any of its hyphens as underscores."""
+    variants = [{char, char.lower(), char.upper()} | ({"_"} if char == "-" else set()) for char in name.decode()]
+    return st.tuples(*(st.sampled_from(sorted(choices)) for choices in variants)).map(
+        lambda chars: "".join(chars).encode()
+    )
+
+
+ours = _spelling(NAME)
+breaks = st.sampled_from([b"\r", b"\n", b"\0", b"\r\n"])
+values = st.binary(max_size=20).map(lambda value: bytes(byte for byte in value if byte not in b"\r\n\0"))
+others = st.sampled_from([b"Host", b"X-My-Jwt-2", b"X-My", b"x-my-jw7", b"Cookie", b"Connectio", b"Accept", b"ACCEPT"])
+options = st.sampled_from([b"close", b"keep-alive", b"Upgrade", b"x-my-jwt-2"])
+separators = st.sampled_from([b",", b", ", b" ,", b"  ,\t"])
+connections = _spelling(b"connection").filter(lambda name: b"_" not in name)
+
+
+@st.composite
+def option_lists(draw: st.DrawFn, option: st.SearchStrategy[bytes]) -> bytes:
+    """The value of a Connection field, oddly but correctly spaced."""
+    chosen = draw(st.lists(option, min_size=1, max_size=4))
+    return chosen[0] + b"".join(draw(separators) + one for one in chosen[1:])
+
+
+innocent = st.tuples(others, values) | st.tuples(connections, option_lists(options))
+guilty = st.tuples(ours, values) | st.tuples(connections, option_lists(options | ours))
+
+
+def _is_connection(name: bytes) -> bool:
+    return name.lower() == b"connection"
+
+
+def _options(fields: Fields) -> list[bytes]:
+    return [option.strip() for name, value in fields if _is_connection(name) for option in value.split(b",")]
+
+
+@given(st.lists(innocent | guilty).map(tuple))
+def test_exactly_one_copy_is_left_and_it_is_ours(fields: Fields) -> None:
+    left = attach(fields, NAME, TOKEN)
+    assert [field for field in left if normalise(field[0]) == NAME] == [(NAME, TOKEN)]
+    assert left[-1] == (NAME, TOKEN)
+
+
+@given(st.lists(innocent | guilty).map(tuple))
+def test_no_connection_field_tells_the_next_hop_to_drop_it(fields: Fields) -> None:
+    left = _options(attach(fields, NAME, TOKEN))
+    assert NAME not in map(normalise, left)
+    assert left == [option for option in _options(fields) if normalise(option) != NAME], "the others are kept, in order"
+
+
+@given(st.lists(innocent | guilty).map(tuple))
+def test_other_fields_stay_byte_for_byte_in_order(fields: Fields) -> None:
+    kept = tuple(field for field in fields if normalise(field[0]) != NAME and not _is_connection(field[0]))
+    assert tuple(field for field in strip(fields, NAME) if not _is_connection(field[0])) == kept
+
+
+@given(st.lists(innocent).map(tuple))
+def test_fields_that_do_not_mention_the_name_stay_byte_for_byte(fields: Fields) -> None:
+    assert strip(fields, NAME) == fields
+
+
+@given(st.lists(innocent | guilty).map(tuple), ours)
+def test_signing_again_replaces_the_token(fields: Fields, name: bytes) -> None:
+    assert attach(attach(fields, name, b"first"), name, TOKEN) == attach(fields, name, TOKEN)
+
+
+@given(st.lists(innocent).map(tuple), others | connections, values, breaks, values)
+def test_a_value_that_may_hide_another_line_is_refused(
+    fields: Fields, name: bytes, before: bytes, line_break: bytes, after: bytes
+) -> None:
+    with pytest.raises(MalformedFieldError):
+        attach((*fields, (name, before + line_break + after)), NAME, TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [
+        (b"x-my-jwt", None),
+        (b"X_My_JWT", None),
+        (b" x-my-jwt , x-my-jwt", None),
+        (b"close, x-my-jwt", b"close"),
+        (b"x-my-jwt, close", b"close"),
+        (b"a,X-MY-JWT,b", b"a,b"),
+        (b"x-my-jwt-2, close", b"x-my-jwt-2, close"),
+        (b"", b""),
+    ],
+)
+def test_our_name_is_taken_out_of_connection(value: bytes, left: bytes | None) -> None:
+    assert strip(((b"Connection", value),), NAME) == (() if left is None else ((b"Connection", left),))
+
+
+@pytest.mark.parametrize("name", ["x-my-jwt", b"X-My-JWT", "X_MY_JWT", b"x_my-jwt"])
+def test_spellings_that_gateways_take_for_the_same_are_the_same(name: str | bytes) -> None:
+    assert normalise(name) == NAME
+
+
+def test_a_configured_name_is_sent_as_configured() -> None:
+    assert attach(((b"x-identity", b"evil"),), b"X_Identity", TOKEN) == ((b"X_Identity", TOKEN),)

@@ -1,0 +1,190 @@
+"""The launcher from its arguments to its exit status, in this process."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import secrets
+import signal
+import socket
+import threading
+import time
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jwtproxy.launcher import serve
+from mitmproxy.io import FlowWriter
+from mitmproxy.test import tflow
+
+import jwtproxy
+
+pytestmark = [
+    pytest.mark.usefixtures("pristine"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+KEY = secrets.token_bytes(64)
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Listening sockets are left to the end of the process, of which there is none here."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture
+def key(pristine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SHARED_SECRET", KEY.hex())
+
+
+@pytest.fixture
+def port() -> int:
+    """One that is free."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def _started(port: int, number: int) -> threading.Thread:
+    """Ends the proxy with this signal once it answers: by then it has its handlers."""
+
+    def end() -> None:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        for _ in range(200):
+            try:
+                with opener.open(f"http://127.0.0.1:{port}/status", timeout=5):
+                    os.kill(os.getpid(), number)
+                return
+            except OSError:
+                time.sleep(0.05)
+
+    thread = threading.Thread(target=end, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.usefixtures("key")
+def test_check_checks_and_serves_nothing(capsys: pytest.CaptureFixture[str], taken: int) -> None:
+    assert serve.main(["--check", "--port", str(taken)]) == 0
+    assert capsys.readouterr() == ("jwtproxy: all settings are valid\n", "")
+
+
+def test_version_needs_no_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith(f"jwtproxy {jwtproxy.__version__}\nMitmproxy: ")
+
+
+@pytest.mark.usefixtures("key")
+def test_the_reference_lists_ours_and_those_of_scripts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def load(loader):\n    loader.add_option('mine', str, '', 'Of a script.')\n")
+    assert serve.main(["--options", "-s", "mine.py"]) == 0
+    listed = capsys.readouterr().out
+    assert {"jwt_user", "listen_port", "mine"} <= set(re.findall(r"(?m)^(\w+):", listed))
+    assert serve.main(["--commands"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "said"),
+    [
+        ({"JWT_SHARED_SECRET": None}, [], "JWT_SHARED_SECRET is not set"),
+        ({"JWT_SHARED_SECRET": ""}, [], "JWT_SHARED_SECRET is empty"),
+        ({"JWT_SHARED_SECRET": KEY.hex()[2:]}, [], "the shared secret has 63 bytes, HS512 wants at least 64"),
+        ({"JWT_SHARED_SECRET_FILE": "x"}, [], "both JWT_SHARED_SECRET and JWT_SHARED_SECRET_FILE are set"),
+        ({"WORKERS": "many"}, [], "bad value 'many' for WORKERS"),
+        ({"HTTP_PORT": "http"}, [], "bad value 'http' for HTTP_PORT"),
+        ({"HTTP_HOST": "192.0.2.1"}, [], "cannot listen on 192.0.2.1:8080: "),
+        ({}, ["--nonsense"], "unrecognized arguments: --nonsense"),
+        ({}, ["--set", "jwt_x=1"], "unknown option 'jwt_x'"),
+        ({}, ["-s", "missing.py", "--port", "0"], "no such script"),
+        ({}, ["-s", "broken.py", "-n"], "error in script broken.py"),
+        ({}, ["-w", "no/such/folder", "--port", "0", "--workers", "2"], "2 workers cannot share this"),
+        ({"JWT_ALGORITHM": "none"}, ["--check"], "bad value 'none' for jwt_algorithm"),
+    ],
+)
+@pytest.mark.usefixtures("key")
+def test_a_mistake_ends_the_start_with_one_line_and_status_2(
+    environ: dict[str, str | None],
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "broken.py").write_text("def broken(")
+    for name, value in environ.items():
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+    assert serve.main(arguments) == 2
+    printed, errors = capsys.readouterr()
+    assert printed == ""
+    assert said in errors
+    assert re.fullmatch(r"jwtproxy: error: .+\n(jwtproxy: hint: .+\n)?", errors)
+    assert KEY.hex()[2:] not in errors
+
+
+@pytest.mark.parametrize("config", ["jwt_user: [1]", "jwt_user: true", "jwt_user: 2020-01-01", "listen_port: [1]"])
+@pytest.mark.usefixtures("key")
+def test_a_value_of_the_wrong_type_in_the_config_is_a_mistake_too(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(config)
+    assert serve.main(["--set", f"confdir={tmp_path}", "--check"]) == 2
+    assert re.fullmatch(r"jwtproxy: error: .+\njwtproxy: hint: .+\n", capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("key")
+def test_a_port_that_is_taken_is_said(taken: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.main(["--port", str(taken)]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"jwtproxy: error: cannot listen on 127.0.0.1:{taken}: address already in use\n"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("key")
+def test_a_signal_ends_it_well(number: int, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    thread = _started(port, number)
+    assert serve.main(["--port", str(port)]) == 0
+    thread.join()
+    printed, errors = capsys.readouterr()
+    assert printed.startswith(f"jwtproxy {jwtproxy.__version__} listening on http://127.0.0.1:{port}\n")
+    assert errors == ""
+
+
+@pytest.mark.usefixtures("key")
+def test_a_port_of_the_systems_choice_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text("import os\ndef running(): os.kill(os.getpid(), 15)\n")
+    assert serve.main(["--port", "0", "-s", "ends.py"]) == 0
+    assert re.search(r"listening on http://127\.0\.0\.1:[1-9]\d*\n", capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("key")
+def test_it_ends_when_there_is_nothing_left_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKERS", "auto")
+    _flows(tmp_path / "flows")
+    assert serve.main(["-n", "-r", "flows"]) == 0
+    printed, errors = capsys.readouterr()
+    assert printed.startswith("jwtproxy: one worker, as -r keeps its records in one process\n")
+    assert "GET http://address:22/path 200 " in printed
+    assert errors == ""
+
+
+def _flows(path: Path) -> None:
+    with path.open("wb") as file:
+        FlowWriter(file).add(tflow.tflow(resp=True))

@@ -1,0 +1,253 @@
+"""What is asked of the proxy itself is answered; the proxy never becomes its own upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from jwtproxy.addons.jwt_inject import JwtInject
+from jwtproxy.addons.status import Status
+from mitmproxy import exceptions
+from mitmproxy.http import HTTPFlow
+from mitmproxy.proxy import mode_specs
+from mitmproxy.test import taddons, tflow, tutils
+
+import jwtproxy
+from jwtproxy import http_stream
+from jwtproxy.counters import Counters
+
+if TYPE_CHECKING:
+    from tests.conftest import Inside, Serve, Upstream
+
+pytestmark = pytest.mark.usefixtures("pristine")
+
+OWN = b"GET /status HTTP/1.1\r\nHost: anything.example:9\r\n\r\n"
+
+
+def _flow(path: str = "/status", *, to_self: bool = False, mode: str = "regular", method: str = "GET") -> HTTPFlow:
+    flow = tflow.tflow(req=tutils.treq(path=path.encode(), method=method.encode()))
+    flow.client_conn.proxy_mode = mode_specs.ProxyMode.parse(mode)
+    if to_self:
+        http_stream.mark_to_self(flow)
+    return flow
+
+
+def _ask(addon: Status, flow: HTTPFlow) -> int | None:
+    """The status code of the answer, if there is one."""
+    assert addon.requestheaders(flow) is None, "no address had to be looked up"
+    return flow.response.status_code if flow.response else None
+
+
+def _get(target: str) -> bytes:
+    return f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+# --- pages
+
+
+def test_status_is_json(serve: Serve) -> None:
+    async def run() -> None:
+        async with serve(Status()) as proxy:
+            reply = await proxy.ask(OWN)
+            assert reply.code == 200
+            status = json.loads(reply.body)
+            assert set(status) == {"uptime_seconds", "proxied_requests", "started_at", "version"}
+            assert status["version"] == jwtproxy.__version__
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        ("GET", "/status", 200),
+        ("HEAD", "/status?x", 200),
+        ("POST", "/status", 405),
+        ("GET", "/nope", 404),
+        ("OPTIONS", "*", 204),
+    ],
+)
+def test_requests_to_the_proxy_are_answered(method: str, path: str, code: int) -> None:
+    addon = Status()
+    with taddons.context(addon):
+        assert _ask(addon, _flow(path, to_self=True, method=method)) == code
+
+
+def test_status_through_the_proxy_is_that_of_another() -> None:
+    addon = Status()
+    with taddons.context(addon):
+        assert _ask(addon, _flow("/status")) is None
+
+
+@pytest.mark.parametrize(
+    ("pages", "mode", "to_self", "code"),
+    [
+        ("auto", "regular", True, 200),
+        ("auto", "upstream:http://up.example", True, 200),
+        ("auto", "reverse:http://up.example", False, None),
+        ("on", "reverse:http://up.example", False, 200),
+        ("on", "socks5", False, 200),
+        ("on", "regular", False, None),
+        ("on", "upstream:http://up.example", False, None),
+        ("off", "regular", True, 404),
+        ("off", "reverse:http://up.example", False, None),
+    ],
+)
+def test_pages_are_served_where_the_option_says(pages: str, mode: str, to_self: bool, code: int | None) -> None:
+    addon = Status()
+    with taddons.context(addon) as context:
+        context.configure(addon, jwt_pages=pages)
+        flow = _flow(mode=mode, to_self=to_self)
+        assert _ask(addon, flow) == code
+        assert http_stream.to_self(flow) == (code is not None), "what we answer never leaves"
+
+
+def test_where_only_the_path_tells_other_paths_are_the_upstreams() -> None:
+    addon = Status()
+    with taddons.context(addon) as context:
+        context.configure(addon, jwt_pages="on")
+        assert _ask(addon, _flow("/nope", mode="reverse:http://up.example")) is None
+
+
+@pytest.mark.parametrize("value", ["ON", "yes"])
+def test_a_bad_value_is_an_error_that_names_it(value: str) -> None:
+    addon = Status()
+    with taddons.context(addon) as context:
+        context.configure(addon, jwt_pages="on")
+        with pytest.raises(exceptions.OptionsError, match=f"bad value '{value}' for jwt_pages"):
+            context.configure(addon, jwt_pages=value)
+        assert _ask(addon, _flow(to_self=True)) == 200, "as before"
+
+
+def test_the_option_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_PAGES", "off")
+    addon = Status()
+    with taddons.context(addon) as context:
+        assert context.options.jwt_pages == "off"
+
+
+# --- counting
+
+
+def test_the_count_is_that_of_requests_sent_upstream(serve: Serve, upstream: type[Upstream]) -> None:
+    async def count(proxy: Inside) -> Any:
+        return json.loads((await proxy.ask(OWN)).body)["proxied_requests"]
+
+    async def run() -> None:
+        addons = Status(), JwtInject(secrets.token_bytes(64))
+        async with upstream() as server, serve(*addons) as proxy:
+            for expected in range(3):
+                assert await count(proxy) == expected
+                for own in (_get("/nope"), b"POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"):
+                    await proxy.ask(own)
+                assert (await proxy.ask(server.request())).code == 200
+            assert len(server.heads) == 3
+        assert all(b"\r\nx-my-jwt: " in head for head in server.heads)
+
+    asyncio.run(run())
+
+
+def test_counters_may_be_shared() -> None:
+    counters = Counters()
+    addon = Status(counters)
+    counters.count()
+    with taddons.context(addon):
+        flow = _flow(to_self=True)
+        addon.requestheaders(flow)
+        assert flow.response
+        assert flow.response.json()["proxied_requests"] == 1
+
+
+# --- the proxy's own addresses
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0", "LOCALHOST"])
+def test_a_target_that_is_the_proxy_is_answered_by_it(serve: Serve, host: str) -> None:
+    async def run() -> None:
+        async with serve(Status()) as proxy:
+            assert (await proxy.ask(_get(f"http://{host}:{proxy.port}/status"))).code == 200
+            assert (await proxy.ask(_get(f"http://{host}:{proxy.port}/nope"))).code == 404
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_no_tunnel_leads_to_the_proxy(serve: Serve, host: str) -> None:
+    async def run() -> None:
+        async with serve(Status()) as proxy:
+            reply = await proxy.ask(f"CONNECT {host}:{proxy.port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert (reply.code, reply.body) == (403, b"jwtproxy: no tunnel to the proxy itself\n")
+
+    asyncio.run(run())
+
+
+def test_other_servers_are_reached_even_on_our_port(serve: Serve, upstream: type[Upstream]) -> None:
+    async def run() -> None:
+        async with serve(Status()) as proxy:
+            other = await asyncio.start_server(_answer, "127.0.0.2", proxy.port)
+            reply = await proxy.ask(_get(f"http://127.0.0.2:{proxy.port}/status"))
+            tunnel = await proxy.ask(f"CONNECT 127.0.0.2:{proxy.port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            other.close()
+            assert (reply.body, tunnel.code) == (b"theirs", 200)
+        async with upstream() as server, serve(Status()) as proxy:
+            tunnel = await proxy.ask(f"CONNECT {server.authority} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert tunnel.code == 200
+
+    asyncio.run(run())
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    if await reader.read(1000):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ntheirs")
+    writer.close()
+
+
+@pytest.mark.parametrize("host", ["no-such-name.invalid", "a" * 64, ".."])
+def test_a_name_that_does_not_resolve_is_not_ours(serve: Serve, host: str) -> None:
+    async def run() -> None:
+        async with serve(Status()) as proxy:
+            assert (await proxy.ask(_get(f"http://{host}:{proxy.port}/status"))).code in (400, 502)
+
+    asyncio.run(run())
+
+
+def test_the_proxy_is_not_its_own_reverse_upstream(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    async def run() -> None:
+        mode = [f"reverse:http://0.0.0.0:{port}"]
+        async with serve(Status(), mode=mode, listen_port=port, connection_strategy="lazy") as proxy:
+            assert proxy.port == port
+            reply = await asyncio.wait_for(proxy.ask(_get("/x")), 5)
+            assert reply.code == 502
+            assert b"proxy itself" in reply.body
+
+    asyncio.run(run())
+
+
+def test_addresses_that_come_and_go_are_followed(serve: Serve) -> None:
+    async def run() -> None:
+        async with serve(Status()) as proxy:
+            servers = proxy.master.addons.get("proxyserver").servers
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                port = probe.getsockname()[1]
+            await servers.update([mode_specs.ProxyMode.parse(f"regular@{at}") for at in (port, f"{proxy.port}")])
+            assert (await proxy.ask(_get(f"http://127.0.0.1:{port}/status"))).code == 200
+            await servers.update([mode_specs.ProxyMode.parse(f"regular@{proxy.port}")])
+            assert (await proxy.ask(_get(f"http://127.0.0.1:{port}/status"))).code == 502, "now a port like any other"
+
+    asyncio.run(run())
+
+
+def test_without_a_server_no_address_is_ours() -> None:
+    addon = Status()
+    with taddons.context(addon):
+        addon.running()
+        assert addon.http_connect(_flow()) is None
+        data = type("Data", (), {"server": tflow.tserver_conn()})
+        assert addon.server_connect(data) is None  # type: ignore[arg-type]
