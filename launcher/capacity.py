@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
@@ -53,7 +54,8 @@ def keep_to_tcp(modes: Iterable[str]) -> None:
     """Have a mode that would listen on UDP too, which workers cannot share, keep to TCP."""
     for spec in modes:
         if spec.startswith(_ALSO_UDP):
-            ProxyMode.parse(spec).transport_protocol = "tcp"  # mitmproxy parses a mode once
+            mode: Any = ProxyMode.parse(spec)  # the one object for this spec: mitmproxy parses it once
+            mode.transport_protocol = "tcp"
 
 
 def usable() -> int:

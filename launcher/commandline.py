@@ -45,7 +45,7 @@ def parser(options: Options) -> argparse.ArgumentParser:
     parser.description = "A proxy that signs every request with a fresh JSON Web Token in x-my-jwt."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
-    parser.error = _usage_error
+    parser.error = _usage_error  # type: ignore[method-assign]
     ours = parser.add_argument_group("jwtproxy")
     ours.add_argument("--port", metavar="PORT", help="the port to listen on, as -p (HTTP_PORT, 8080)")
     ours.add_argument(

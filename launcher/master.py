@@ -57,7 +57,7 @@ class Master(master.Master):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         fast = dispatch.install(self)
-        self._termlog_addon = Logs()
+        self._termlog_addon = self._logs = Logs()
         self._drain = Drain()
         defaults = [NextLayer() if type(addon) is next_layer.NextLayer else addon for addon in addons.default_addons()]
         self.addons.add(self._termlog_addon, Redact(), *defaults, Requests(), keepserving.KeepServing())
@@ -67,7 +67,7 @@ class Master(master.Master):
 
     def add_ours(self, secret: bytes, counters: Counters | None = None, *, first: bool = True) -> None:
         """Add our addons, last: what the others change is what gets signed."""
-        self._termlog_addon.first = first
+        self._logs.first = first
         self.addons.add(Streaming(), self._drain, Status(counters or Counters()), JwtInject(secret))
 
     async def drain(self, grace: float) -> None:

@@ -22,7 +22,7 @@ _HEARTBEAT = 1.0
 _HUNG_AFTER = 10
 """Seconds without a heartbeat until a worker is killed and replaced."""
 
-NOT_BOOTED = Arbiter.WORKER_BOOT_ERROR
+NOT_BOOTED: int = Arbiter.WORKER_BOOT_ERROR
 """The exit status of a worker that could not start; it ends the whole."""
 
 Work = Callable[[int, Iterable[socket.socket], Callable[[], Awaitable[None]]], int]
