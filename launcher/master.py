@@ -14,7 +14,7 @@ from mitmproxy.proxy.layer import Layer
 from jwtproxy.counters import Counters
 from jwtproxy.settings import SettingsError
 
-from . import dispatch
+from . import dispatch, lookups
 from .drain import Drain
 from .redact import Redact
 from .streaming import Streaming
@@ -56,14 +56,14 @@ class Master(master.Master):
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        fast = dispatch.install(self)
+        fast = dispatch.install(self) and lookups.install()
         self._termlog_addon = self._logs = Logs()
         self._drain = Drain()
         defaults = [NextLayer() if type(addon) is next_layer.NextLayer else addon for addon in addons.default_addons()]
         self.addons.add(self._termlog_addon, Redact(), *defaults, Requests(), keepserving.KeepServing())
         self.addons.add(readfile.ReadFileStdin(), StartCheck())
         if not fast:
-            logger.warning("this mitmproxy is newer than jwtproxy: its own, slower, addon manager is used")
+            logger.warning("this mitmproxy is newer than jwtproxy: some of its own, slower, parts are used")
 
     def add_ours(self, secret: bytes, counters: Counters | None = None, *, first: bool = True) -> None:
         """Add our addons, last: what the others change is what gets signed."""

@@ -134,7 +134,8 @@ class Stream(http.HttpStream):
             event.message = f"cannot connect to {peer}: {_reason(event.message)}"
         yield from super().handle_protocol_error(event)
 
-    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+    def _handle_or_ring(self, event: events.Event) -> CommandGenerator[None]:
+        """In place of `_handle_event` for the one request in many that has set the alarm."""
         if isinstance(event, events.Wakeup):
             yield from self._ring()
         else:
@@ -177,6 +178,7 @@ class Stream(http.HttpStream):
         alarm.waiting[self] = time.monotonic() + seam.response_timeout
         if not alarm.running:
             alarm.running = True
+            self._handle_event = self._handle_or_ring  # type: ignore[method-assign]
             yield RequestWakeup(seam.response_timeout)
 
     def _ring(self) -> CommandGenerator[None]:
