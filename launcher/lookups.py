@@ -34,7 +34,6 @@ def install() -> bool:
         theirs = sample.get_all(name), sample.get(name), name in sample
         if theirs != (get_all(sample, name), get(sample, name), contains(sample, name)):
             return False
-    Headers.get_all = get_all
-    Headers.get = get
-    Headers.__contains__ = contains
+    theirs_no_more: Any = Headers
+    theirs_no_more.get_all, theirs_no_more.get, theirs_no_more.__contains__ = get_all, get, contains
     return True

@@ -178,7 +178,7 @@ class Stream(http.HttpStream):
         alarm.waiting[self] = time.monotonic() + seam.response_timeout
         if not alarm.running:
             alarm.running = True
-            self._handle_event = self._handle_or_ring  # type: ignore[method-assign]
+            self._handle_event = self._handle_or_ring
             yield RequestWakeup(seam.response_timeout)
 
     def _ring(self) -> CommandGenerator[None]:
