@@ -28,7 +28,7 @@ def main() -> NoReturn:
 
 def may_bring_asserts(arguments: list[str]) -> bool:
     """Whether a user's script may run, whose asserts must not vanish. Yes in doubt: that only costs speed."""
-    if any("script" in argument or re.match(r"-[a-zA-Z]*s", argument) for argument in arguments):
+    if any("script" in argument or re.match(r"-[a-zA-Z]*s|--sc", argument) for argument in arguments):
         return True
     confdirs = [match[1] for argument in arguments if (match := re.search("confdir=(.+)", argument))]
     for name in ("config.yaml", "config.yml"):

@@ -81,6 +81,7 @@ async def _plan(arguments: list[str]) -> Plan | None:
     """Check everything, and listen; None where there is nothing to serve. Raises SettingsError."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # to be killed while the CA is written would spoil it
     master = Master(Options())
+    master.addons.get("save").configure = lambda updated: None  # it would truncate its file; who serves opens it
     options = master.options
     try:
         args = commandline.parser(options).parse_args(arguments)
@@ -171,7 +172,8 @@ async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]
     master = Master(Options())
     master.add_ours(plan.secret, plan.counters, first=number == 1)
     master.options.deferred.update(plan.deferred)
-    master.options.update(**plan.options)
+    with commandline.as_settings_errors():
+        master.options.update(**plan.options)
     tasks = [asyncio.ensure_future(work) for work in (master.run(), beat and beat()) if work]
     serving = tasks[0]
     await _until_told(serving, signals, lambda: master.drain(plan.grace))

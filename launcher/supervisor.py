@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NoReturn
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 from gunicorn.workers import base
 
 from . import terminal
@@ -33,9 +34,13 @@ def run(work: Work, descriptors: list[int], workers: int, grace: float) -> int:
     """Run this many workers on these listening sockets; the exit status of the whole. Grace in seconds."""
     gc.collect()
     gc.freeze()  # what is loaded by now is shared by all workers, if the collector leaves its pages alone
+    parent = os.getpid()
     try:
         _Arbiter(_Application(work, descriptors, workers, grace)).run()
     except SystemExit as end:
+        if os.getpid() != parent:  # a worker's: the arbiter has to see its status as it is
+            raise
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # the interpreter's own handlers are back in a moment
         return 2 if end.code == NOT_BOOTED else int(end.code or 0)
     return 0
 
@@ -43,6 +48,21 @@ def run(work: Work, descriptors: list[int], workers: int, grace: float) -> int:
 class _Arbiter(Arbiter):  # type: ignore[misc]
     # Not HUP, USR1, USR2: reloading and re-executing are not things this proxy does.
     SIGNALS: ClassVar = [*_ENDS, signal.SIGTTIN, signal.SIGTTOU]
+    _halting = False
+
+    def reap_workers(self) -> None:
+        """Wait for those that ended. Several that cannot start end the whole only once."""
+        try:
+            super().reap_workers()
+        except HaltServer:
+            if not self._halting:
+                self._halting = True
+                raise
+
+    def handle_term(self) -> NoReturn:
+        """Have the workers finish; told again, do not wait for them."""
+        signal.signal(signal.SIGTERM, lambda *_: self.SIG_QUEUE.put_nowait(signal.SIGQUIT))
+        raise StopIteration
 
 
 class _Application(BaseApplication):  # type: ignore[misc]

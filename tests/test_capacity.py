@@ -11,6 +11,7 @@ import pytest
 from jwtproxy.launcher import capacity
 from jwtproxy.launcher.master import Master
 from mitmproxy.options import Options
+from mitmproxy.proxy.mode_specs import ProxyMode
 
 from jwtproxy.settings import SettingsError
 
@@ -49,6 +50,12 @@ def test_what_must_be_in_one_process_is(options: dict[str, Any], named: str) -> 
     with pytest.raises(SettingsError, match=f"^2 workers cannot share this: .*{named}") as caught:
         _decide(2, **options)
     assert "WORKERS=1" in caught.value.hint
+
+
+def test_a_mode_that_would_also_listen_on_udp_can_keep_to_tcp() -> None:
+    specs = ["reverse:https://shared.example", "regular", "reverse:udp://up.example:9"]
+    capacity.keep_to_tcp(specs)
+    assert [ProxyMode.parse(spec).transport_protocol for spec in specs] == ["tcp", "tcp", "udp"]
 
 
 def test_at_least_one_worker_and_no_more_than_cores() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import ssl
 import threading
 import time
@@ -68,22 +69,26 @@ async def _head(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
     return line, fields
 
 
-def load(proxy: int, url: str, seconds: float) -> int:
-    """Send requests for a URL through the proxy on this port of 127.0.0.1, as fast as it takes them; how many."""
+def load(proxy: int, url: str, seconds: float, most: float = math.inf) -> int:
+    """Send requests for a URL through the proxy on this port of 127.0.0.1, as fast as it takes them; how many.
+
+    For so many seconds, but at most so many requests.
+    """
 
     async def work() -> int:
         until = time.monotonic() + seconds
-        return sum(await asyncio.gather(*(_client(proxy, url, until) for _ in range(CONNECTIONS))))
+        clients = (_client(proxy, url, until, most / CONNECTIONS) for _ in range(CONNECTIONS))
+        return sum(await asyncio.gather(*clients))
 
     return asyncio.run(work())
 
 
-async def _client(proxy: int, url: str, until: float) -> int:
+async def _client(proxy: int, url: str, until: float, most: float) -> int:
     """One connection after the other, a hundred requests on each, one in ten of them with a long body."""
     sent = 0
     short = f"GET {url} HTTP/1.1\r\nHost: upstream\r\n\r\n".encode()
     long = f"POST {url} HTTP/1.1\r\nHost: upstream\r\nContent-Length: {len(LONG)}\r\n\r\n".encode() + LONG
-    while time.monotonic() < until:
+    while sent < most and time.monotonic() < until:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy)
         for number in range(100):
             writer.write(short if number % 10 else long)

