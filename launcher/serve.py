@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mitmproxy import optmanager
-from mitmproxy.options import Options
+from mitmproxy.certs import CertStore
+from mitmproxy.options import CONF_BASENAME, Options
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.utils import debug
 
@@ -102,9 +103,11 @@ async def _plan(arguments: list[str]) -> Plan | None:
             return None
         if reason and options.flow_detail:
             print(f"jwtproxy: one worker, as {reason}")
+        _prepare_ca(options)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         sockets = _listen(options)
         changed = {name: option.current() for name, option in options.items() if option.has_changed()}
+        changed["confdir"] = options.confdir  # has mitmproxy read the CA before it listens, not after
         counters = Counters(processes=workers)
         return Plan(secret, changed, dict(options.deferred), sockets, counters, workers, grace)
     finally:
@@ -123,6 +126,19 @@ def _listen(options: Options) -> Sockets:
                 port = options.listen_port = sockets[0].getsockname()[1]
             bound[host, port] = sockets
     return bound
+
+
+def _prepare_ca(options: Options) -> None:
+    """Make the CA if there is none, while we are alone: each worker would make its own. Raises SettingsError."""
+    folder, passphrase = Path(options.confdir).expanduser().resolve(), options.cert_passphrase
+    try:
+        CertStore.from_store(folder, CONF_BASENAME, options.key_size, passphrase.encode() if passphrase else None)
+    except (OSError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SettingsError(
+            f"cannot use the CA in {str(folder)!r}: {reason.lower()}",
+            "name a folder this user may write to with --set confdir=FOLDER, or the key's --set cert_passphrase=",
+        ) from None
 
 
 def _print_reference(master: Master, args: argparse.Namespace) -> None:

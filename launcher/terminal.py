@@ -144,7 +144,7 @@ def _dialable(host: str) -> str:
 
 
 def _certificate() -> Path:
-    return Path(ctx.options.confdir).expanduser() / "mitmproxy-ca-cert.pem"
+    return (Path(ctx.options.confdir).expanduser() / "mitmproxy-ca-cert.pem").resolve()
 
 
 def _is_health_check(flow: http.HTTPFlow) -> bool:
