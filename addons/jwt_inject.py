@@ -52,6 +52,7 @@ class JwtInject:
         """Declare the options; from here on nothing passes but by our gate."""
         http_stream.install()
         http_stream.seam.gate = self.gate
+        http_stream.seam.clean = self.clean
         for option, default in settings.defaults(os.environ).items():
             loader.add_option(option, str, default, _HELP[option])
 
@@ -84,9 +85,7 @@ class JwtInject:
             self._protect(flow)
 
     def request(self, flow: http.HTTPFlow) -> None:
-        """Sign what never had headers of its own (a replay), or was changed since; trailers may still hold a copy."""
-        if flow.request.trailers:
-            flow.request.trailers.fields = headers.strip(flow.request.trailers.fields, headers.normalise(self._header))
+        """Sign what never had headers of its own (a replay), or was changed since."""
         if not flow.error and not flow.response and not flow.request.stream:
             self._protect(flow)
 
@@ -101,6 +100,13 @@ class JwtInject:
         if http_stream.to_self(flow):
             return pages.NONE
         return None if self._is_signed(flow) else self._sign(flow)
+
+    def clean(self, trailers: headers.Fields) -> headers.Fields:
+        """Trailers without a copy of our header; none at all where one might hide."""
+        try:
+            return headers.strip(trailers, headers.normalise(self._header))
+        except headers.MalformedFieldError:
+            return ()
 
     def _protect(self, flow: http.HTTPFlow) -> None:
         if http_stream.to_self(flow) or self._is_signed(flow):

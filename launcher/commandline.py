@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from mitmproxy import exceptions, optmanager
 from mitmproxy.options import Options
 from mitmproxy.tools import cmdline
+from OpenSSL import SSL
 
 from jwtproxy import settings
 from jwtproxy.settings import SettingsError
@@ -112,12 +113,33 @@ def check(options: Options) -> None:
         if option.choices and option.current() not in option.choices:
             choices = ", ".join(option.choices)
             raise SettingsError(f"bad value {option.current()!r} for {name}", f"use one of {choices}")
+    _check_tls(options)
     for name in ("ignore_hosts", "allow_hosts", "tcp_hosts", "udp_hosts"):
         for pattern in getattr(options, name):
             try:
                 re.compile(pattern)
             except re.error as error:
                 raise SettingsError(f"bad value {pattern!r} for {name}: {error}", "use a regular expression") from None
+
+
+def _check_tls(options: Options) -> None:
+    """What OpenSSL would only say, at length, to each connection. Raises SettingsError."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    for name in ("ciphers_client", "ciphers_server"):
+        if value := getattr(options, name):
+            try:
+                context.set_cipher_list(value.encode())
+            except SSL.Error:
+                raise SettingsError(f"bad value {value!r} for {name}", "use OpenSSL's names of ciphers") from None
+    for name in ("ssl_verify_upstream_trusted_ca", "ssl_verify_upstream_trusted_confdir"):
+        if value := getattr(options, name):
+            try:
+                context.load_verify_locations(*((value, None) if name.endswith("_ca") else (None, value)))
+                readable = Path(value).exists()
+            except SSL.Error:
+                readable = False
+            if not readable:
+                raise SettingsError(f"bad value {value!r} for {name}", "name certificates in PEM form that can be read")
 
 
 def _flags(options: Options, args: argparse.Namespace) -> dict[str, Any]:

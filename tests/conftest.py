@@ -56,8 +56,10 @@ def pristine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(http, "HttpStream", http.HttpStream)
     monkeypatch.setattr(_http1, "ChunkedReader", _http1.ChunkedReader)
+    for name in ("Http1Server", "Http1Client"):
+        monkeypatch.setattr(http, name, getattr(http, name))
     monkeypatch.setattr(mode_servers, "ProxyConnectionHandler", mode_servers.ProxyConnectionHandler)
-    for name in ("gate", "forwarded", "response_timeout"):
+    for name in ("gate", "clean", "forwarded", "response_timeout"):
         monkeypatch.setattr(http_stream.seam, name, getattr(http_stream.Seam(), name))
     for name in ("master", "options", "log"):
         monkeypatch.setattr(ctx, name, None, raising=False)

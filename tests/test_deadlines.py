@@ -27,7 +27,7 @@ class Attempt:
         self.server = tflow.tserver_conn()
         self.server.timestamp_start = None
         self.data = ServerConnectionHookData(self.server, tflow.tclient_conn())
-        self.tls = SimpleNamespace(conn=self.server)
+        self.tls = SimpleNamespace(conn=self.server, context=SimpleNamespace(client=self.data.client))
         self._starts_after = starts_after
 
     async def begin(self) -> None:
@@ -104,6 +104,29 @@ async def _disconnects(attempt: Attempt) -> None:
     await asyncio.sleep(LONG)
 
 
+async def _hangs_as_tunnel(attempt: Attempt, *, to: str = "origin", tls: bool = False) -> None:
+    await attempt.begin()
+    attempt.connected()
+    request = SimpleNamespace(host="origin", port=443)
+    flow = SimpleNamespace(server_conn=attempt.server, client_conn=attempt.data.client, request=request)
+    attempt.deadline.http_connect_upstream(flow)
+    if tls:
+        inner = tflow.tserver_conn()
+        inner.address = (to, 443)
+        attempt.deadline.tls_start_server(SimpleNamespace(conn=inner, context=attempt.tls.context))
+        await asyncio.sleep(0.7 * TIMEOUT)
+        attempt.deadline.tls_established_server(SimpleNamespace(conn=inner))
+    await asyncio.sleep(LONG)
+
+
+async def _is_a_tunnel(attempt: Attempt) -> None:
+    await _hangs_as_tunnel(attempt, tls=True)
+
+
+async def _is_another_tunnel(attempt: Attempt) -> None:
+    await _hangs_as_tunnel(attempt, to="elsewhere", tls=True)
+
+
 @pytest.mark.parametrize(
     ("steps", "given_up"),
     [
@@ -114,6 +137,9 @@ async def _disconnects(attempt: Attempt) -> None:
         (_fails_in_tls, False),
         (_fails, False),
         (_disconnects, False),
+        (_hangs_as_tunnel, True),
+        (_is_a_tunnel, False),
+        (_is_another_tunnel, True),
     ],
 )
 def test_only_an_attempt_that_hangs_is_given_up(steps: Callable[[Attempt], Awaitable[None]], given_up: bool) -> None:

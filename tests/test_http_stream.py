@@ -18,7 +18,7 @@ from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.test import taddons, tflow
 
-from jwtproxy import http_stream, pages
+from jwtproxy import http1, http_stream, pages
 from jwtproxy.http_stream import seam
 
 if TYPE_CHECKING:
@@ -537,7 +537,8 @@ def test_without_a_body_there_is_no_framing() -> None:
 def test_installing_twice_is_installing_once() -> None:
     http_stream.install()
     assert http.HttpStream is http_stream.Stream
-    assert _http1.ChunkedReader is http_stream.ChunkedBody
+    assert _http1.ChunkedReader is http1.ChunkedBody
+    assert (http.Http1Server, http.Http1Client) == (http1.Server, http1.Client)
 
 
 def test_a_mitmproxy_that_lacks_what_is_overridden_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

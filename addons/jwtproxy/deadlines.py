@@ -17,6 +17,7 @@ class ConnectDeadline:
         """Seconds; 0 = no limit."""
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tunnels: dict[tuple[str, str, int], Any] = {}
 
     def server_connect(self, data: Any) -> None:
         """An attempt begins, or waits for its turn: mitmproxy opens few connections to one address at a time."""
@@ -37,18 +38,28 @@ class ConnectDeadline:
         """The connection is gone."""
         self._forget(data.server)
 
+    def http_connect_upstream(self, flow: Any) -> None:
+        """An upstream proxy is asked for a tunnel: it has as long again."""
+        if flow.server_conn.id in self._tasks:
+            self._start(flow.server_conn, self.timeout)
+            self._tunnels[flow.client_conn.id, flow.request.host, flow.request.port] = flow.server_conn
+
     def tls_start_server(self, data: Any) -> None:
-        """TLS has as long again."""
+        """TLS has as long again, also within a tunnel, which is there then."""
+        if tunnel := self._tunnels.pop((data.context.client.id, *data.conn.address[:2]), None):
+            self._stop(tunnel)
+            if task := self._tasks.get(tunnel.id):
+                self._tasks[data.conn.id] = task
         if data.conn.id in self._tasks:
             self._start(data.conn, self.timeout)
 
     def tls_established_server(self, data: Any) -> None:
         """TLS is there in time."""
-        self._stop(data.conn)
+        self._forget(data.conn)
 
     def tls_failed_server(self, data: Any) -> None:
         """TLS failed."""
-        self._stop(data.conn)
+        self._forget(data.conn)
 
     def _start(self, server: Any, seconds: float, began: float | None = None) -> None:
         began = began or time.time()
@@ -69,3 +80,4 @@ class ConnectDeadline:
     def _forget(self, server: Any) -> None:
         self._stop(server)
         self._tasks.pop(server.id, None)
+        self._tunnels = {key: tunnel for key, tunnel in self._tunnels.items() if tunnel is not server}

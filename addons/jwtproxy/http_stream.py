@@ -7,7 +7,7 @@
 - An upstream that stays silent is given up with 504.
 - A request that came by HTTP/2 without a length is given one, or chunks, where it goes on by HTTP/1.1 (mitmproxy: its
   body would be read as the next request).
-- Trailers of an HTTP/1.1 message are dropped, as RFC 9110 §6.5.1 allows (mitmproxy: NotImplementedError).
+- A connection that is upgraded to something other than a WebSocket is closed: nothing on it could be signed.
 
 Installed once, by whichever addon loads first; it stays when a script is reloaded or removed.
 """
@@ -17,16 +17,17 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from logging import WARNING
 from typing import Any
 
-import h11
 from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import CloseTcpConnection, RequestWakeup
+from mitmproxy.proxy.commands import CloseConnection, CloseTcpConnection, Log, RequestWakeup
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
-from mitmproxy.proxy.layers.http import _http1
 
+from . import http1
+from .headers import Fields
 from .pages import Page, text
 
 TO_SELF = "jwtproxy_to_self"
@@ -36,8 +37,10 @@ TO_SELF = "jwtproxy_to_self"
 class Seam:
     """What the addons plug in."""
 
-    gate: Callable[[HTTPFlow], Page | None] = lambda flow: None
+    gate: Callable[[HTTPFlow], Page | None] | None = None
     """Asked before a request leaves; a page refuses it."""
+    clean: Callable[[Fields], Fields] = lambda fields: fields
+    """What may pass of a request's trailers."""
     forwarded: Callable[[], None] = lambda: None
     """Told that a request is on its way upstream."""
     response_timeout: float = 0.0
@@ -98,7 +101,9 @@ class Stream(http.HttpStream):
 
     def make_server_connection(self) -> CommandGenerator[bool]:
         """Pass the gate, be counted, get a connection."""
-        if page := seam.gate(self.flow):
+        if self.flow.request.trailers:
+            self.flow.request.trailers.fields = seam.clean(self.flow.request.trailers.fields)
+        if seam.gate and (page := seam.gate(self.flow)):
             respond(self.flow, page)
             yield from self._answer()
             return False
@@ -112,8 +117,10 @@ class Stream(http.HttpStream):
 
     def state_stream_request_body(self, event: events.Event) -> CommandGenerator[None]:
         """Forward a piece of the body; after the last, wait for the answer."""
-        if isinstance(event, http.RequestTrailers) and self.context.server.alpn != b"h2":
-            return  # mitmproxy has no way to send them by HTTP/1.1
+        if isinstance(event, http.RequestTrailers):
+            if self.context.server.alpn != b"h2":
+                return  # mitmproxy has no way to send them by HTTP/1.1
+            event.trailers.fields = seam.clean(event.trailers.fields)
         yield from super().state_stream_request_body(event)
         if isinstance(event, http.RequestEndOfMessage):
             yield from self._expect_head()
@@ -128,11 +135,29 @@ class Stream(http.HttpStream):
     ) -> CommandGenerator[None]:
         """A peer is gone: stop the clock, and say it in words that help."""
         self._alarm.waiting.pop(self, None)
+        # To mitmproxy the 100 that it sent itself (RFC 9110 §10.1.1) is an answer begun, after which no error is sent.
+        client = self._parent.connections[self.context.client]
+        if (begun := getattr(client, "response", None)) and http1.is_interim(begun.status_code):
+            client.response = None
         if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.CONNECT_FAILED:
             via = self.flow.server_conn.via
             peer = f"{via[0]}://{via[1][0]}:{via[1][1]}" if via else self._origin
             event.message = f"cannot connect to {peer}: {_reason(event.message)}"
         yield from super().handle_protocol_error(event)
+
+    def flow_done(self) -> CommandGenerator[None]:
+        """The answer is sent. What follows an upgrade to something unknown could not be signed: close."""
+        response = self.flow.response
+        if seam.gate and response and response.status_code == 101 and not self.flow.websocket:
+            yield Log("the upgraded connection is closed, as what is sent there cannot be signed", WARNING)
+            self.client_state = self.server_state = self.state_errored
+            yield CloseConnection(self.context.client)
+            return
+        yield from super().flow_done()
+
+    def passthrough(self, event: events.Event) -> CommandGenerator[None]:
+        """Pass on what belongs to an upgraded connection; the alarm may have been set before the upgrade."""
+        yield from self._ring() if isinstance(event, events.Wakeup) else super().passthrough(event)
 
     def _handle_or_ring(self, event: events.Event) -> CommandGenerator[None]:
         """In place of `_handle_event` for the one request in many that has set the alarm."""
@@ -149,7 +174,7 @@ class Stream(http.HttpStream):
         yield http.HttpResponseHeadersHook(self.flow)
         if (yield from self.check_killed(True)):
             return
-        unfinished = self.client_state != self.state_done and not self.flow.request.is_http2
+        unfinished = self.client_state != self.state_done and self.context.client.alpn != b"h2"
         if unfinished:
             response.headers["connection"] = "close"
         self.client_state = self.state_done
@@ -170,9 +195,10 @@ class Stream(http.HttpStream):
             request.headers["transfer-encoding"] = "chunked"
 
     def _expect_head(self) -> CommandGenerator[None]:
-        """Start the clock if the request is complete, unless its answer may rightly take for ever (an upgrade)."""
+        """Start the clock if the request is complete, unless it begins a WebSocket."""
         waiting = self.client_state == self.state_done and self.server_state == self.state_wait_for_response_headers
-        if not (seam.response_timeout and waiting) or "upgrade" in self.flow.request.headers:
+        upgrade = self.flow.request.headers.get("upgrade", "")
+        if not (seam.response_timeout and waiting) or upgrade.lower() == "websocket":
             return
         alarm = self._alarm
         alarm.waiting[self] = time.monotonic() + seam.response_timeout
@@ -205,11 +231,16 @@ class Stream(http.HttpStream):
     @property
     def _alarm(self) -> _Alarm:
         """The alarm of this connection, kept by the layer that all its streams share."""
-        parent: Any = self.context.layers[self.context.layers.index(self) - 1]
+        parent = self._parent
         if not hasattr(parent, "jwtproxy_alarm"):
             parent.jwtproxy_alarm = _Alarm()
         alarm: _Alarm = parent.jwtproxy_alarm
         return alarm
+
+    @property
+    def _parent(self) -> Any:
+        """The HttpLayer of this connection."""
+        return self.context.layers[self.context.layers.index(self) - 1]
 
     @property
     def _origin(self) -> str:
@@ -226,18 +257,10 @@ def _reason(message: str) -> str:
     return os.strerror(number).lower() if number > 0 else match[2].lower()
 
 
-class ChunkedBody(_http1.ChunkedReader):
-    """h11's reader of chunked bodies, without the trailers."""
-
-    def __call__(self, buf: Any) -> Any:
-        """The next piece of the body."""
-        event = super().__call__(buf)
-        return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event
-
-
 _RELIED_ON = (
-    "_handle_event check_invalid check_killed handle_protocol_error make_server_connection send_response "
-    "start_request_stream state_done state_errored state_stream_request_body state_wait_for_response_headers"
+    "_handle_event check_invalid check_killed flow_done handle_protocol_error make_server_connection passthrough "
+    "send_response start_request_stream state_done state_errored state_stream_request_body "
+    "state_wait_for_response_headers"
 ).split()
 
 
@@ -245,9 +268,8 @@ def install() -> None:
     """Bind our classes in mitmproxy's place. Raises RuntimeError where this mitmproxy lacks what they rely on."""
     if issubclass(http.HttpStream, Stream):
         return
-    missing = [name for name in _RELIED_ON if not hasattr(http.HttpStream, name)]
-    missing += [name for name in ("ChunkedReader",) if not hasattr(_http1, name)]
+    missing = [name for name in _RELIED_ON if not hasattr(http.HttpStream, name)] + http1.missing()
     if missing:
         raise RuntimeError(f"this mitmproxy is not one jwtproxy was made for: it lacks {', '.join(missing)}")
     http.HttpStream = Stream  # type: ignore[misc]
-    _http1.ChunkedReader = ChunkedBody  # type: ignore[misc]
+    http1.install()

@@ -1,0 +1,148 @@
+"""Peers that answer twice, upgrade, stay silent or never end: each gets an answer, and nothing leaves unsigned."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .clients import Http2, Raw, message, pseudo
+from .harness import Proxy, StartBare, StartProxy
+from .upstreams import Recorder
+
+Serve = Callable[[socket.socket], None]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+
+
+@contextmanager
+def upstream(serve: Serve) -> Iterator[int]:
+    """A server that does this with each connection once a head is there; its port."""
+
+    def one(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(10)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(1 << 16) or b"\r\n\r\n"
+            serve(connection)
+            while connection.recv(1 << 16):
+                pass
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=one, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def _ask(port: int, *fields: str, method: str = "GET", body: bytes = b"") -> bytes:
+    return message(method, f"http://127.0.0.1:{port}/", f"Host: 127.0.0.1:{port}", *fields, body=body)
+
+
+@pytest.mark.parametrize("interim", ["100 Continue", "102 Processing", "103 Early Hints\r\nLink: </a>"])
+@pytest.mark.parametrize("together", [True, False])
+def test_an_interim_response_is_not_taken_for_the_answer(proxy: Proxy, interim: str, together: bool) -> None:
+    """RFC 9110 §15.2: the final response follows, and the connection lives on."""
+
+    def serve(connection: socket.socket) -> None:
+        head = f"HTTP/1.1 {interim}\r\n\r\n".encode()
+        for piece in [head + head + OK] if together else [head, OK]:
+            connection.sendall(piece)
+
+    with upstream(serve) as port, Raw(proxy.port) as client:
+        reply = client.request(_ask(port))
+        assert (reply.status, reply.body) == (200, b"hi")
+        assert client.request(message("GET", "/status", "Host: x")).status == 200
+
+
+@pytest.mark.parametrize("size", [5, 2 << 20])
+@pytest.mark.parametrize("refused", [True, False])
+def test_who_expects_100_is_told_of_a_failure(proxy: Proxy, size: int, refused: bool) -> None:
+    """The 100 is the proxy's own: a 502 still follows."""
+    with upstream(lambda connection: connection.close()) as port, Raw(proxy.port) as client:
+        port = 1 if refused else port
+        client.send(_ask(port, f"Content-Length: {size}", "Expect: 100-continue", method="PUT"))
+        assert client.head().status == 100
+        with contextlib.suppress(OSError):
+            client.send(bytes(size))
+        assert client.head().status == 502
+
+
+def test_after_an_unknown_upgrade_nothing_is_passed_on(start_bare: StartBare, start_proxy: StartProxy) -> None:
+    """What follows could not be signed: the connection ends, also where mitmproxy would relay raw TCP."""
+    seen: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n")
+        seen.append(connection.recv(1 << 16))
+
+    for proxy in (start_bare(rawtcp=True), start_proxy()):
+        with upstream(serve) as port, Raw(proxy.port) as client:
+            client.send(_ask(port, "Upgrade: foo", "Connection: upgrade"))
+            client.send(b"GET /second HTTP/1.1\r\nHost: x\r\nx-my-jwt: evil\r\n\r\n")
+            with contextlib.suppress(OSError, EOFError):
+                while True:
+                    client.head()
+    assert b"".join(seen) == b""
+
+
+def test_an_upgrade_does_not_stop_the_clock(start_proxy: StartProxy) -> None:
+    """Only a WebSocket may take its time; an upstream cannot make one of another request, nor crash the proxy so."""
+    proxy = start_proxy("--set", "jwt_response_timeout=0.5")
+    with upstream(lambda connection: None) as port, Raw(proxy.port) as client:
+        assert client.request(_ask(port, "Upgrade: foo", "Connection: upgrade")).status == 504
+
+    def evil(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+
+    with upstream(evil) as port, Raw(proxy.port) as client:
+        client.send(_ask(port, "Sec-WebSocket-Version: 13"))
+        assert client.head().status == 101
+        with contextlib.suppress(TimeoutError):
+            client.socket.settimeout(1)
+            client.socket.recv(1)
+    assert proxy.stop() == 0
+    assert "Traceback" not in proxy.output
+    assert "crashed" not in proxy.output
+
+
+def test_an_upstream_proxy_that_never_opens_the_tunnel_is_given_up(start_proxy: StartProxy) -> None:
+    """It took the TCP connection; that is not enough."""
+    with upstream(lambda connection: None) as port:
+        proxy = start_proxy("--mode", f"upstream:http://127.0.0.1:{port}", "--set", "jwt_connect_timeout=0.5")
+        with Raw(proxy.port) as client:
+            assert client.request(message("GET", "https://origin.example/", "Host: origin.example")).status == 502
+
+
+def test_a_head_without_end_is_refused(proxy: Proxy) -> None:
+    """431 (RFC 6585 §5), and no memory for it."""
+    with Raw(proxy.port) as client:
+        client.send(b"GET http://127.0.0.1:1/ HTTP/1.1\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                client.send(b"X-Filler: " + bytes(8190).replace(b"\0", b"a") + b"\r\n")
+        assert client.head().status == 431
+
+
+def test_a_script_that_halts_the_hooks_lets_no_copy_through_in_trailers(
+    start_proxy: StartProxy, h2_recorder: Recorder, proxy_ca: Path, tmp_path: Path
+) -> None:
+    """Trailers are cleaned where hooks cannot be in the way."""
+    script = tmp_path / "halt.py"
+    script.write_text("from mitmproxy import exceptions\ndef request(flow):\n    raise exceptions.AddonHalt\n")
+    proxy = start_proxy("-s", str(script))
+    with Raw(proxy.port) as client:
+        two = Http2(client.secure_tunnel(h2_recorder.authority, proxy_ca, "h2"))
+        trailers = [("x-my-jwt", "evil"), ("x-other", "1")]
+        two.reply(two.send(pseudo("POST", h2_recorder.authority, "/"), b"x", trailers))
+    (seen,) = h2_recorder.wait(1)
+    assert seen.trailers == [(b"x-other", b"1")]
