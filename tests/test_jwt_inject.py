@@ -398,6 +398,7 @@ def test_nothing_leaves_once_the_addon_is_gone(serve: Serve, upstream: type[Upst
             assert (await proxy.ask(server.request())).code == 200
             proxy.master.addons.remove(addon)
             assert not proxy.master.should_exit.is_set(), "a reload may bring the next"
+            assert seam.gate
             page = seam.gate(tflow.tflow())
             assert page
             assert page.code == 502
@@ -426,6 +427,7 @@ def test_a_reload_goes_on(serve: Serve, upstream: type[Upstream]) -> None:
 def test_the_end_of_the_run_closes_the_gate(caplog: pytest.LogCaptureFixture) -> None:
     addon, _ = _configured()
     addon.done()
+    assert seam.gate
     assert seam.gate(tflow.tflow()) is not None
     assert caplog.messages == [], "as it should be"
 

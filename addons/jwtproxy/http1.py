@@ -16,7 +16,7 @@ HEAD_LIMIT = 256 * 1024
 class Server(http.Http1Server):
     """Towards the client: a request whose head has no end is refused (RFC 6585 §5)."""
 
-    def read_headers(self, event: events.Event) -> CommandGenerator[None]:
+    def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Take a piece of a head."""
         yield from super().read_headers(event)
         if len(self.buf) > HEAD_LIMIT and self.state == self.read_headers:
@@ -28,7 +28,7 @@ class Server(http.Http1Server):
 class Client(http.Http1Client):
     """Towards the upstream: an interim response is not taken for the answer, which follows (RFC 9110 §15.2)."""
 
-    def read_headers(self, event: events.Event) -> CommandGenerator[None]:
+    def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Take a piece of a head; drop interim responses, as mitmproxy's HTTP/2 does."""
         for command in super().read_headers(event):
             if _is_interim(command):
@@ -60,7 +60,7 @@ class ChunkedBody(_http1.ChunkedReader):
 
 def missing() -> list[str]:
     """What this mitmproxy lacks of what is relied on here."""
-    wanted = [(http.Http1Server, "read_headers"), (http.Http1Client, "read_headers")]
+    wanted: list[tuple[Any, str]] = [(http.Http1Server, "read_headers"), (http.Http1Client, "read_headers")]
     wanted += [(_http1, "ChunkedReader"), (_http1, "make_error_response")]
     return [name for owner, name in wanted if not hasattr(owner, name)]
 
