@@ -98,12 +98,15 @@ async def _plan(arguments: list[str]) -> Plan | None:
             master.add_ours(secret)
         commandline.check(options)
         workers, reason = capacity.decide(asked, options)
-        if args.options or args.commands or args.check:
+        if args.options or args.commands:
             _print_reference(master, args)
+            return None
+        _prepare_ca(options)
+        if args.check:
+            print("jwtproxy: all settings are valid")
             return None
         if reason and options.flow_detail:
             print(f"jwtproxy: one worker, as {reason}")
-        _prepare_ca(options)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         sockets = _listen(options)
         changed = {name: option.current() for name, option in options.items() if option.has_changed()}
@@ -130,10 +133,11 @@ def _listen(options: Options) -> Sockets:
 
 def _prepare_ca(options: Options) -> None:
     """Make the CA if there is none, while we are alone: each worker would make its own. Raises SettingsError."""
-    folder, passphrase = Path(options.confdir).expanduser().resolve(), options.cert_passphrase
+    folder, passphrase = Path(options.confdir), options.cert_passphrase
     try:
+        folder = folder.expanduser().resolve()
         CertStore.from_store(folder, CONF_BASENAME, options.key_size, passphrase.encode() if passphrase else None)
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # Runtime: no home for "~"
         reason = getattr(error, "strerror", None) or str(error)
         raise SettingsError(
             f"cannot use the CA in {str(folder)!r}: {reason.lower()}",
@@ -144,13 +148,11 @@ def _prepare_ca(options: Options) -> None:
 def _print_reference(master: Master, args: argparse.Namespace) -> None:
     if args.commands:
         master.commands.dump()
-    elif args.options:
+    else:
         for script in master.addons.get("scriptloader").addons:  # their options are part of it
             if script.ns is None:
                 script.loadscript()
         optmanager.dump_defaults(master.options, sys.stdout)
-    else:
-        print("jwtproxy: all settings are valid")
 
 
 def _serve_together(plan: Plan) -> int:

@@ -132,7 +132,8 @@ class Requests(dumper.Dumper):
         every = " (every address of this machine)" if host in ("0.0.0.0", "::") else ""  # noqa: S104  # compared only
         self.echo(f"jwtproxy {__version__} listening on {url}{every}", bold=True)
         if isinstance(ProxyMode.parse(ctx.options.mode[0]), (RegularMode, UpstreamMode)):
-            self.echo(f"  status  {url}/status")
+            if ctx.options.jwt_pages != "off":
+                self.echo(f"  status  {url}/status")
             self.echo(f"  try     curl --proxy {url} http://example.com/")
         self.echo(f"  CA      {_certificate()} (for HTTPS, have clients trust it)")
 

@@ -15,9 +15,11 @@ from typing import Any
 
 import jwt as pyjwt
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from dotenv import dotenv_values
 from joserfc.errors import JoseError
 from jwtproxy.launcher import capacity, commandline, streaming
+from mitmproxy.certs import create_ca
 from mitmproxy.options import Options
 from ruamel.yaml import YAML
 
@@ -210,7 +212,7 @@ def test_every_command_line_of_jwtproxy_run_is_valid(command: str, tmp_path: Pat
     variables = dict(word.split("=", 1) for word in words[:place])
     (tmp_path / "secret").write_text(SECRET)
     (tmp_path / "mine.py").write_text("def request(flow): ...\n")
-    (tmp_path / "my-ca.pem").write_text("")
+    (tmp_path / "my-ca.pem").write_bytes(create_ca("mine", "mine", 2048)[1].public_bytes(Encoding.PEM))
     if keys.SECRET_FILE not in variables:
         variables[keys.SECRET] = SECRET
     done = run(*words[place + 1 :], "--check", folder=tmp_path, **variables)
@@ -293,11 +295,13 @@ def test_the_code_that_verifies_accepts_a_good_token_and_no_other(code: str, mon
 def test_the_manifest_is_one_and_sets_variables_that_exist() -> None:
     (block,) = blocks("yaml")
     pod = YAML(typ="safe").load(block)
-    (proxy,) = (container for container in pod["spec"]["containers"] if container["name"] == "jwtproxy")
+    (proxy,) = pod["spec"]["initContainers"]
+    assert (proxy["name"], proxy["restartPolicy"]) == ("jwtproxy", "Always"), "a sidecar"
     assert {entry["name"] for entry in proxy["env"]} <= VARIABLES
     volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
-    assert {mount["name"] for mount in proxy["volumeMounts"]} <= volumes
-    for probe in ("readinessProbe", "livenessProbe"):
+    for container in (proxy, *pod["spec"]["containers"]):
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         (program,) = proxy[probe]["exec"]["command"]
         assert f"/bin/{program}" in (ROOT / "Dockerfile").read_text()
 

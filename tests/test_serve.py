@@ -12,15 +12,19 @@ import threading
 import time
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from jwtproxy.launcher import serve
+from mitmproxy.certs import create_ca
 from mitmproxy.io import FlowWriter
+from mitmproxy.options import Options
 from mitmproxy.test import tflow
 
 import jwtproxy
+from jwtproxy.settings import SettingsError
 
 pytestmark = [
     pytest.mark.usefixtures("pristine"),
@@ -188,3 +192,63 @@ def test_it_ends_when_there_is_nothing_left_to_do(
 def _flows(path: Path) -> None:
     with path.open("wb") as file:
         FlowWriter(file).add(tflow.tflow(resp=True))
+
+
+def _a_file(folder: Path) -> None:
+    folder.write_text("not a folder")
+
+
+def _a_broken_ca(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "mitmproxy-ca.pem").write_text("not a key")
+
+
+def _a_locked_ca(folder: Path) -> None:
+    folder.mkdir()
+    key, certificate = create_ca("someone", "someone", 2048)
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    locked = key.private_bytes(serialization.Encoding.PEM, form, serialization.BestAvailableEncryption(b"right"))
+    (folder / "mitmproxy-ca.pem").write_bytes(locked + certificate.public_bytes(serialization.Encoding.PEM))
+
+
+@pytest.mark.parametrize(
+    ("make", "passphrase", "said"),
+    [
+        (_a_file, None, "file exists"),
+        (_a_broken_ca, None, "unable to load pem file"),
+        (_a_locked_ca, None, "password was not given"),
+        (_a_locked_ca, "wrong", "incorrect password"),
+    ],
+)
+@pytest.mark.usefixtures("key")
+def test_a_ca_that_cannot_be_used_is_said_before_anything_listens(
+    make: Callable[[Path], None],
+    passphrase: str | None,
+    said: str,
+    tmp_path: Path,
+    taken: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "ca"
+    make(folder)
+    with pytest.raises(SettingsError, match=said) as caught:
+        serve._prepare_ca(Options(confdir=str(folder), cert_passphrase=passphrase))
+    assert "--set confdir=FOLDER" in caught.value.hint
+    more = ["--set", f"cert_passphrase={passphrase}"] if passphrase else []
+    assert serve.main(["--port", str(taken), "--set", f"confdir={folder}", *more]) == 2
+    printed, errors = capsys.readouterr()
+    assert printed == ""
+    assert re.fullmatch(
+        rf"jwtproxy: error: cannot use the CA in '{re.escape(str(folder))}': .*{said}.*\njwtproxy: hint: .+\n", errors
+    )
+
+
+def test_a_ca_is_made_once_and_a_locked_one_opened(tmp_path: Path) -> None:
+    options = Options(confdir=str(tmp_path / "new" / "ca"))
+    serve._prepare_ca(options)
+    made = {path.name: path.read_bytes() for path in (tmp_path / "new" / "ca").iterdir()}
+    assert {"mitmproxy-ca.pem", "mitmproxy-ca-cert.pem"} <= set(made)
+    serve._prepare_ca(options)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "new" / "ca").iterdir()} == made
+    _a_locked_ca(tmp_path / "locked")
+    serve._prepare_ca(Options(confdir=str(tmp_path / "locked"), cert_passphrase="right"))

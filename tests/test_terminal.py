@@ -39,6 +39,7 @@ def _with(look: Callable[[Master], None], **options: Any) -> None:
 
     async def run() -> None:
         master = Master(Options())
+        master.add_ours(bytes(64))
         master.options.update(**options)
         try:
             look(master)

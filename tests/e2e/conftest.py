@@ -59,7 +59,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Au
 
 @pytest.fixture
 def start_proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Authority) -> Iterator[StartProxy]:
-    """Start proxies with other settings: `start_proxy(*args, env=…, secret=…, cwd=…, prepared=…, wait=…)`.
+    """Start proxies with other settings: `start_proxy(*args, env=…, secret=…, cwd=…, prepared=…, wait=…,
+    measured=…)`.
 
     prepared=False leaves out the prepared CA and the trust in the tests' CA (the config folder is then cwd/.mitmproxy).
     """
@@ -72,6 +73,7 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authori
         cwd: Path | None = None,
         prepared: bool = True,
         wait: bool = True,
+        measured: bool = False,
     ) -> Proxy:
         trust = ("--set", f"ssl_verify_upstream_trusted_ca={authority.pem}") if prepared else ()
         process = Proxy(
@@ -82,6 +84,7 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authori
             secret=secret,
             confdir=confdir if prepared else None,
             wait=wait,
+            measured=measured,
         )
         started.append(process)
         return process
@@ -104,6 +107,7 @@ def start_bare(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Itera
         cwd: Path | None = None,
         rawtcp: bool = False,
         wait: bool = True,
+        measured: bool = False,
     ) -> BareMitmdump:
         process = BareMitmdump(
             *args,
@@ -114,6 +118,7 @@ def start_bare(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Itera
             confdir=confdir,
             rawtcp=rawtcp,
             wait=wait,
+            measured=measured,
         )
         started.append(process)
         return process

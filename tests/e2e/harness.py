@@ -18,8 +18,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Any, Protocol, Self
 
+import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
@@ -30,13 +31,31 @@ START_TIMEOUT = 15.0
 STOP_TIMEOUT = 10.0
 MIB = 1 << 20
 
-# Coverage of a subprocess needs its own variables (`patch = subprocess`); everything else would leak settings in.
-_KEPT = re.compile(r"PATH|LANG|LC_\w+|TMPDIR|COVERAGE_\w+|COV_CORE_\w+")
+# Everything else would leak settings in.
+_KEPT = re.compile(r"PATH|LANG|LC_\w+|TMPDIR")
+# Coverage of a subprocess needs its own variables (`patch = subprocess`). It costs more than half of a start again.
+_MEASURING = re.compile(r"COVERAGE_\w+|COV_CORE_\w+")
+
+thorough = pytest.mark.thorough
 
 
-def clean_env(home: Path, extra: Mapping[str, str | None] | None = None) -> dict[str, str]:
-    """The environment of a child: nothing from outside that could set the product; `extra` wins, None there removes."""
+def rows(table: Mapping[str, Any], *always: str) -> list[Any]:
+    """The rows of a table as parameters by name; all but those named are for `make test-all` alone."""
+    assert set(always) <= set(table)
+    return [
+        pytest.param(*(row if isinstance(row, tuple) else (row,)), id=name, marks=() if name in always else thorough)
+        for name, row in table.items()
+    ]
+
+
+def clean_env(home: Path, extra: Mapping[str, str | None] | None = None, *, measured: bool = True) -> dict[str, str]:
+    """The environment of a child: nothing from outside that could set the product; `extra` wins, None there removes.
+
+    measured: whether coverage is measured in it, if it is in this process.
+    """
     kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+    if measured:
+        kept |= {name: value for name, value in os.environ.items() if _MEASURING.fullmatch(name)}
     merged = {**kept, "HOME": str(home), **(extra or {})}
     return {name: value for name, value in merged.items() if value is not None}
 
@@ -200,7 +219,7 @@ class Proxy(Process):
 
     args: its command line. env: added to a clean environment (JWT_SHARED_SECRET=secret, HTTP_PORT=0); None removes a
     variable. confdir: the CA's folder, given as `--set confdir=`; None leaves it out. wait=False: do not wait until it
-    listens.
+    listens. measured=False: without coverage, for what would gain nothing by it or costs much (load, large bodies).
     """
 
     READY = re.compile(r"listening on http://\S*?:(\d+)")
@@ -213,12 +232,13 @@ class Proxy(Process):
         secret: str | None = SECRET,
         confdir: Path | None = None,
         wait: bool = True,
+        measured: bool = True,
     ) -> None:
         own = {"JWT_SHARED_SECRET": secret, "HTTP_PORT": "0", "WORKERS": os.environ.get("JWTPROXY_TEST_WORKERS")}
         where = () if confdir is None else ("--set", f"confdir={confdir}")
         super().__init__(
             [*launcher(), *where, *args],
-            env=clean_env(cwd, {**own, **(env or {})}),
+            env=clean_env(cwd, {**own, **(env or {})}, measured=measured),
             cwd=cwd,
             ready=self.READY if wait else None,
         )
@@ -228,7 +248,7 @@ class BareMitmdump(Process):
     """A stock `mitmdump -s addons/jwt_inject.py` from the checkout, on a free port of 127.0.0.1.
 
     scripts: what to load with `-s`. rawtcp: stock mitmdump has it on; the script cannot promise anything then.
-    Other parameters as for `Proxy`.
+    Other parameters as for `Proxy`, but it is not measured unless told so.
     """
 
     READY = re.compile(r"proxy listening at \S*?:(\d+)")
@@ -243,6 +263,7 @@ class BareMitmdump(Process):
         confdir: Path | None = None,
         rawtcp: bool = False,
         wait: bool = True,
+        measured: bool = False,
     ) -> None:
         where = [] if confdir is None else ["--set", f"confdir={confdir}"]
         loaded = [part for script in scripts for part in ("-s", str(script))]
@@ -250,7 +271,9 @@ class BareMitmdump(Process):
         super().__init__(
             [str(Path(sys.executable).with_name("mitmdump")), *fixed, *where, *loaded, *args],
             # Python holds back what it prints into a pipe, and with it the line that names the port.
-            env=clean_env(cwd, {"JWT_SHARED_SECRET": secret, "PYTHONUNBUFFERED": "1", **(env or {})}),
+            env=clean_env(
+                cwd, {"JWT_SHARED_SECRET": secret, "PYTHONUNBUFFERED": "1", **(env or {})}, measured=measured
+            ),
             cwd=cwd,
             ready=self.READY if wait else None,
         )
@@ -267,6 +290,7 @@ class StartProxy(Protocol):
         cwd: Path | None = ...,
         prepared: bool = ...,
         wait: bool = ...,
+        measured: bool = ...,
     ) -> Proxy:
         """Start a proxy that is stopped at the end of the test."""
 
@@ -283,6 +307,7 @@ class StartBare(Protocol):
         cwd: Path | None = ...,
         rawtcp: bool = ...,
         wait: bool = ...,
+        measured: bool = ...,
     ) -> BareMitmdump:
         """Start a stock mitmdump that is stopped at the end of the test."""
 
@@ -298,12 +323,13 @@ def run_launcher(
     env: Mapping[str, str | None] | None = None,
     secret: str | None = SECRET,
     timeout: float = START_TIMEOUT,
+    measured: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run jwtproxy-run to its end (--help, --check, a refused setting); its exit status and output."""
     own = {"JWT_SHARED_SECRET": secret, "HTTP_PORT": "0"}
     return subprocess.run(
         [*launcher(), *args],
-        env=clean_env(cwd, {**own, **(env or {})}),
+        env=clean_env(cwd, {**own, **(env or {})}, measured=measured),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,

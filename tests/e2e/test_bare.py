@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from .clients import Raw, message
-from .harness import ADDONS, MIB, SECRET, BareMitmdump, StartBare, clean_env, verify
+from .harness import ADDONS, MIB, SECRET, BareMitmdump, StartBare, clean_env, rows, thorough, verify
 from .upstreams import Recorder
 
 INJECT, STATUS = ADDONS / "jwt_inject.py", ADDONS / "status.py"
 ORDERS = [(INJECT, STATUS), (STATUS, INJECT)]
-each_order = pytest.mark.parametrize("scripts", ORDERS, ids=["inject-first", "status-first"])
+BY_ORDER = dict(zip(["inject-first", "status-first"], map(list, ORDERS), strict=True))
 
 SMALL = "Content-Length: 2"
 CHUNKED = "Transfer-Encoding: chunked"
@@ -98,7 +98,9 @@ def signed(process: BareMitmdump, upstream: Recorder) -> None:
         assert verify(seen.token)["payload"]
 
 
-@pytest.mark.parametrize("where", ["elsewhere", "root", "addons"])
+@pytest.mark.parametrize(
+    "where", ["elsewhere", pytest.param("root", marks=thorough), pytest.param("addons", marks=thorough)]
+)
 def test_it_works_from_any_folder(start_bare: StartBare, recorder: Recorder, tmp_path: Path, where: str) -> None:
     """Where mitmdump is started does not matter."""
     signed(
@@ -115,7 +117,7 @@ def test_it_works_by_a_relative_path(start_bare: StartBare, recorder: Recorder, 
     signed(process, recorder)
 
 
-@each_order
+@pytest.mark.parametrize("scripts", rows(BY_ORDER, "inject-first"))
 def test_status_works_beside_it(start_bare: StartBare, recorder: Recorder, scripts: Sequence[Path]) -> None:
     """The page and the count, in either order."""
     process = start_bare(scripts=scripts)
@@ -201,7 +203,7 @@ def test_it_works_without_being_installed(start_bare: StartBare, recorder: Recor
         assert json.loads(client.request(message("GET", "/status", "Host: x")).body)["version"]
 
 
-@pytest.mark.parametrize("scripts", [(INJECT,), *ORDERS], ids=["alone", "inject-first", "status-first"])
+@pytest.mark.parametrize("scripts", rows({"alone": [INJECT], **BY_ORDER}, "alone"))
 def test_without_pyjwt_it_signs_or_says_what_to_do(
     start_bare: StartBare, recorder: Recorder, tmp_path: Path, scripts: Sequence[Path]
 ) -> None:
@@ -238,7 +240,10 @@ MISTAKES: dict[str, tuple[str, Sequence[str], Mapping[str, str | None]]] = {
 }
 
 
-@pytest.mark.parametrize(("says", "args", "env"), MISTAKES.values(), ids=MISTAKES)
+FEW = "missing empty not-hex odd short file-missing unknown-option algorithm timeout header-rule".split()
+
+
+@pytest.mark.parametrize(("says", "args", "env"), rows(MISTAKES, *FEW))
 def test_a_mistake_never_means_unsigned(
     start_bare: StartBare, recorder: Recorder, says: str, args: Sequence[str], env: Mapping[str, str | None]
 ) -> None:
@@ -251,7 +256,12 @@ def test_a_mistake_never_means_unsigned(
 
 @pytest.mark.parametrize(
     ("name", "scripts"),
-    [("short", ORDERS[0]), ("unknown-option", ORDERS[1]), ("timeout", ORDERS[0]), ("timeout", ORDERS[1])],
+    [
+        ("short", ORDERS[0]),
+        ("unknown-option", ORDERS[1]),
+        pytest.param("timeout", ORDERS[0], marks=thorough),
+        pytest.param("timeout", ORDERS[1], marks=thorough),
+    ],
 )
 def test_a_mistake_never_means_unsigned_beside_status(
     start_bare: StartBare, recorder: Recorder, name: str, scripts: Sequence[Path]
@@ -337,7 +347,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("damage", rows(DAMAGES, "raises", "syntax", "half-written", "deleted"))
 def test_a_script_that_breaks_while_serving_never_means_unsigned(
     start_bare: StartBare, recorder: Recorder, checkout: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -378,7 +388,7 @@ def test_a_script_that_is_saved_anew_goes_on(start_bare: StartBare, recorder: Re
         assert verify(seen.token)
 
 
-@pytest.mark.parametrize("name", ["raises", "deleted", "empty"])
+@pytest.mark.parametrize("name", ["raises", *(pytest.param(name, marks=thorough) for name in ("deleted", "empty"))])
 def test_signing_does_not_need_status(start_bare: StartBare, recorder: Recorder, checkout: Path, name: str) -> None:
     """When the other script breaks, requests go on to be signed."""
     process = start_bare(scripts=[checkout / "jwt_inject.py", checkout / "status.py"])
@@ -399,16 +409,20 @@ def port_of(start_bare: StartBare) -> Callable[..., int]:
     return start
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+NEIGHBOURS = {
+    "stream-and-forge": "def requestheaders(flow):\n    flow.request.stream = True\n"
+    "    flow.request.headers['x-my-jwt'] = 'forged'\n",
+    "forge": "def request(flow):\n    flow.request.headers.set_all('X-My-Jwt', ['forged', 'twice'])\n",
+    "remove": "def request(flow):\n    flow.request.headers.pop('x-my-jwt', None)\n",
+    "halt": "from mitmproxy.exceptions import AddonHalt\ndef requestheaders(flow):\n    raise AddonHalt\n",
+}
+PLACED = {
+    f"{name}-{place}": (text, place == "before") for name, text in NEIGHBOURS.items() for place in ("before", "after")
+}
+
+
 @pytest.mark.parametrize(
-    "text",
-    [
-        "def requestheaders(flow):\n    flow.request.stream = True\n    flow.request.headers['x-my-jwt'] = 'forged'\n",
-        "def request(flow):\n    flow.request.headers.set_all('X-My-Jwt', ['forged', 'twice'])\n",
-        "def request(flow):\n    flow.request.headers.pop('x-my-jwt', None)\n",
-        "from mitmproxy.exceptions import AddonHalt\ndef requestheaders(flow):\n    raise AddonHalt\n",
-    ],
-    ids=["stream-and-forge", "forge", "remove", "halt"],
+    ("text", "first"), rows(PLACED, "stream-and-forge-after", "forge-before", "remove-after", "halt-before")
 )
 def test_a_neighbour_script_never_means_unsigned(
     port_of: Callable[..., int], recorder: Recorder, tmp_path: Path, text: str, first: bool

@@ -18,7 +18,7 @@ from typing import Protocol
 import pytest
 
 from .clients import Raw, message
-from .harness import SECRET, Proxy, StartProxy, clean_env, launcher, run_launcher, token_header, verify
+from .harness import SECRET, Proxy, StartProxy, clean_env, launcher, rows, run_launcher, thorough, token_header, verify
 from .upstreams import Recorder, silent
 
 OPTIONS = ("jwt_user", "jwt_header", "jwt_algorithm", "jwt_pages", "jwt_connect_timeout", "jwt_response_timeout")
@@ -53,9 +53,10 @@ def refused(done: subprocess.CompletedProcess[str], says: str, secret: str | Non
 # Most of a start is the import of mitmproxy. Here it is done once, and each start is a fork of that process: the same
 # code from the console script's first line on, with arguments, environment, folder and outputs of its own.
 FORKED_STARTS = """
-import json, os, signal, sys
+import gc, json, os, signal, sys
 from jwtproxy.launcher import cli, serve
 
+gc.freeze()
 for line in sys.stdin:
     start = json.loads(line)
     outputs = [os.memfd_create("stdout"), os.memfd_create("stderr")]
@@ -180,7 +181,13 @@ BAD_SECRETS = {
 }
 
 
-@pytest.mark.parametrize("mistake", BAD_SECRETS.values(), ids=BAD_SECRETS)
+# What is not named here is a mistake of the same kind in another spelling or place.
+SECRETS = """missing empty not-hex odd short short-for-hs256 empty-hides-no-other short-in-.env file-missing
+file-is-a-folder file-empty file-binary file-short file-named-in-.env both-in-environment
+.env-of-the-folder-above""".split()
+
+
+@pytest.mark.parametrize("mistake", rows(BAD_SECRETS, *SECRETS))
 def test_a_bad_secret_is_refused_and_not_shown(run: RunLauncher, tmp_path: Path, mistake: Mistake) -> None:
     """One line says what is wrong with the secret without repeating it."""
     folder = tmp_path / "here"
@@ -280,7 +287,16 @@ BAD_SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mistake", BAD_SETTINGS.values(), ids=BAD_SETTINGS)
+SETTINGS = """workers-0 workers-too-many workers-word workers-in-.env port-word port-high port-in-.env port-flag-word
+port-flag-high port-option-high ports-differ hosts-differ host-not-ours host-unknown host-no-name unknown-option
+secret-as-option unknown-option-in-config algorithm-none pages connect-timeout-word response-timeout-endless
+header-with-space header-with-line-end header-host header-rule-on-ours header-rule-on-our-other header-rule-broken
+ignore-hosts filter mode map-remote map-local proxyauth flow-detail verbosity stream-size script-missing unknown-flag
+flag-without-value config-not-yaml config-list config-binary config-wrong-type config-wrong-type-ours config-bad-pattern
+config-port-high .env-garbage .env-unclosed-quote .env-binary""".split()
+
+
+@pytest.mark.parametrize("mistake", rows(BAD_SETTINGS, *SETTINGS))
 def test_a_bad_setting_is_refused(run: RunLauncher, tmp_path: Path, mistake: Mistake) -> None:
     """One line names what is wrong, one how to mend it; status 2."""
     check(run, mistake, tmp_path)
@@ -294,16 +310,18 @@ REAL_STARTS = {
 }
 
 
-@pytest.mark.parametrize("mistake", REAL_STARTS.values(), ids=REAL_STARTS)
+@pytest.mark.parametrize("mistake", rows(REAL_STARTS, "no-secret", "config"))
 def test_a_mistake_is_refused_by_a_fresh_process(tmp_path: Path, mistake: Mistake) -> None:
     """The same once more with nothing imported beforehand."""
     check(run_launcher, mistake, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "option", ["jwt_header", "jwt_algorithm", "jwt_pages", "jwt_connect_timeout", "jwt_response_timeout"]
-)
-@pytest.mark.parametrize("source", ["variable", ".env", "config.yaml"])
+FROM = {
+    f"{source}-{option}": (option, source) for source in ("variable", ".env", "config.yaml") for option in OPTIONS[1:]
+}
+
+
+@pytest.mark.parametrize(("option", "source"), rows(FROM, *list(FROM)[::2]))
 def test_a_bad_option_is_refused_wherever_it_is_set(run: RunLauncher, tmp_path: Path, option: str, source: str) -> None:
     """The same error whatever the source, naming option and value."""
     args, env = give(source, {option: "b d"}, tmp_path, tmp_path / ".mitmproxy")
@@ -539,7 +557,7 @@ def test_every_option_can_be_set_in_every_source(
     assert set(values) == set(OPTIONS)
     recorder.route("/silent", silent())
     args, env = give(source, values, tmp_path, own_confdir)
-    with Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env) as proxy, Raw(proxy.port) as client:
+    with Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, measured=False) as proxy, Raw(proxy.port) as client:
         assert client.request(message("GET", f"{recorder.url}/", f"Host: {recorder.authority}")).status == 200
         (token,) = recorder.only().values("x-own-token")
         assert recorder.only().values("x-my-jwt") == []
@@ -566,8 +584,8 @@ def test_numbers_in_config_need_no_quotes(run: RunLauncher, tmp_path: Path) -> N
         (["set", "variable", ".env", "config.yaml"], "set"),
         (["variable", ".env", "config.yaml"], "variable"),
         ([".env", "config.yaml"], ".env"),
-        (["config.yaml"], "config.yaml"),
-        ([], "username"),
+        pytest.param(["config.yaml"], "config.yaml", marks=thorough),
+        pytest.param([], "username", marks=thorough),
     ],
 )
 def test_the_stronger_source_wins(
@@ -580,7 +598,7 @@ def test_the_stronger_source_wins(
         more_args, more_env = give(source, {"jwt_user": source}, tmp_path, own_confdir)
         args += more_args
         env |= more_env
-    with Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env) as proxy, Raw(proxy.port) as client:
+    with Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, measured=False) as proxy, Raw(proxy.port) as client:
         assert client.request(message("GET", f"{recorder.url}/", f"Host: {recorder.authority}")).status == 200
     assert verify(recorder.only().token)["payload"]["user"] == winner  # type: ignore[index]
 
@@ -604,11 +622,13 @@ def test_an_empty_variable_lets_the_next_source_speak(tmp_path: Path, own_confdi
             "listen_host: 127.0.0.2",
             "127.0.0.5",
         ),
-        (["--listen-host", "127.0.0.5"], {"HTTP_HOST": "127.0.0.4"}, "", "", "127.0.0.5"),
-        (["--set", "listen_host=127.0.0.5"], {"HTTP_HOST": "127.0.0.4"}, "", "", "127.0.0.5"),
+        pytest.param(["--listen-host", "127.0.0.5"], {"HTTP_HOST": "127.0.0.4"}, "", "", "127.0.0.5", marks=thorough),
+        pytest.param(
+            ["--set", "listen_host=127.0.0.5"], {"HTTP_HOST": "127.0.0.4"}, "", "", "127.0.0.5", marks=thorough
+        ),
         ([], {"HTTP_HOST": "127.0.0.4"}, "HTTP_HOST=127.0.0.3", "listen_host: 127.0.0.2", "127.0.0.4"),
         ([], {}, "HTTP_HOST=127.0.0.3", "listen_host: 127.0.0.2", "127.0.0.3"),
-        ([], {}, "", "listen_host: 127.0.0.2", "127.0.0.2"),
+        pytest.param([], {}, "", "listen_host: 127.0.0.2", "127.0.0.2", marks=thorough),
         ([], {}, "", "", "127.0.0.1"),
     ],
 )
@@ -618,7 +638,7 @@ def test_the_stronger_source_says_where_to_listen(
     """Where the proxy listens follows the same order; by default on 127.0.0.1 alone."""
     (tmp_path / ".env").write_text(dotenv)
     (own_confdir / "config.yaml").write_text(config)
-    with Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env) as proxy:
+    with Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, measured=False) as proxy:
         assert f"http://{host}:{proxy.port}" in proxy.stdout
         for address in (f"127.0.0.{number}" for number in range(1, 6)):
             with socket.socket() as visitor:

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import httpx
@@ -20,11 +20,15 @@ import websockets.sync.client
 import websockets.sync.server
 
 from .clients import Http2, Raw, Reply, curl, message, pseudo
-from .harness import MIB, Proxy, StartProxy, verify
+from .harness import MIB, Proxy, StartProxy, rows, thorough, verify
 from .upstreams import Answer, Authority, Exchange, Recorder, chunked, raw, reset, respond, silent
 
 CONNECT_TIMEOUT = 1.0
 RESPONSE_TIMEOUT = 1.5
+IMPATIENT = [
+    *("--set", f"jwt_connect_timeout={CONNECT_TIMEOUT}"),
+    *("--set", f"jwt_response_timeout={RESPONSE_TIMEOUT}"),
+]
 SLACK = 3.0
 """Seconds that a busy machine may take on top of a time-out."""
 
@@ -62,6 +66,11 @@ each_request = pytest.mark.parametrize("request_for", REQUESTS, ids=lambda make:
 MakeRequest = Callable[..., bytes]
 
 
+def one_each(names: Iterable[str]) -> list[str]:
+    """Of names that come four by four, one for each kind of request: one of each four, in turn another."""
+    return [name for index, name in enumerate(names) if index % 4 == index // 4 % 4]
+
+
 def exchange(client: Raw, data: bytes) -> Reply:
     """Send a request while reading: an early answer may come, and the connection end, before all is sent."""
 
@@ -89,13 +98,8 @@ def works(proxy: Proxy) -> None:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Authority) -> Iterator[Proxy]:
     """A proxy that waits neither long for a connection nor for an answer."""
-    options = [
-        f"ssl_verify_upstream_trusted_ca={authority.pem}",
-        f"jwt_connect_timeout={CONNECT_TIMEOUT}",
-        f"jwt_response_timeout={RESPONSE_TIMEOUT}",
-    ]
-    args = [part for option in options for part in ("--set", option)]
-    with Proxy(*args, cwd=tmp_path_factory.mktemp("impatient"), confdir=confdir) as process:
+    trust = ("--set", f"ssl_verify_upstream_trusted_ca={authority.pem}")
+    with Proxy(*trust, *IMPATIENT, cwd=tmp_path_factory.mktemp("impatient"), confdir=confdir) as process:
         yield process
         process.stop()
         assert "Traceback" not in process.output, process.output
@@ -255,6 +259,7 @@ def request(flow):
 """
 SCRIPTS = {"requestheaders": HEADERS_SCRIPT, "request": REQUEST_SCRIPT}
 PATHS = [(hook, path) for hook, text in SCRIPTS.items() for path in text.split('"') if path.startswith("/")]
+KINDS = {f"{hook}-{path}-{kind.__name__}": (hook, path, kind) for hook, path in PATHS for kind in REQUESTS}
 
 
 @pytest.fixture(scope="module")
@@ -273,8 +278,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Iterato
         yield start
 
 
-@each_request
-@pytest.mark.parametrize(("hook", "path"), PATHS)
+@pytest.mark.parametrize(("hook", "path", "request_for"), rows(KINDS, *one_each(KINDS)))
 def test_no_script_makes_a_request_leave_unsigned(
     scripted: Callable[[str], Proxy], recorder: Recorder, hook: str, path: str, request_for: MakeRequest
 ) -> None:
@@ -355,21 +359,22 @@ def test_a_name_that_leads_nowhere_is_refused(impatient: Proxy, host: str, statu
     assert time.monotonic() - began < CONNECT_TIMEOUT + SLACK
 
 
-@each_request
-@pytest.mark.parametrize(
-    "answer",
-    [
-        reset(),
-        reset(b"HTTP/1.1 200 OK\r\nContent-Le"),
-        raw(b""),
-        raw(b"HTTP/1.1 200 OK\r\nContent-Le"),
-        raw(b"SSH-2.0-OpenSSH_9.6\r\n"),
-        raw(b"\x00\xff\x16\x03" * 100 + b"\r\n\r\n"),
-        raw(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"),
-        raw(b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n"),
-    ],
-    ids="reset reset-in-head closed closed-in-head greeting binary bad-length bad-field".split(),
-)
+NONSENSE = {
+    "reset": reset(),
+    "reset-in-head": reset(b"HTTP/1.1 200 OK\r\nContent-Le"),
+    "closed": raw(b""),
+    "closed-in-head": raw(b"HTTP/1.1 200 OK\r\nContent-Le"),
+    "greeting": raw(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "binary": raw(b"\x00\xff\x16\x03" * 100 + b"\r\n\r\n"),
+    "bad-length": raw(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"),
+    "bad-field": raw(b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n"),
+}
+BROKEN = {f"{name}-{kind.__name__}": (answer, kind) for name, answer in NONSENSE.items() for kind in REQUESTS}
+# Each kind of request once with a reset, and each answer with some kind.
+FEW = {*list(BROKEN)[:4], *one_each(BROKEN)}
+
+
+@pytest.mark.parametrize(("answer", "request_for"), rows(BROKEN, *FEW))
 def test_an_upstream_that_breaks_off_or_talks_nonsense_gives_502(
     impatient: Proxy, recorder: Recorder, answer: Answer, request_for: MakeRequest
 ) -> None:
@@ -608,7 +613,7 @@ def test_a_handshake_that_never_ends_gives_502_in_a_tunnel(impatient: Proxy, mut
     assert time.monotonic() - began < 2 * CONNECT_TIMEOUT + SLACK
 
 
-@pytest.mark.parametrize("kind", ["closed", "mute", "reset"])
+@pytest.mark.parametrize("kind", ["closed", "mute", pytest.param("reset", marks=thorough)])
 def test_a_reverse_proxy_says_502_and_504(
     start_proxy: StartProxy, closed: str, mute: str, recorder: Recorder, kind: str
 ) -> None:
@@ -648,7 +653,8 @@ def upload(proxy: Proxy, recorder: Recorder, body: Path, *fields: str) -> bytes:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Iterator[Proxy]:
     """A proxy that wants a password."""
-    with Proxy("--proxyauth", "me:pass", cwd=tmp_path_factory.mktemp("guarded"), confdir=confdir) as process:
+    folder = tmp_path_factory.mktemp("guarded")
+    with Proxy("--proxyauth", "me:pass", cwd=folder, confdir=confdir, measured=False) as process:
         yield process
         assert process.running
         process.stop()
@@ -695,8 +701,9 @@ def test_a_password_opens_tunnels_only_to_those_who_have_it(guarded: Proxy, reco
 # --- many
 
 
-def test_two_thousand_failures_leave_nothing_behind(impatient: Proxy, recorder: Recorder, closed: str) -> None:
+def test_two_thousand_failures_leave_nothing_behind(start_proxy: StartProxy, recorder: Recorder, closed: str) -> None:
     """Refusals, resets, nonsense, silence and clients that leave: afterwards no descriptor more is open than before."""
+    impatient = start_proxy(*IMPATIENT, measured=False)
     recorder.route("/reset", reset())
     recorder.route("/half", reset(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"))
     recorder.route("/nonsense", raw(b"nonsense\r\n\r\n"))
@@ -747,7 +754,9 @@ def test_two_thousand_failures_leave_nothing_behind(impatient: Proxy, recorder: 
     settle(impatient, before)
     for seen in recorder.requests:
         assert seen.token
-    assert impatient.running
+    works(impatient)
+    impatient.stop()
+    assert "Traceback" not in impatient.output, impatient.output
 
 
 def test_an_answer_in_pieces_is_no_failure(impatient: Proxy, recorder: Recorder) -> None:

@@ -27,7 +27,7 @@ import websockets.sync.server
 from jwtproxy import __version__
 
 from .clients import Http2, Raw, message, pseudo
-from .harness import MIB, SECRET, Proxy, StartProxy, clean_env, launcher, run_launcher, verify
+from .harness import MIB, SECRET, Proxy, StartProxy, clean_env, launcher, rows, run_launcher, thorough, verify
 from .upstreams import Exchange, Feed, Httpbin, Recorder, silent
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -35,13 +35,11 @@ each_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: numb
 PROMPT = 1.0
 """Seconds in which a proxy that is told to stop has stopped, on a machine that is not busy with something else."""
 
-# Measuring coverage starts before the first line of ours, and handles signals in its own way meanwhile.
-UNMEASURED = {name: None for name in os.environ if name.startswith("COV")}
-
 
 def prompt() -> float:
-    """PROMPT, and more where more wants to run than there are cores."""
-    return PROMPT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """PROMPT, and more where other things run, which may hold up the proxy or this test: the average lags behind."""
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return PROMPT if load < 0.5 else PROMPT * max(1.0, load) + 1.0
 
 
 def ends(proxy: Proxy, number: int) -> None:
@@ -71,30 +69,33 @@ def await_handlers(proxy: Proxy) -> None:
 
 
 DELAYS = [0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5]
+STARTS = {f"{delay}-{number.name}": (delay, number) for delay, number in zip(DELAYS, SIGNALS * 9, strict=True)}
+FEW = "0-SIGINT 0.1-SIGTERM 0.25-SIGINT 0.4-SIGTERM 0.7-SIGINT 1.0-SIGTERM 1.2-SIGINT".split()
 
 
-@pytest.mark.parametrize(("delay", "number"), [*zip(DELAYS, SIGNALS * 9, strict=True)])
+# Measuring coverage would start before the first line of ours, and handle signals in its own way meanwhile.
+@pytest.mark.parametrize(("delay", "number"), rows(STARTS, *FEW))
 def test_a_signal_while_starting_ends_the_start(start_proxy: StartProxy, delay: float, number: int) -> None:
     """At any moment after the interpreter's own start."""
-    proxy = start_proxy(wait=False, env=UNMEASURED)
+    proxy = start_proxy(wait=False, measured=False)
     await_handlers(proxy)
     time.sleep(delay)
     ends(proxy, number)
 
 
-@pytest.mark.parametrize("delay", [0.6, 0.8, 1.0])
+@pytest.mark.parametrize("delay", [pytest.param(0.6, marks=thorough), 0.8, pytest.param(1.0, marks=thorough)])
 def test_a_signal_while_the_first_ca_is_made_ends_the_start(start_proxy: StartProxy, delay: float) -> None:
     """The first start of all takes longer: it makes a key."""
-    proxy = start_proxy(prepared=False, wait=False, env=UNMEASURED)
+    proxy = start_proxy(prepared=False, wait=False, measured=False)
     await_handlers(proxy)
     time.sleep(delay)
     ends(proxy, signal.SIGINT)
 
 
-@pytest.mark.parametrize("pause", [0, 0.01, 0.05])
+@pytest.mark.parametrize("pause", [pytest.param(0, marks=thorough), 0.01, pytest.param(0.05, marks=thorough)])
 def test_an_impatient_user_may_press_ctrl_c_again(start_proxy: StartProxy, pause: float) -> None:
     """More signals while the proxy is stopping change nothing, whichever they are."""
-    proxy = start_proxy(env=UNMEASURED)
+    proxy = start_proxy(measured=False)
     began = time.monotonic()
     numbers = SIGNALS * 200
     while proxy.running and numbers:
@@ -199,34 +200,34 @@ IN_FLIGHT = [_half_an_upload, _waiting_request, _slow_answer, _endless_download,
 Situation = Callable[[Proxy, Recorder], Iterator[None]]
 
 
-def name_of(what: Situation) -> str:
-    """A test id."""
-    return what.__name__.strip("_")
+def with_each_signal(situations: Sequence[Situation]) -> pytest.MarkDecorator:
+    """Each situation with both signals, of which `make test` sends one, now this and now that."""
+    table = {f"{what.__name__.strip('_')}-{number.name}": (what, number) for what in situations for number in SIGNALS}
+    names = list(table)
+    return pytest.mark.parametrize(("what", "number"), rows(table, *names[::4], *names[3::4]))
 
 
-@each_signal
-@pytest.mark.parametrize("what", IDLE, ids=name_of)
+@with_each_signal(IDLE)
 def test_a_proxy_with_idle_connections_ends(
     start_proxy: StartProxy, recorder: Recorder, what: Situation, number: int
 ) -> None:
     """A connection on which nothing happens is no reason to stay, or to complain."""
-    proxy = start_proxy()
+    proxy = start_proxy(measured=False)
     with contextlib.contextmanager(what)(proxy, recorder):
         ends(proxy, number)
 
 
-@each_signal
-@pytest.mark.parametrize("what", IN_FLIGHT, ids=name_of)
+@with_each_signal(IN_FLIGHT)
 def test_a_proxy_with_requests_in_flight_ends(
     start_proxy: StartProxy, recorder: Recorder, what: Situation, number: int
 ) -> None:
     """Ctrl-C ends it at once; SIGTERM when the grace is over, without a complaint either."""
-    proxy = start_proxy("--grace", "0.1")
+    proxy = start_proxy("--grace", "0.1", measured=False)
     with contextlib.contextmanager(what)(proxy, recorder):
         ends(proxy, number)
 
 
-@pytest.mark.parametrize("second", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("second", rows({number.name: number for number in SIGNALS}, "SIGINT"))
 def test_a_second_signal_ends_the_wait(start_proxy: StartProxy, recorder: Recorder, second: int) -> None:
     """Who cannot wait for requests in flight says so."""
     proxy = start_proxy()
@@ -258,7 +259,7 @@ def test_sigterm_lets_an_answer_finish(start_proxy: StartProxy, recorder: Record
     assert time.monotonic() - began < prompt()
 
 
-@each_signal
+@pytest.mark.parametrize("number", rows({number.name: number for number in SIGNALS}, "SIGTERM"))
 def test_a_proxy_with_tls_open_ends(
     start_proxy: StartProxy, h2_recorder: Recorder, proxy_ca: Path, number: int
 ) -> None:
@@ -270,7 +271,7 @@ def test_a_proxy_with_tls_open_ends(
         ends(proxy, number)
 
 
-@each_signal
+@pytest.mark.parametrize("number", rows({number.name: number for number in SIGNALS}, "SIGINT"))
 def test_a_proxy_that_is_connecting_ends(start_proxy: StartProxy, number: int) -> None:
     """An attempt to connect that never ends does not hold it."""
     proxy = start_proxy("--grace", "0.1")
@@ -300,14 +301,14 @@ def test_it_can_start_again_at_once(start_proxy: StartProxy, recorder: Recorder)
 # --- informing
 
 
-@pytest.mark.parametrize("args", [["--help"], ["-h"], ["--version"]])
+@pytest.mark.parametrize("args", [["--help"], pytest.param(["-h"], marks=thorough), ["--version"]])
 @pytest.mark.parametrize("mess", [False, True], ids=["healthy", "everything-else-wrong"])
 def test_help_and_version_always_work(tmp_path: Path, args: list[str], mess: bool) -> None:
     """They need no settings, and no settings keep them from working."""
     if mess:
         (tmp_path / ".env").write_text("=\n'")
     env = {"HTTP_PORT": "x", "WORKERS": "y", "JWT_PAGES": "z"} if mess else {}
-    done = run_launcher(*args, cwd=tmp_path, secret=None, env=env)
+    done = run_launcher(*args, cwd=tmp_path, secret=None, env=env, measured=False)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert __version__ in done.stdout if args == ["--version"] else "JWT_SHARED_SECRET" in done.stdout
     assert not (tmp_path / ".mitmproxy").exists()
@@ -538,7 +539,7 @@ VERBOSE = {
 }
 
 
-@pytest.mark.parametrize("args", VERBOSE.values(), ids=VERBOSE)
+@pytest.mark.parametrize("args", rows(VERBOSE, "v", "detail-4"))
 def test_nothing_secret_is_ever_printed(
     start_proxy: StartProxy,
     recorder: Recorder,
@@ -593,14 +594,14 @@ class Terminal:
     def __init__(self, folder: Path, confdir: Path, env: Mapping[str, str | None], *args: str) -> None:
         self.master, slave = pty.openpty()
         self.shown = ""
-        own = {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0", "TERM": "xterm-256color", **UNMEASURED, **env}
+        own = {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0", "TERM": "xterm-256color", **env}
 
         def take_terminal() -> None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         self.process = subprocess.Popen(
             [*launcher(), "--set", f"confdir={confdir}", *args],
-            env=clean_env(folder, own),
+            env=clean_env(folder, own, measured=False),
             cwd=folder,
             stdin=slave,
             stdout=slave,
@@ -649,8 +650,15 @@ class Terminal:
 
 @pytest.mark.parametrize(
     ("env", "colours"),
-    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)],
-    ids=["terminal", "NO_COLOR", "NO_COLOR-empty"],
+    rows(
+        {
+            "terminal": ({}, True),
+            "NO_COLOR": ({"NO_COLOR": "1"}, False),
+            "NO_COLOR-empty": ({"NO_COLOR": ""}, True),
+        },
+        "terminal",
+        "NO_COLOR",
+    ),
 )
 def test_colours_are_for_terminals(
     tmp_path: Path, confdir: Path, recorder: Recorder, env: Mapping[str, str | None], colours: bool
@@ -664,7 +672,7 @@ def test_colours_are_for_terminals(
         assert ("\x1b[" in terminal.shown) == colours, terminal.shown
 
 
-@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=thorough), 3])
 def test_ctrl_c_at_a_terminal_ends_the_proxy(tmp_path: Path, confdir: Path, times: int) -> None:
     """The key itself, pressed once or more: status 0 and not a word but the terminal's own echo."""
     with Terminal(tmp_path, confdir, {}) as terminal:

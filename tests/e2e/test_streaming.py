@@ -22,7 +22,7 @@ import websockets.sync.server
 from websockets.http11 import Request, Response
 
 from .clients import Raw, curl, message
-from .harness import MIB, Proxy, StartProxy, verify
+from .harness import MIB, Proxy, StartProxy, rows, verify
 from .upstreams import Authority, Feed, Recorder, Seen, chunked, download
 
 GIB = 1 << 30
@@ -31,11 +31,11 @@ GIB = 1 << 30
 @pytest.fixture(scope="module")
 def lean(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Iterator[Proxy]:
     """A proxy whose memory nothing else has touched."""
-    with Proxy(cwd=tmp_path_factory.mktemp("lean"), confdir=confdir) as process:
+    with Proxy(cwd=tmp_path_factory.mktemp("lean"), confdir=confdir, measured=False) as process:
         yield process
 
 
-@pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
+@pytest.mark.parametrize("sized", rows({"sized": True, "chunked": False}, "sized"))
 def test_an_upload_of_one_gib_takes_no_memory(lean: Proxy, recorder: Recorder, tmp_path: Path, sized: bool) -> None:
     """A 1 GiB upload arrives whole and signed while the proxy's peak stays within 50 MiB of its idle size."""
     big = _zeros(tmp_path / "big")
@@ -50,7 +50,7 @@ def test_an_upload_of_one_gib_takes_no_memory(lean: Proxy, recorder: Recorder, t
     assert grown <= 50 * MIB, f"{grown / MIB:.0f} MiB above idle"
 
 
-@pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
+@pytest.mark.parametrize("sized", rows({"sized": True, "chunked": False}, "chunked"))
 def test_a_download_of_one_gib_takes_no_memory(lean: Proxy, recorder: Recorder, sized: bool) -> None:
     """A 1 GiB answer arrives whole while the proxy's peak stays within 50 MiB of its idle size."""
     idle = _idle(lean, recorder)
@@ -86,7 +86,7 @@ def test_a_slow_upstream_takes_no_memory(
     start_proxy: StartProxy, h2_recorder: Recorder, proxy_ca: Path, tmp_path: Path, protocol: str
 ) -> None:
     """When the upstream stops reading, the client is made to wait; the proxy does not hoard."""
-    proxy, big = start_proxy(), _zeros(tmp_path / "big")
+    proxy, big = start_proxy(measured=False), _zeros(tmp_path / "big")
     idle = _idle(proxy, h2_recorder, "--cacert", str(proxy_ca))
     h2_recorder.paused = True
     upload = ["-T", str(big), f"{h2_recorder.url}/upload"]
@@ -272,9 +272,8 @@ def test_curl_that_waits_for_100_continue_is_told_to_go_on(proxy: Proxy, recorde
     assert verify(recorder.only().token)
 
 
-def test_other_uploads_go_on_while_one_is_slow(start_proxy: StartProxy, recorder: Recorder) -> None:
+def test_other_uploads_go_on_while_one_is_slow(proxy: Proxy, recorder: Recorder) -> None:
     """An unfinished upload holds up nobody else."""
-    proxy = start_proxy()
     host = f"Host: {recorder.authority}"
     with Raw(proxy.port) as slow, Raw(proxy.port) as quick:
         slow.send(message("PUT", f"{recorder.url}/slow", host, "Content-Length: 2000000", body=b"begun"))

@@ -21,7 +21,7 @@ import websockets.asyncio.client
 import websockets.asyncio.server
 
 from .clients import Http2, Raw, message, pseudo
-from .harness import SECRET, Process, Proxy, StartProxy, clean_env, launcher, run_launcher, verify
+from .harness import SECRET, Process, Proxy, StartProxy, clean_env, launcher, run_launcher, thorough, verify
 from .upstreams import Authority, Recorder, download
 
 WORKERS = 3
@@ -225,7 +225,7 @@ def test_the_status_page_is_the_same_whoever_answers(served: Proxy, recorder: Re
     assert before["started_at"].encode() in page.body
 
 
-@pytest.mark.parametrize("workers", [1, WORKERS])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=thorough), WORKERS])
 def test_who_has_no_password_is_not_served(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
     """By no worker; who has one is, and its header stays here; the status page is open and does not count the rest."""
     proxy = start_proxy("--proxyauth", "user:pass", "--workers", str(workers))
@@ -240,7 +240,9 @@ def test_who_has_no_password_is_not_served(start_proxy: StartProxy, recorder: Re
     assert status(proxy.port)["proxied_requests"] == FRESH
 
 
-@pytest.mark.parametrize(("mode", "target"), [("reverse:{url}", "/"), ("upstream:{url}", "{url}/")])
+@pytest.mark.parametrize(
+    ("mode", "target"), [("reverse:{url}", "/"), pytest.param("upstream:{url}", "{url}/", marks=thorough)]
+)
 def test_other_modes_are_served_by_several_workers(
     start_proxy: StartProxy, recorder: Recorder, mode: str, target: str
 ) -> None:
@@ -331,7 +333,7 @@ class Load:
 
 def test_the_status_page_never_steps_back(start_proxy: StartProxy, recorder: Recorder) -> None:
     """Asked a thousand times over fresh connections during load, and exact afterwards."""
-    proxy = start_proxy("--workers", str(WORKERS))
+    proxy = start_proxy("--workers", str(WORKERS), measured=False)
     with Load(proxy.port, recorder, 4, pause=0.005) as load:
         pages = [status(proxy.port) for _ in range(1000)]
     counts = [page["proxied_requests"] for page in pages]
@@ -346,7 +348,7 @@ def test_the_status_page_never_steps_back(start_proxy: StartProxy, recorder: Rec
 
 def test_a_killed_worker_is_replaced_and_nobody_else_notices(start_proxy: StartProxy, recorder: Recorder) -> None:
     """Each in turn, under load: within two seconds, without a zombie, and what it counted stays counted."""
-    proxy = start_proxy("--workers", str(WORKERS))
+    proxy = start_proxy("--workers", str(WORKERS), measured=False)
     first = await_workers(proxy, WORKERS)
     with Load(proxy.port, recorder, 6, first) as load:
         load.workers = lambda: children(proxy.pid)
@@ -385,7 +387,7 @@ def _accepts(port: int, worker: int) -> bool:
 
 def test_nothing_survives_the_parent(start_proxy: StartProxy, recorder: Recorder) -> None:
     """After `kill -9` of it, under load, nothing runs or listens any more; the port can be used again at once."""
-    proxy = start_proxy("--workers", str(WORKERS))
+    proxy = start_proxy("--workers", str(WORKERS), measured=False)
     pids = [proxy.pid, *await_workers(proxy, WORKERS)]
     with Load(proxy.port, recorder, 4):
         proxy.send_signal(signal.SIGKILL)
@@ -425,7 +427,7 @@ def test_a_hung_worker_is_replaced(tmp_path: Path, confdir: Path, recorder: Reco
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("def broken(", "error in script mine.py"),
+        pytest.param("def broken(", "error in script mine.py", marks=thorough),
         ("def running(): raise ValueError('no luck')", "no luck"),
     ],
 )
@@ -451,8 +453,8 @@ def _run_both(runs: Sequence[Sequence[str]], cwd: Path) -> list[Any]:
     ("flags", "named"),
     [
         ("-w flows", "-w"),
-        ("--set hardump=x.har", "hardump"),
-        ("--set stickycookie=.", "stickycookie"),
+        pytest.param("--set hardump=x.har", "hardump", marks=thorough),
+        pytest.param("--set stickycookie=.", "stickycookie", marks=thorough),
         ("--mode regular --mode reverse:udp://127.0.0.1:9", "mode reverse:udp"),
     ],
 )
@@ -494,7 +496,7 @@ def test_auto_is_a_worker_for_each_core(tmp_path: Path, confdir: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "variable", "said"),
     [
-        ((), "0", "bad value '0' for WORKERS"),
+        pytest.param((), "0", "bad value '0' for WORKERS", marks=thorough),
         (("--workers", ""), "2", "bad value '' for --workers"),
     ],
 )
@@ -541,7 +543,13 @@ def running():
 
 @pytest.mark.parametrize(
     ("by", "workers"),
-    [("-s", WORKERS), ("--scripts", 1), ("--set", 1), ("abbreviation", 1), ("config.yaml", WORKERS)],
+    [
+        ("-s", WORKERS),
+        pytest.param("--scripts", 1, marks=thorough),
+        pytest.param("--set", 1, marks=thorough),
+        ("abbreviation", 1),
+        ("config.yaml", WORKERS),
+    ],
 )
 def test_with_a_script_asserts_work(tmp_path: Path, confdir: Path, by: str, workers: int) -> None:
     """However the script is brought."""
@@ -558,3 +566,29 @@ def test_with_a_script_asserts_work(tmp_path: Path, confdir: Path, by: str, work
     with Proxy(*args[by], "--workers", str(workers), cwd=tmp_path, confdir=where) as proxy:
         proxy.wait_for_output("optimize=0, asserts work")
         assert not any(_is_optimised(pid) for pid in proxy.pids())
+
+
+# --- the CA
+
+
+def test_a_first_start_makes_one_ca_for_all_workers(
+    tmp_path: Path, authority: Authority, https_recorder: Recorder
+) -> None:
+    """In an empty home, the certificate found afterwards is that of each worker: every tunnel is trusted."""
+    trust = f"ssl_verify_upstream_trusted_ca={authority.pem}"
+    with Proxy("--workers", str(WORKERS), "--set", trust, cwd=tmp_path) as proxy:
+        workers = await_workers(proxy, WORKERS)
+        for one in workers:
+            until(lambda one=one: _accepts(proxy.port, one), 10 * slack(), "each worker serves")  # type: ignore[misc]
+
+        def ask(number: int) -> int:
+            with Raw(proxy.port) as client:
+                client.secure_tunnel(https_recorder.authority, tmp_path / ".mitmproxy/mitmproxy-ca-cert.pem")
+                answer = client.request(message("GET", f"/{number}", f"Host: {https_recorder.authority}"))
+                return answer.status
+
+        with ThreadPoolExecutor(30) as pool:
+            assert list(pool.map(ask, range(30))) == [200] * 30
+        assert proxy.stop() == 0
+        assert proxy.stderr == ""
+    assert {seen.target for seen in https_recorder.requests} == {f"/{number}" for number in range(30)}
