@@ -79,6 +79,8 @@ class _Alarm:
 class Stream(http.HttpStream):
     """One request and its answer."""
 
+    _wakeup: RequestWakeup | None = None
+
     def check_invalid(self, request: bool) -> CommandGenerator[bool]:
         """Note requests in origin form before mitmproxy takes their destination from Host (RFC 9112 §3.2.1)."""
         if request:
@@ -156,8 +158,9 @@ class Stream(http.HttpStream):
         yield from super().flow_done()
 
     def passthrough(self, event: events.Event) -> CommandGenerator[None]:
-        """Pass on what belongs to an upgraded connection; the alarm may have been set before the upgrade."""
-        yield from self._ring() if isinstance(event, events.Wakeup) else super().passthrough(event)
+        """Pass on what belongs to a tunnel or an upgraded connection, but for an alarm set before the upgrade."""
+        ours = isinstance(event, events.Wakeup) and event.command is self._wakeup
+        yield from self._ring() if ours else super().passthrough(event)
 
     def _handle_or_ring(self, event: events.Event) -> CommandGenerator[None]:
         """In place of `_handle_event` for the one request in many that has set the alarm."""
@@ -205,7 +208,11 @@ class Stream(http.HttpStream):
         if not alarm.running:
             alarm.running = True
             self._handle_event = self._handle_or_ring
-            yield RequestWakeup(seam.response_timeout)
+            yield self._wake_after(seam.response_timeout)
+
+    def _wake_after(self, seconds: float) -> RequestWakeup:
+        self._wakeup = RequestWakeup(seconds)
+        return self._wakeup
 
     def _ring(self) -> CommandGenerator[None]:
         """Time out every request of this connection whose time is up, then sleep until the next one's."""
@@ -213,7 +220,7 @@ class Stream(http.HttpStream):
         while alarm.waiting:
             stream, deadline = next(iter(alarm.waiting.items()))  # the oldest: all wait equally long
             if (left := deadline - time.monotonic()) > 0:
-                yield RequestWakeup(left)
+                yield self._wake_after(left)
                 return
             del alarm.waiting[stream]
             yield from stream._time_out()
