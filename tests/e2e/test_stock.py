@@ -83,7 +83,8 @@ def _run(case: Case, ours: bool, folder: Path, confdir: Path) -> Views:
         process: Process
         if ours:
             brought = [part for script in scripts for part in ("-s", str(script))]
-            process = Proxy(*brought, *args, cwd=folder, confdir=confdir, measured=False)
+            alone = {"WORKERS": "1"}  # as mitmdump is; what is compared keeps its state in the process
+            process = Proxy(*brought, *args, cwd=folder, confdir=confdir, env=alone, measured=False)
         else:
             process = BareMitmdump(*args, cwd=folder, confdir=confdir, scripts=[*scripts, folder / "fixed.py"])
         with process:
@@ -452,7 +453,8 @@ def test_a_recorded_token_is_redacted_and_the_one_that_left_is_whole(
     tmp_path: Path, confdir: Path, recorder: Recorder
 ) -> None:
     """Redaction concerns what is recorded, never what is sent."""
-    with Proxy("-w", str(tmp_path / "flows"), cwd=tmp_path, confdir=confdir, measured=False) as proxy:
+    alone = {"WORKERS": "1"}
+    with Proxy("-w", str(tmp_path / "flows"), cwd=tmp_path, confdir=confdir, env=alone, measured=False) as proxy:
         with Raw(proxy.port) as client:
             client.request(message("GET", recorder.url + "/", f"Host: {recorder.authority}"))
         proxy.stop()

@@ -480,7 +480,7 @@ def test_auto_gives_way_to_what_needs_one_process_and_says_so(start_proxy: Start
     proxy = start_proxy("-w", str(tmp_path / "flows"), env={"WORKERS": "auto"})
     assert proxy.stdout.startswith("jwtproxy: one worker, as -w keeps its records in one process\n")
     assert children(proxy.pid) == []
-    assert "one worker" not in start_proxy("-w", str(tmp_path / "other")).stdout
+    assert "one worker" not in start_proxy("-w", str(tmp_path / "other"), env={"WORKERS": "1"}).stdout
 
 
 def test_auto_is_a_worker_for_each_core(tmp_path: Path, confdir: Path) -> None:
