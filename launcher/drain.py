@@ -41,7 +41,7 @@ class Drain:
         end = time.monotonic() + grace
         # Polled, as nothing tells when a buffer has become empty.
         while (self._in_flight or _unsent(proxyserver)) and time.monotonic() < end:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)  # nothing tells when a buffer has become empty
+            await asyncio.sleep(0.02)
 
 
 def _unsent(proxyserver: Any) -> bool:

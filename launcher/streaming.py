@@ -21,7 +21,6 @@ class Streaming:
 
     def __init__(self) -> None:
         self._whole_requests = self._whole_responses = False
-        self._above = STREAM_ABOVE
 
     def configure(self, updated: set[str]) -> None:
         """Find out whether an option needs whole bodies."""
