@@ -472,7 +472,7 @@ def _make_docker(clone: Path, upstream: Upstream, user: str, port: int, **variab
             assert claims["payload"]["user"] == user
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=20)
-            until = time.monotonic() + 10  # the engine removes it when it finds the time
+            until = time.monotonic() + 60  # the engine removes it when it finds the time
             while name in engine.named("container", "--all"):
                 assert time.monotonic() < until
                 time.sleep(0.2)
