@@ -1,6 +1,6 @@
 # For GNU make and BSD make alike: POSIX rules only; what is clever is plain sh.
 .POSIX:
-.PHONY: help build run docker test test-all docker-test bench soak lint format clean
+.PHONY: help build run docker test test-all docker-test verifiers bench soak lint format clean
 
 # Fetched from PyPI into .uv/ when the machine has no uv of its own.
 UV_VERSION = 0.13.9
@@ -98,6 +98,11 @@ test-all: lint ## the same with every variant of every test: three times as many
 docker-test: build ## prove what is said of the image and of compose.yaml, with a real Docker engine
 	.venv/bin/pytest --verbose --capture=no tests/docker/acceptance.py
 
+verifiers: build ## install what the tests of README's recipes need beside Python: Envoy, and jose for Node
+	@uv=uv; uv cache dir >/dev/null 2>&1 || uv=.uv/bin/uv; unset VIRTUAL_ENV; \
+	UV_PROJECT_ENVIRONMENT=.venv $$uv sync --quiet --locked --inexact --group recipes --python .venv/bin/python
+	@npm ci --silent --no-audit --no-fund --prefix tests/verifiers
+
 # The peers come on top of what is installed; the next `make build` that has something to do takes them away again.
 bench: build ## measure the proxy beside others (BENCH_QUICK=1: in two minutes), write table, JSON and chart
 	@uv=uv; uv cache dir >/dev/null 2>&1 || uv=.uv/bin/uv; unset VIRTUAL_ENV; \
@@ -123,5 +128,6 @@ format: build ## put the code into the one format, and fix what can be fixed
 	.venv/bin/ruff format
 
 clean: ## remove everything that make made, but never .env
+	rm -rf tests/verifiers/node_modules
 	rm -rf .venv .uv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find addons launcher tests -name __pycache__ -exec rm -rf {} +

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from mitmproxy import ctx, exceptions, http
@@ -15,8 +16,12 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.modifyheaders import parse_modify_spec
 
 try:
-    from jwtproxy import claims, headers, http_stream, keys, pages, redaction, settings, signing
+    from jwtproxy import flow_filters, headers, http_stream, key_source, pages, redaction, settings
     from jwtproxy.deadlines import ConnectDeadline
+    from jwtproxy.destination import normalise
+    from jwtproxy.key_source import Source
+    from jwtproxy.live import KEPT, PERIOD, Live, Report
+    from jwtproxy.policy import Decision, Policy
 except ModuleNotFoundError as error:
     if error.name != "jwt":
         raise
@@ -27,10 +32,25 @@ except ModuleNotFoundError as error:
 
 logger = logging.getLogger(__name__)
 
-Signed = tuple[headers.Fields, tuple[str, str, int]]
+
+class Signed(NamedTuple):
+    """What a request looked like when it was signed, and by what."""
+
+    fields: headers.Fields
+    decided_by: tuple[bytes, str, int, bytes, bytes]
+    policy: Policy
+    at: float
+
+
+RULE = "jwtproxy_rule"
+"""In a flow's metadata, where there are rules: the name of the one that decided, or `default`."""
+
+_FRESH = 1.0
+"""Seconds for which a token stands for its request; one whose body took longer gets another when it leaves."""
 
 _UNSIGNED = pages.text(502, "the request could not be signed and was not forwarded")
 _MALFORMED = pages.text(400, "a header value holds a line break; the request was not forwarded")
+_NO_RULE = pages.text(403, "no rule allows this request")
 # What mitmproxy passes on without looking into it, by the user's wish.
 _BYPASSES = ("ignore_hosts", "allow_hosts", "tcp_hosts")
 
@@ -38,13 +58,16 @@ _BYPASSES = ("ignore_hosts", "allow_hosts", "tcp_hosts")
 class JwtInject:
     """mitmproxy addon: attach a fresh token to each request."""
 
-    def __init__(self, secret: bytes | None = None) -> None:
-        self._secret = secret
-        self._is_script = secret is None
-        self._signer: signing.Signer | None = None
-        self._settings: settings.Settings | None = None
-        self._header = b""
+    def __init__(self, source: Source | None = None, live: Live | None = None, *, tells: bool = True) -> None:
+        """`source`: of the key; a script finds its own. `live`: the policy in force, if it has been read already.
+
+        `tells`: whether to log what becomes of changed files; of several workers, none does, but who forked them.
+        """
+        self._source, self._inherited, self._tells = source, live, tells
+        self._is_script = source is None
+        self.live: Live | None = None
         self._signed: WeakKeyDictionary[http.HTTPFlow, Signed] = WeakKeyDictionary()
+        self._following: asyncio.Task[None] | None = None
         self._connecting = ConnectDeadline()
         self.addons = [self._connecting]
 
@@ -53,17 +76,18 @@ class JwtInject:
         http_stream.install()
         http_stream.seam.gate = self.gate
         http_stream.seam.clean = self.clean
+        http_stream.seam.published = self._published
         for option, default in settings.defaults(os.environ).items():
             loader.add_option(option, str, default, _HELP[option])
 
     def configure(self, updated: set[str]) -> None:
         """Check the settings. What a script raises at first, mitmproxy only logs and goes on: so do we, closed."""
-        if self._settings and not any(name.startswith("jwt_") or name == "modify_headers" for name in updated):
+        if self.live and not any(name.startswith("jwt_") or name == "modify_headers" for name in updated):
             return
         try:
             self._apply()
         except settings.SettingsError as error:
-            if self._settings or not self._is_script:
+            if self.live or not self._is_script:
                 raise exceptions.OptionsError(str(error)) from error
             logger.error("jwtproxy: error: %s\njwtproxy: hint: %s", error, error.hint)
 
@@ -78,6 +102,8 @@ class JwtInject:
                 "unsigned; --set rawtcp=false signs or refuses it"
             )
         _redact_terminal()
+        if self.live:
+            self._following = asyncio.get_running_loop().create_task(self._follow())
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Sign before the body is there: a streamed request leaves right after this hook."""
@@ -92,8 +118,15 @@ class JwtInject:
     def done(self) -> None:
         """Without us requests would pass unsigned: refuse them, and stop unless a reload brings the next of us."""
         http_stream.seam.gate = _closed
+        if self._following:
+            self._following.cancel()
         if not _registered():  # at the end of the run we still are
             asyncio.get_running_loop().call_soon(_stop_if_closed)
+
+    def reload(self) -> None:
+        """Take over now what the files of keys and rules say."""
+        if self.live:
+            self._tell(self.live.reload())
 
     def gate(self, flow: http.HTTPFlow) -> pages.Page | None:
         """The last look before an upstream is contacted: None if signed as it stands, else the refusal."""
@@ -104,7 +137,7 @@ class JwtInject:
     def clean(self, trailers: headers.Fields) -> headers.Fields:
         """Trailers without a copy of our header; none at all where one might hide."""
         try:
-            return headers.strip(trailers, headers.normalise(self._header))
+            return headers.strip(trailers, self.live.policy.fields) if self.live else ()
         except headers.MalformedFieldError:
             return ()
 
@@ -117,22 +150,45 @@ class JwtInject:
     def _is_signed(self, flow: http.HTTPFlow) -> bool:
         # The very tuple we made: any change to the fields would have made another.
         signed = self._signed.get(flow)
-        return signed is not None and signed[0] is flow.request.headers.fields and signed[1] == _destination(flow)
+        return (
+            signed is not None
+            and self.live is not None
+            and signed.fields is flow.request.headers.fields
+            and signed.decided_by == _decided_by(flow)
+            and signed.policy is self.live.policy
+            and time.time() - signed.at < _FRESH
+        )
 
     def _sign(self, flow: http.HTTPFlow) -> pages.Page | None:
         """Attach a token, or say how to refuse. Whatever goes wrong, the request must not leave; why stays with us."""
         try:
-            assert self._signer
-            assert self._settings
-            token = self._signer.sign(claims.default_claims(self._settings.user, time.time()))
-            fields = headers.attach(flow.request.headers.fields, self._header, token.encode())
+            return self._apply_policy(flow)
         except headers.MalformedFieldError:
             return _MALFORMED
+        except settings.SettingsError as error:
+            logger.error("jwtproxy: error: a request was refused: %s\njwtproxy: hint: %s", error, error.hint)
         except Exception as error:
             logger.error("jwtproxy: error: a request was refused, signing failed: %s", type(error).__name__)
-            return _UNSIGNED
+        return _UNSIGNED
+
+    def _apply_policy(self, flow: http.HTTPFlow) -> pages.Page | None:
+        assert self.live
+        policy = self.live.policy
+        origin, seen, now = "", flow, time.time()
+        if policy.wants_destination:
+            destination = normalise(flow.request.scheme, flow.request.host, flow.request.port)
+            origin, seen = destination.origin, flow_filters.view(flow, destination) if policy.rules else flow
+        decision = policy.decide(seen)
+        if policy.rules:
+            flow.metadata[RULE] = decision.rule
+        if decision.action == "block":
+            return _blocked(decision)
+        fields = headers.strip(flow.request.headers.fields, policy.fields)
+        if target := decision.target:
+            token = target.token(origin, now)
+            fields = (*fields, (target.field, token.encode()))
         flow.request.headers.fields = fields
-        self._signed[flow] = fields, _destination(flow)
+        self._signed[flow] = Signed(fields, _decided_by(flow), policy, now)
         return None
 
     def _apply(self) -> None:
@@ -140,15 +196,40 @@ class JwtInject:
         if name := settings.unknown(ctx.options.deferred):
             raise settings.unknown_error(name)
         parsed = settings.parse({name: getattr(ctx.options, name) for name in _HELP})
-        _check_header_rules(parsed.header)
-        if self._secret is None:
-            self._secret = keys.find_secret(os.environ)
-        keys.check_length(self._secret, parsed.algorithm)
-        self._signer = signing.Signer(self._secret, parsed.algorithm)
-        self._settings = parsed
-        self._header = parsed.header.encode()
+        live = self._live_for(parsed)
+        for header in {target.profile.header for target in live.policy.everyone}:
+            _check_header_rules(header)
+        self.live = live
         self._connecting.timeout = parsed.connect_timeout
         http_stream.seam.response_timeout = parsed.response_timeout
+        http_stream.seam.host_mismatch = parsed.host_mismatch
+
+    def _live_for(self, parsed: settings.Settings) -> Live:
+        """The policy that these settings make; not read again where it has been."""
+        for live in (self.live, self._inherited):
+            if live and live.settings == parsed:
+                return live
+        return Live(parsed, self._source or _find_source(parsed), flow_filters.compile_filter)
+
+    def _published(self) -> tuple[str, int]:
+        return (self.live.policy.jwks, self.live.settings.jwks_max_age) if self.live else http_stream.NOTHING_PUBLISHED
+
+    async def _follow(self) -> None:
+        """Take over what changes in the files of keys and rules, as long as we are there."""
+        while self.live:
+            await asyncio.sleep(PERIOD)
+            try:
+                self._tell(self.live.poll())
+            except Exception:  # nobody waits for this task: it would end unnoticed, and with it all changes
+                logger.exception("jwtproxy: error: cannot look for changed keys and rules")
+
+    def _tell(self, report: Report | None) -> None:
+        if not self._tells or report is None:
+            return
+        if isinstance(report, settings.SettingsError):
+            logger.error("jwtproxy: error: %s; %s\njwtproxy: hint: %s", report, KEPT, report.hint)
+        else:
+            logger.info("jwtproxy: %s", report)
 
 
 def _check_header_rules(header: str) -> None:
@@ -157,6 +238,17 @@ def _check_header_rules(header: str) -> None:
             raise settings.SettingsError(
                 f"modify_headers {rule!r} names the token's own header", "the proxy alone sets it; drop the rule"
             )
+
+
+def _blocked(decision: Decision) -> pages.Page:
+    return pages.text(403, f"blocked by rule {decision.rule!r}") if decision.place else _NO_RULE
+
+
+def _find_source(parsed: settings.Settings) -> Source:
+    """The key's source for a script: options come before the environment, which is also where they begin."""
+    named = {key_source.KEY_FILE: parsed.key_file, key_source.KEY_DIR: parsed.key_dir}
+    options = {name: value for name, value in named.items() if value != os.environ.get(name, "")}
+    return key_source.find(options, os.environ)
 
 
 def _closed(flow: http.HTTPFlow) -> pages.Page:
@@ -173,9 +265,10 @@ def _stop_if_closed() -> None:
         sys.exit(1)
 
 
-def _destination(flow: http.HTTPFlow) -> tuple[str, str, int]:
-    request = flow.request
-    return request.scheme, request.host, request.port
+def _decided_by(flow: http.HTTPFlow) -> tuple[bytes, str, int, bytes, bytes]:
+    """What, beside the header fields, a decision depends on."""
+    request = flow.request.data
+    return request.scheme, request.host, request.port, request.method, request.path
 
 
 def _redact_terminal() -> None:

@@ -31,6 +31,10 @@ class Status:
         self._counters = counters or Counters()
         self._pages = ""
         self._own = addresses.OwnAddresses(())
+        self._readers: dict[str, pages.Read] = {
+            pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot()),
+            pages.JWKS_PATH: lambda headers: pages.jwks(headers, *http_stream.seam.published()),
+        }
 
     def load(self, loader: Loader) -> None:
         """Declare the options, start to count."""
@@ -44,7 +48,7 @@ class Status:
         if self._pages and "jwt_pages" not in updated:
             return
         try:
-            self._pages = settings.parse_pages(ctx.options.jwt_pages)
+            self._pages = settings.check("jwt_pages", ctx.options.jwt_pages)
         except settings.SettingsError as error:
             if self._pages:
                 raise exceptions.OptionsError(str(error)) from error
@@ -86,8 +90,7 @@ class Status:
         http_stream.mark_to_self(flow)
         page = pages.NONE
         if self._pages != "off":
-            accept = request.headers.get("accept", "")
-            page = pages.answer(request.method, request.path, accept, self._counters.snapshot)
+            page = pages.answer(request.method, request.path, request.headers, self._readers)
         http_stream.respond(flow, page)
 
     def _listen(self) -> None:

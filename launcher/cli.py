@@ -18,12 +18,19 @@ def main() -> NoReturn:
     for number in _ENDS:
         signal.signal(number, _leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # waits until serve can do what it asks for
     # In debug mode mitmproxy checks the type of every message, for a third of a request's cost.
     if not sys.flags.optimize and not may_bring_asserts(sys.argv[1:]):
         _restart_optimised()
-    from . import serve
+    if sys.argv[1:2] == ["explain"]:
+        from .explain import run
+    elif sys.argv[1:2] == ["keys"]:
+        from .keys import run
+    else:
+        from .serve import main as serve
 
-    raise SystemExit(serve.main(sys.argv[1:]))
+        raise SystemExit(serve(sys.argv[1:]))
+    raise SystemExit(run(sys.argv[2:]))
 
 
 def may_bring_asserts(arguments: list[str]) -> bool:

@@ -1,21 +1,26 @@
 """The command line, and the order in which everything that sets an option counts."""
 
 import argparse
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jwtproxy.addons.jwt_inject import JwtInject
 from mitmproxy import exceptions, optmanager
 from mitmproxy.options import Options
 from mitmproxy.tools import cmdline
 from OpenSSL import SSL
 
-from jwtproxy import settings
+from jwtproxy import key_source, settings
+from jwtproxy.key_source import Source
+from jwtproxy.live import Live
 from jwtproxy.settings import SettingsError
 
 from . import environment
+from .master import Master
 
 GRACE = 8.0
 """Seconds that requests in flight have to finish after SIGTERM; docker kills after 10."""
@@ -30,10 +35,17 @@ examples:
   jwtproxy-run --mode reverse:https://api.example  stand in front of one server
   jwtproxy-run -s mine.py -w flows                 all that mitmdump can do
   jwtproxy-run --check                             check all settings, serve nothing
+  jwtproxy-run explain GET https://api.example/    what would become of a request, and its token
+  jwtproxy-run keys new --alg ES256 --out key.pem  make a private key; also: keys list, keys jwks
+  jwtproxy-run --set jwt_key_file=key.pem          sign with it; public keys are at /.well-known/jwks.json
 
 environment (also read from .env in this directory; flags and --set win):
   JWT_SHARED_SECRET        the key, in hexadecimal, at least 64 bytes for HS512
   JWT_SHARED_SECRET_FILE   a file that holds it
+  JWT_KEY_FILE             or a file with a private key: PEM, JWK or JWKS
+  JWT_KEY_DIR              or a folder of them, for rotation
+  JWT_KEY_PASSPHRASE       what opens an encrypted key; or JWT_KEY_PASSPHRASE_FILE
+  JWT_…                    every option jwt_…, in capitals; jwtproxy-run --options shows them
   HTTP_PORT, HTTP_HOST     where to listen: 8080, 127.0.0.1; HTTP_HOST=* is every address
   WORKERS                  how many processes serve: 1, a number, or auto (one for each core)
 """
@@ -46,7 +58,7 @@ def parser(options: Options) -> argparse.ArgumentParser:
     parser.description = "A proxy that signs every request with a fresh JSON Web Token in x-my-jwt."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
-    parser.error = _usage_error  # type: ignore[method-assign]
+    parser.error = usage_error  # type: ignore[method-assign]
     ours = parser.add_argument_group("jwtproxy")
     ours.add_argument("--port", metavar="PORT", help="the port to listen on, as -p (HTTP_PORT, 8080)")
     ours.add_argument(
@@ -63,7 +75,8 @@ def parser(options: Options) -> argparse.ArgumentParser:
     return parser
 
 
-def _usage_error(message: str) -> NoReturn:
+def usage_error(message: str) -> NoReturn:
+    """What argparse is to do with a mistake. Raises SettingsError."""
     raise SettingsError(message, "jwtproxy-run --help shows what there is")
 
 
@@ -101,10 +114,45 @@ def set_options(options: Options, args: argparse.Namespace, variables: dict[str,
             options.update(connection_strategy="lazy")
 
 
+@contextmanager
+def preview() -> Iterator[Master]:
+    """A master on which settings can be tried: it writes no file, and leaves no log handler behind."""
+    master = Master(Options())
+    master.addons.get("save").configure = lambda updated: None  # it would truncate its file; who serves opens it
+    try:
+        yield master
+    finally:
+        logging.getLogger().handlers.clear()
+
+
+def configure(master: Master, args: argparse.Namespace, found: environment.Sources) -> tuple[Source, Live]:
+    """Set and check all options, with our addons there; the key's source, and the policy. Raises SettingsError."""
+    set_options(master.options, args, environment.options(found))
+    if name := settings.unknown(master.options.deferred):
+        raise settings.unknown_error(name)
+    source = key_source.find(*_named_keys(master.options, args, found))
+    signing = JwtInject(source)
+    with as_settings_errors():
+        master.add_ours(signing)
+    check(master.options)
+    if not signing.live:  # mitmproxy only logs what it did not expect
+        raise SettingsError("the settings cannot be used", "mend what was changed last; please report this")
+    return source, signing.live
+
+
+def _named_keys(options: Options, args: argparse.Namespace, found: environment.Sources) -> environment.Sources:
+    """All that may name the signing key, strongest first: flags, environment, .env, config.yaml."""
+    names = {option: option.upper() for option in ("jwt_key_file", "jwt_key_dir")}
+    specs = dict(spec.split("=", 1) for spec in args.setoptions if "=" in spec)
+    flags = {variable: specs[option] for option, variable in names.items() if option in specs}
+    # What none of the others says, and is set all the same, config.yaml says.
+    rest = {option: variable for option, variable in names.items() if option not in specs}
+    config = {variable: str(options.deferred.get(option) or "") for option, variable in rest.items()}
+    return flags, *found, config
+
+
 def check(options: Options) -> None:
     """Check all options, and what mitmproxy would notice late, in a trace-back, or never. Raises SettingsError."""
-    if name := settings.unknown(options.deferred):
-        raise settings.unknown_error(name)
     with as_settings_errors():
         options.update(jwt_user=options.jwt_user)  # our addons look at all of ours when one is set
     if not 0 <= (options.listen_port or 0) <= 65535:

@@ -7,7 +7,6 @@ from pathlib import Path
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
-from jwtproxy import keys
 from jwtproxy.settings import OPTIONS, SettingsError
 
 from . import capacity
@@ -18,11 +17,6 @@ Sources = tuple[Mapping[str, str], ...]
 def sources(directory: Path) -> Sources:
     """Environment first, then the .env of this directory. Raises SettingsError for a .env that cannot be read."""
     return os.environ, _dotenv(directory / ".env")
-
-
-def secret(found: Sources) -> bytes:
-    """The signing secret. Raises SettingsError."""
-    return keys.find_secret(*found)
 
 
 def options(found: Sources) -> dict[str, object]:

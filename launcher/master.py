@@ -65,10 +65,10 @@ class Master(master.Master):
         if not fast:
             logger.warning("this mitmproxy is newer than jwtproxy: some of its own, slower, parts are used")
 
-    def add_ours(self, secret: bytes, counters: Counters | None = None, *, first: bool = True) -> None:
+    def add_ours(self, signing: JwtInject, counters: Counters | None = None, *, first: bool = True) -> None:
         """Add our addons, last: what the others change is what gets signed."""
         self._logs.first = first
-        self.addons.add(Streaming(), self._drain, Status(counters or Counters()), JwtInject(secret))
+        self.addons.add(Streaming(), self._drain, Status(counters or Counters()), signing)
 
     async def drain(self, grace: float) -> None:
         """Take no more connections and let requests in flight finish, for at most `grace` seconds."""

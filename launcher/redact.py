@@ -14,6 +14,7 @@ class Redact:
 
     def __init__(self) -> None:
         self._open: WeakSet[http.HTTPFlow] = WeakSet()
+        self._names: frozenset[bytes] = frozenset()
 
     def request(self, flow: http.HTTPFlow) -> None:
         """What is still open when the proxy ends is recorded too."""
@@ -24,11 +25,11 @@ class Redact:
         """The request has long left: its token is of no use here any more."""
         if not (ctx.options.save_stream_file or ctx.options.hardump):
             return
-        name = headers.normalise(ctx.options.jwt_header)
-        fields = flow.request.headers.fields
+        if signing := ctx.master.addons.get("jwtinject"):
+            self._names |= signing.live.policy.fields  # and those of rules that have gone since
         flow.request.headers.fields = tuple(
-            (key, REDACTED) if len(key) == len(name) and headers.normalise(key) == name else (key, value)
-            for key, value in fields
+            (key, REDACTED) if headers.normalise(key) in self._names else (key, value)
+            for key, value in flow.request.headers.fields
         )
 
     error = response

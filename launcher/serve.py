@@ -8,10 +8,13 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jwtproxy.addons.jwt_inject import JwtInject
 from mitmproxy import optmanager
 from mitmproxy.certs import CertStore
 from mitmproxy.options import CONF_BASENAME, Options
@@ -20,6 +23,8 @@ from mitmproxy.utils import debug
 
 from jwtproxy import __version__
 from jwtproxy.counters import Counters
+from jwtproxy.key_source import Source
+from jwtproxy.live import KEPT, Live
 from jwtproxy.settings import SettingsError
 
 from . import capacity, commandline, environment, terminal
@@ -36,7 +41,8 @@ Sockets = dict[tuple[str, int], list[socket.socket]]
 class Plan:
     """All that a process needs to serve, checked."""
 
-    secret: bytes = field(repr=False)
+    source: Source
+    live: Live
     options: dict[str, Any]
     deferred: dict[str, Any]
     """Options of scripts, which are not loaded yet."""
@@ -45,6 +51,8 @@ class Plan:
     workers: int
     grace: float
     """Seconds."""
+    terminal: bool
+    """Whether we were started from one."""
 
 
 def main(arguments: list[str]) -> int:
@@ -80,42 +88,43 @@ def _let_go_of_stdout() -> None:
 
 async def _plan(arguments: list[str]) -> Plan | None:
     """Check everything, and listen; None where there is nothing to serve. Raises SettingsError."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # to be killed while the CA is written would spoil it
-    master = Master(Options())
-    master.addons.get("save").configure = lambda updated: None  # it would truncate its file; who serves opens it
-    options = master.options
     try:
-        args = commandline.parser(options).parse_args(arguments)
-        if args.version:
-            print(f"jwtproxy {__version__}\n{debug.dump_system_info()}")
-            return None
-        grace = commandline.grace(args)
-        found = environment.sources(Path())
-        asked = environment.workers(args.workers, found)
-        secret = environment.secret(found)
-        commandline.set_options(options, args, environment.options(found))
-        with commandline.as_settings_errors():
-            master.add_ours(secret)
-        commandline.check(options)
-        workers, reason = capacity.decide(asked, options)
-        if args.options or args.commands:
-            _print_reference(master, args)
-            return None
-        _prepare_ca(options)
-        if args.check:
-            print("jwtproxy: all settings are valid")
-            return None
-        if reason and options.flow_detail:
-            print(f"jwtproxy: one worker, as {reason}")
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
-        sockets = _listen(options)
-        changed = {name: option.current() for name, option in options.items() if option.has_changed()}
-        changed["confdir"] = options.confdir  # has mitmproxy read the CA before it listens, not after
-        counters = Counters(processes=workers)
-        return Plan(secret, changed, dict(options.deferred), sockets, counters, workers, grace)
+        with commandline.preview() as master:
+            return _check(master, arguments)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
-        logging.getLogger().handlers.clear()  # they are this master's; the one that serves brings its own
+
+
+def _check(master: Master, arguments: list[str]) -> Plan | None:
+    options = master.options
+    args = commandline.parser(options).parse_args(arguments)
+    if args.version:
+        print(f"jwtproxy {__version__}\n{debug.dump_system_info()}")
+        return None
+    if args.filter_args[:1] in (["explain"], ["keys"]):
+        word = args.filter_args[0]
+        raise SettingsError(f"{word!r} stands behind an option", f"put it first: jwtproxy-run {word} …")
+    grace = commandline.grace(args)
+    found = environment.sources(Path())
+    asked = environment.workers(args.workers, found)
+    source, live = commandline.configure(master, args, found)
+    workers, reason = capacity.decide(asked, options)
+    if args.options or args.commands:
+        _print_reference(master, args)
+        return None
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # to be killed while the CA is written would spoil it
+    _prepare_ca(options)
+    if args.check:
+        print("jwtproxy: all settings are valid")
+        return None
+    if reason and options.flow_detail:
+        print(f"jwtproxy: one worker, as {reason}")
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+    sockets = _listen(options)
+    changed = {name: option.current() for name, option in options.items() if option.has_changed()}
+    changed["confdir"] = options.confdir  # has mitmproxy read the CA before it listens, not after
+    counters = Counters(processes=workers)
+    return Plan(source, live, changed, dict(options.deferred), sockets, counters, workers, grace, os.isatty(0))
 
 
 def _listen(options: Options) -> Sockets:
@@ -171,7 +180,24 @@ def _serve_together(plan: Plan) -> int:
 
     # Handed over: who keeps a copy keeps listening when all others have stopped.
     descriptors = [sock.detach() for sockets in plan.sockets.values() for sock in sockets]
-    return supervisor.run(work, descriptors, plan.workers, plan.grace)
+    return supervisor.run(work, descriptors, plan.workers, plan.grace, partial(_refresh, plan))
+
+
+def _refresh(plan: Plan, asked: bool) -> None:
+    """Read changed keys and rules, and tell of it for all workers; stop instead when our terminal is gone."""
+    if asked and _hung_up(plan):
+        raise StopIteration
+    report = plan.live.reload() if asked else plan.live.poll()
+    with suppress(OSError):  # nobody may be reading any more
+        if isinstance(report, SettingsError):
+            terminal.report(f"{report}; {KEPT}", report.hint)
+        elif report:
+            print(f"jwtproxy: {report}", flush=True)
+
+
+def _hung_up(plan: Plan) -> bool:
+    """Whether a SIGHUP came of a closed terminal: who closes it wants us to end, all others to reload."""
+    return plan.terminal and not os.isatty(0)
 
 
 async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -188,7 +214,11 @@ async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]
         capacity.keep_to_tcp(plan.options.get("mode", ()))
 
     master = Master(Options())
-    master.add_ours(plan.secret, plan.counters, first=number == 1)
+    signing = JwtInject(plan.source, plan.live, tells=plan.workers == 1)
+    master.add_ours(signing, plan.counters, first=number == 1)
+    stop = partial(signals.put_nowait, signal.SIGTERM)
+    running.add_signal_handler(signal.SIGHUP, lambda: stop() if _hung_up(plan) else signing.reload())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
     master.options.deferred.update(plan.deferred)
     with commandline.as_settings_errors():
         master.options.update(**plan.options)

@@ -30,13 +30,17 @@ Work = Callable[[int, Iterable[socket.socket], Callable[[], Awaitable[None]]], i
 """Serve as worker number n on these sockets, with a heartbeat to keep running, until told to end; the exit status."""
 
 
-def run(work: Work, descriptors: list[int], workers: int, grace: float) -> int:
-    """Run this many workers on these listening sockets; the exit status of the whole. Grace in seconds."""
+def run(work: Work, descriptors: list[int], workers: int, grace: float, refresh: Callable[[bool], None]) -> int:
+    """Run this many workers on these listening sockets; the exit status of the whole. Grace in seconds.
+
+    `refresh` is called once a second, and told whether a SIGHUP asks for it: what it renews in this process is what
+    workers start with that are forked later.
+    """
     gc.collect()
     gc.freeze()  # what is loaded by now is shared by all workers, if the collector leaves its pages alone
     parent = os.getpid()
     try:
-        _Arbiter(_Application(work, descriptors, workers, grace)).run()
+        _Arbiter(_Application(work, descriptors, workers, grace), refresh).run()
     except SystemExit as end:
         if os.getpid() != parent:  # a worker's: the arbiter has to see its status as it is
             raise
@@ -46,9 +50,28 @@ def run(work: Work, descriptors: list[int], workers: int, grace: float) -> int:
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
-    # Not HUP, USR1, USR2: reloading and re-executing are not things this proxy does.
-    SIGNALS: ClassVar = [*_ENDS, signal.SIGTTIN, signal.SIGTTOU]
+    # Not USR1, USR2: re-executing is not a thing this proxy does.
+    SIGNALS: ClassVar = [*_ENDS, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU]
     _halting = False
+
+    def __init__(self, application: BaseApplication, refresh: Callable[[bool], None]) -> None:
+        super().__init__(application)
+        self._refresh = refresh
+
+    def init_signals(self) -> None:
+        """Take signals, also a SIGHUP that came during the start."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+
+    def handle_hup(self) -> None:
+        """Have everybody read keys and rules again; gunicorn would replace the workers."""
+        self._refresh(True)
+        self.kill_workers(signal.SIGHUP)
+
+    def murder_workers(self) -> None:
+        """Once a second: see to hung workers, and to what has changed."""
+        self._refresh(False)
+        super().murder_workers()
 
     def reap_workers(self) -> None:
         """Wait for those that ended. Several that cannot start end the whole only once."""
@@ -93,6 +116,7 @@ class _Worker(base.Worker):  # type: ignore[misc]
     def init_process(self) -> NoReturn:
         for number in _ENDS:  # until the event loop has its own handlers; the arbiter's only queue
             signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what we start with is fresh
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         sys.exit(self.app.work(self.age, [listener.sock for listener in self.sockets], self._beat))
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from jwtproxy.addons.jwt_inject import RULE
 from mitmproxy import ctx, http, log
 from mitmproxy.addons import dumper, termlog
 from mitmproxy.contrib import click as miniclick
@@ -112,7 +113,8 @@ class Requests(dumper.Dumper):
         request = flow.request
         method = self.style(strutils.escape_control_characters(request.method), bold=True)
         url = strutils.escape_control_characters(request.pretty_url if ctx.options.showhost else request.url)
-        self.echo(f"{time.strftime('%H:%M:%S')} {method} {url} {self._outcome(flow)}")
+        rule = f" ({flow.metadata[RULE]})" if RULE in flow.metadata else ""
+        self.echo(f"{time.strftime('%H:%M:%S')} {method} {url} {self._outcome(flow)}{rule}")
 
     def _outcome(self, flow: http.HTTPFlow) -> str:
         if flow.error or not flow.response:

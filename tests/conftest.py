@@ -9,8 +9,9 @@ import logging
 import os
 import re
 import signal
+import traceback
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mitmproxy.master import Master
 
 _OURS = re.compile(r"JWT_\w+|HTTP_PORT|HTTP_HOST|WORKERS|NO_COLOR|FORCE_COLOR")
-_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2)
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -59,7 +60,7 @@ def pristine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in ("Http1Server", "Http1Client"):
         monkeypatch.setattr(http, name, getattr(http, name))
     monkeypatch.setattr(mode_servers, "ProxyConnectionHandler", mode_servers.ProxyConnectionHandler)
-    for name in ("gate", "clean", "forwarded", "response_timeout"):
+    for name in ("gate", "clean", "forwarded", "response_timeout", "published", "host_mismatch"):
         monkeypatch.setattr(http_stream.seam, name, getattr(http_stream.Seam(), name))
     for name in ("master", "options", "log"):
         monkeypatch.setattr(ctx, name, None, raising=False)
@@ -74,6 +75,19 @@ def pristine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for number, handler in handled.items():
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@pytest.fixture(scope="session")
+def shown() -> Callable[[BaseException], str]:
+    """All that any way of printing an error could show: of itself, of what it came of, of its hint."""
+    return _shown
+
+
+def _shown(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    own = "".join(traceback.format_exception(error, chain=False)) + str(error) + getattr(error, "hint", "")
+    return own + _shown(error.__cause__) + _shown(error.__context__)
 
 
 class Upstream:

@@ -6,12 +6,14 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jwtproxy.claims import default_claims
+from jwtproxy.claims import Profile, check, default_claims, mint
+from jwtproxy.settings import SettingsError
 
 times = st.floats(0, 253402300799, allow_nan=False)  # to the end of the year 9999
 
@@ -55,3 +57,93 @@ def test_no_two_tokens_share_a_jti() -> None:
 def test_a_claim_changed_afterwards_does_not_change_the_next_token() -> None:
     default_claims("alice", 0)["payload"]["user"] = "mallory"
     assert default_claims("alice", 0)["payload"] == {"user": "alice", "date": "1970-01-01"}
+
+
+# --- what else a token may say
+
+ORIGIN = "https://api.example:8443"
+
+MINTED: list[tuple[Profile, dict[str, Any]]] = [
+    (Profile("alice"), {}),
+    (Profile("alice", header="x-other", typ="at+jwt"), {}),
+    (Profile("alice", issuer="us", subject="it"), {"iss": "us", "sub": "it"}),
+    (Profile("alice", audience="https://api"), {"aud": "https://api"}),
+    (Profile("alice", audience="origin"), {"aud": ORIGIN}),
+    (Profile("alice", audience=("a", "origin")), {"aud": ["a", ORIGIN]}),
+    (Profile("alice", audience=("a",)), {"aud": ["a"]}),
+    (Profile("alice", audience=" origin "), {"aud": " origin "}),
+    (Profile("alice", ttl=1), {"nbf": 1_699_999_940, "exp": 1_700_000_001}),
+    (Profile("alice", claims={"scope": "a b", "deep": {"x": [1, None]}}), {"scope": "a b", "deep": {"x": [1, None]}}),
+    (Profile("alice", claims={"iss": "us", "aud": ["origin"]}), {"iss": "us", "aud": ["origin"]}),
+]
+
+
+@pytest.mark.parametrize(("profile", "more"), MINTED)
+def test_what_is_set_is_added_to_the_three(profile: Profile, more: dict[str, Any]) -> None:
+    profile.check()
+    claims = mint(profile, ORIGIN, 1_700_000_000.9)
+    assert re.fullmatch(r"[0-9a-f]{32,}", claims.pop("jti"))
+    assert claims == {"iat": 1_700_000_000, "payload": {"user": "alice", "date": "2023-11-14"}} | more
+    assert all(type(claims.get(name, 0)) is int for name in ("iat", "nbf", "exp")), "NumericDate, without fractions"
+
+
+@given(times, st.integers(1, 10**9))
+def test_a_token_is_valid_from_a_minute_ago_for_its_ttl(now: float, ttl: int) -> None:
+    claims = mint(Profile("", ttl=ttl), "", now)
+    assert (claims["iat"] - claims["nbf"], claims["exp"] - claims["iat"]) == (60, ttl)
+
+
+@pytest.mark.parametrize(
+    ("audience", "wanted"),
+    [("", False), ("origin", True), ("Origin", False), (("a", "origin"), True), (("a",), False), ("origins", False)],
+)
+def test_the_destination_is_wanted_where_the_audience_is_the_origin(
+    audience: str | tuple[str, ...], wanted: bool
+) -> None:
+    assert Profile("", audience=audience).wants_origin is wanted
+
+
+@pytest.mark.parametrize(
+    ("profile", "name", "option"),
+    [
+        (Profile("", issuer="a", claims={"iss": "a"}), "iss", "jwt_issuer"),
+        (Profile("", subject="a", claims={"sub": "b"}), "sub", "jwt_subject"),
+        (Profile("", audience="a", claims={"aud": "b"}), "aud", "jwt_audience"),
+        (Profile("", audience=("a", "b"), claims={"aud": "b"}), "aud", "jwt_audience"),
+    ],
+)
+def test_a_claim_that_is_set_in_two_ways_is_an_error(profile: Profile, name: str, option: str) -> None:
+    with pytest.raises(SettingsError, match=f"^the claim '{name}' is set twice$") as caught:
+        profile.check()
+    assert option in caught.value.hint
+
+
+GOOD: list[dict[str, Any]] = [
+    {},
+    {"iss": "a", "sub": "", "aud": "b"},
+    {"aud": ["a", "b"]},
+    {"scope": 5, "roles": [], "nothing": None, "Iat": 1, "client_id": {"a": True}},
+]
+BAD: list[tuple[dict[str, Any], str]] = [
+    *(({name: 1}, f"the claim '{name}' is the proxy's own") for name in ("iat", "jti", "payload", "nbf", "exp")),
+    ({"good": 1, "exp": None}, "the claim 'exp' is the proxy's own"),
+    ({"iss": 5}, "the claim 'iss' is 5"),
+    ({"sub": ["a"]}, r"the claim 'sub' is \['a'\]"),
+    ({"aud": ""}, "the claim 'aud' is ''"),
+    ({"aud": []}, r"the claim 'aud' is \[\]"),
+    ({"aud": ["a", 5]}, r"the claim 'aud' is \['a', 5\]"),
+    ({"aud": {"a": "b"}}, "the claim 'aud' is {'a': 'b'}"),
+    ({"aud": None}, "the claim 'aud' is None"),
+]
+
+
+@pytest.mark.parametrize("members", GOOD)
+def test_further_claims_may_be_anything_else(members: dict[str, Any]) -> None:
+    check(members)
+
+
+@pytest.mark.parametrize(("members", "said"), BAD)
+def test_what_is_the_proxys_own_or_of_a_wrong_type_is_refused(members: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{said}$") as caught:
+        check(members)
+    assert caught.value.hint

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.launcher import commandline
 from jwtproxy.launcher.master import Master
 from mitmproxy.options import Options
 
+from jwtproxy.key_source import SECRET, Source
+from jwtproxy.live import Live
 from jwtproxy.settings import SettingsError
 
 pytestmark = pytest.mark.usefixtures("pristine")
@@ -30,7 +33,8 @@ def _options(*arguments: str, config: str = "", **variables: object) -> dict[str
         master = Master(Options())
         args = commandline.parser(master.options).parse_args(list(arguments))
         commandline.set_options(master.options, args, variables)
-        master.add_ours(KEY)
+        with commandline.as_settings_errors():
+            master.add_ours(JwtInject(Source(SECRET, KEY)))
         commandline.check(master.options)
         return {name: option.current() for name, option in master.options.items()}
 
@@ -162,6 +166,116 @@ def test_a_config_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 def test_a_script_may_have_options_of_its_own() -> None:
     assert _options("--set", "mine=1", config="theirs: 2")["jwt_user"] == "username"
+
+
+# --- the key
+
+
+def _configured(
+    *arguments: str, environ: dict[str, str] | None = None, dotenv: dict[str, str] | None = None, config: str = ""
+) -> tuple[Source, Live]:
+    """The source of the key, and the policy, after all that names one has been heard."""
+    folder = Path("~/.mitmproxy").expanduser()
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(config)
+
+    async def run() -> tuple[Source, Live]:
+        with commandline.preview() as master:
+            args = commandline.parser(master.options).parse_args(list(arguments))
+            return commandline.configure(master, args, (environ or {}, dotenv or {}))
+
+    return asyncio.run(run())
+
+
+def _set(**options: str) -> tuple[str, ...]:
+    return tuple(word for name, value in options.items() for word in ("--set", f"{name}={value}"))
+
+
+SHARED = {SECRET: KEY.hex()}
+KEYS: list[tuple[tuple[str, ...], dict[str, str], dict[str, str], str, str]] = [
+    # flags, environment, .env, config.yaml, the source that wins
+    ((), SHARED, {}, "", "JWT_SHARED_SECRET "),
+    ((), {}, SHARED, "jwt_key_dir: keys", "JWT_SHARED_SECRET "),
+    ((), {}, {"JWT_KEY_FILE": "key"}, "jwt_key_dir: keys", "JWT_KEY_FILE key"),
+    ((), {"JWT_KEY_FILE": "key"}, SHARED, "", "JWT_KEY_FILE key"),
+    ((), {"JWT_SHARED_SECRET_FILE": "key"}, {"JWT_KEY_DIR": "keys"}, "", "JWT_SHARED_SECRET_FILE key"),
+    ((), {"JWT_KEY_FILE": ""}, {"JWT_KEY_DIR": "keys"}, "", "JWT_KEY_DIR keys"),
+    ((), {}, {}, "jwt_key_file: key", "JWT_KEY_FILE key"),
+    ((), {}, {}, "jwt_key_dir: keys", "JWT_KEY_DIR keys"),
+    (_set(jwt_key_file="key"), SHARED, {}, "", "JWT_KEY_FILE key"),
+    (_set(jwt_key_file="key"), {"JWT_KEY_DIR": "keys"}, SHARED, "jwt_key_dir: keys", "JWT_KEY_FILE key"),
+    (_set(jwt_key_dir="keys"), {"JWT_KEY_FILE": "key"}, {}, "", "JWT_KEY_DIR keys"),
+    (_set(jwt_key_file=""), SHARED, {}, "", "JWT_SHARED_SECRET "),
+]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A key, and a folder with one, in the working directory."""
+    (tmp_path / "keys").mkdir()
+    for path in (tmp_path / "key", tmp_path / "keys" / "a"):
+        path.write_text(KEY.hex())
+    return tmp_path
+
+
+@pytest.mark.parametrize(("arguments", "environ", "dotenv", "config", "won"), KEYS)
+@pytest.mark.usefixtures("files")
+def test_the_nearest_key_wins(
+    arguments: tuple[str, ...], environ: dict[str, str], dotenv: dict[str, str], config: str, won: str
+) -> None:
+    source, live = _configured(*arguments, environ=environ, dotenv=dotenv, config=config)
+    assert f"{source.name} {source.path}" == won
+    assert live.policy.default.ring.signing(0).private == KEY
+
+
+TWICE: list[tuple[tuple[str, ...], dict[str, str], dict[str, str], str]] = [
+    (_set(jwt_key_file="key", jwt_key_dir="keys"), {}, {}, ""),
+    (_set(jwt_key_file="key", jwt_key_dir="keys"), SHARED, {}, ""),
+    ((), SHARED | {"JWT_KEY_FILE": "key"}, {}, ""),
+    ((), {}, {"JWT_KEY_DIR": "keys", "JWT_KEY_FILE": "key"}, ""),
+    ((), {}, {}, "jwt_key_file: key\njwt_key_dir: keys"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "environ", "dotenv", "config"), TWICE)
+@pytest.mark.usefixtures("files")
+def test_two_keys_from_one_place_contradict_each_other(
+    arguments: tuple[str, ...], environ: dict[str, str], dotenv: dict[str, str], config: str
+) -> None:
+    with pytest.raises(SettingsError, match=r"^both JWT_\w+ and JWT_\w+ are set$"):
+        _configured(*arguments, environ=environ, dotenv=dotenv, config=config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "said"),
+    [
+        ((), {}, "JWT_SHARED_SECRET is not set"),
+        (_set(jwt_key_dri="keys"), {}, "unknown option 'jwt_key_dri'"),  # why there is no key
+        (_set(jwt_key_file="missing"), {}, "cannot read JWT_KEY_FILE 'missing': no such file or directory"),
+        (_set(jwt_key_file="key", jwt_algorithm="RS256"), {}, "holds a shared secret, which does not fit RS256"),
+        (_set(jwt_key_dir="keys", jwt_kid="k"), {}, "jwt_kid is set, but 'keys' is a folder of keys"),
+        (_set(jwt_rules="missing.yaml"), SHARED, "cannot read 'missing.yaml': no such file or directory"),
+        (_set(jwt_issuer="a", jwt_claims='{"iss": "b"}'), SHARED, "the claim 'iss' is set twice"),
+        (_set(jwt_rules="rules.yaml"), SHARED, "rules.yaml:1: "),
+        (_set(jwt_ttl="soon"), SHARED, "bad value 'soon' for jwt_ttl"),
+        (_set(modify_headers="/x-pay/evil", jwt_rules="pay.yaml"), SHARED, "names the token's own header"),
+    ],
+)
+def test_a_mistake_about_keys_and_rules_is_named(
+    files: Path, arguments: tuple[str, ...], environ: dict[str, str], said: str
+) -> None:
+    (files / "rules.yaml").write_text("rules: [{match: ~nonsense}]")
+    (files / "pay.yaml").write_text("rules: [{match: ~all, header: X_Pay}]")
+    with pytest.raises(SettingsError) as caught:
+        _configured(*arguments, environ=environ)
+    assert said in str(caught.value)
+    assert caught.value.hint
+    assert "--options" not in caught.value.hint
+
+
+def test_the_pass_phrase_may_come_from_anywhere_below() -> None:
+    source, _ = _configured(environ=SHARED, dotenv={"JWT_KEY_PASSPHRASE": "open sesame"})
+    assert source.other("x", "key").read_passphrase() == b"open sesame"
 
 
 @pytest.mark.parametrize(("arguments", "grace"), [((), 8.0), (("--grace", "0"), 0.0), (("--grace", "2.5"), 2.5)])

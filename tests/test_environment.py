@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from jwtproxy.launcher import environment
 
+from jwtproxy import key_source
 from jwtproxy.settings import SettingsError
 
 pytestmark = pytest.mark.usefixtures("pristine")
@@ -27,7 +28,7 @@ def test_without_anything_nothing_is_set(tmp_path: Path) -> None:
     assert environment.options(found) == {}
     assert environment.workers(None, found) == 1
     with pytest.raises(SettingsError, match="JWT_SHARED_SECRET is not set"):
-        environment.secret(found)
+        key_source.find(*found)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_the_environment_beats_dotenv(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("JWT_SHARED_SECRET", KEY.hex())
     found = _sources(tmp_path, f"HTTP_PORT=2\nHTTP_HOST=::1\nJWT_USER=bob\nJWT_SHARED_SECRET={'00' * 64}\nWORKERS=auto")
     assert environment.options(found) == {"listen_port": 1, "listen_host": "::1", "jwt_user": "bob"}
-    assert environment.secret(found) == KEY
+    assert key_source.find(*found).secret == KEY
     assert environment.workers(None, found) is None
 
 
@@ -66,13 +67,12 @@ def test_dotenv_may_be_commented_quoted_and_exported(tmp_path: Path) -> None:
     found = _sources(
         tmp_path, f"# ours\n\nexport JWT_SHARED_SECRET='{KEY.hex()}' # key\nJWT_USER = \"a b\"\nEMPTY=\nBARE\n"
     )
-    assert environment.secret(found) == KEY
+    assert key_source.find(*found).secret == KEY
     assert environment.options(found) == {"jwt_user": "a b"}
 
 
 def test_the_secret_of_dotenv_may_be_a_file(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text(KEY.hex())
-    assert environment.secret(_sources(tmp_path, "JWT_SHARED_SECRET_FILE=secret")) == KEY
+    assert key_source.find(*_sources(tmp_path, "JWT_SHARED_SECRET_FILE=secret")).path == "secret"
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,111 @@ def test_in_reverse_mode_every_request_is_one_to_the_upstream(serve: Serve, upst
     asyncio.run(run())
 
 
+# --- Host
+
+
+class Hosts(Answers):
+    """Answers what is not refused yet, and keeps each Host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hosts: list[list[str]] = []
+
+    def requestheaders(self, flow: HTTPFlow) -> None:
+        self.hosts.append(flow.request.headers.get_all("host"))
+        if not flow.response:
+            super().requestheaders(flow)
+
+
+@pytest.mark.parametrize(
+    ("target", "lines", "expected"),
+    [
+        ("a.example", "Host: a.example", "a.example"),
+        ("a.example", "Host: A.Example.:80", "A.Example.:80"),
+        ("a.example", "Host: b.example", "a.example"),
+        ("A.example:80", "Host: b.example", "A.example:80"),
+        ("a.example", "X: y", "a.example"),
+        ("a.example", "Host: b.example\r\nhost: a.example", "a.example"),
+        ("a.example:0", "Host: a.example:0", "a.example"),
+    ],
+)
+def test_hooks_see_one_host_that_of_the_target(serve: Serve, target: str, lines: str, expected: str) -> None:
+    async def run() -> None:
+        addon = Hosts()
+        async with serve(addon) as proxy:
+            assert (await proxy.ask(f"GET http://{target}/ HTTP/1.1\r\n{lines}\r\n\r\n".encode())).code == 403
+        assert addon.hosts == [[expected]]
+
+    asyncio.run(run())
+
+
+def test_a_request_to_the_proxy_keeps_its_hosts(serve: Serve) -> None:
+    async def run() -> None:
+        addon = Hosts()
+        async with serve(addon) as proxy:
+            await proxy.ask(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        assert addon.hosts == [["a", "b"]]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("mismatch", "hosts", "code", "expected"),
+    [
+        ("refuse", ["a.example"], 403, ["a.example"]),
+        ("refuse", ["A.example.:80", "a.example"], 403, ["A.example.:80"]),
+        ("refuse", [], 403, []),
+        ("refuse", ["b.example"], 421, ["b.example"]),
+        ("refuse", ["a.example", "b.example"], 421, ["a.example", "b.example"]),
+        ("refuse", ["a.example:443"], 421, ["a.example:443"]),
+        ("allow", ["b.example"], 403, ["b.example"]),
+        ("allow", ["a.example", "b.example"], 403, ["a.example", "b.example"]),
+    ],
+)
+def test_in_a_tunnel_hosts_are_compared_with_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, mismatch: str, hosts: list[str], code: int, expected: list[str]
+) -> None:
+    monkeypatch.setattr(seam, "host_mismatch", mismatch)
+
+    async def run() -> None:
+        addon = Hosts()
+        async with serve(addon, connection_strategy="lazy") as proxy, proxy.client() as client:
+            assert (await client.ask(b"CONNECT a.example:80 HTTP/1.1\r\n\r\n")).code == 200
+            lines = "".join(f"Host: {host}\r\n" for host in hosts)
+            for _ in range(2):
+                assert (await client.ask(f"GET / HTTP/1.1\r\n{lines}\r\n".encode())).code == code
+        assert addon.hosts == [expected] * 2
+
+    asyncio.run(run())
+
+
+def test_a_refusal_needs_no_hook(serve: Serve, upstream: type[Upstream]) -> None:
+    class TakesBack:
+        def request(self, flow: HTTPFlow) -> None:
+            flow.response = None
+            assert http_stream.refusal(flow) is not None
+
+    async def run() -> None:
+        async with upstream() as server, serve(TakesBack()) as proxy, proxy.client() as client:
+            await client.ask(f"CONNECT {server.authority} HTTP/1.1\r\n\r\n".encode())
+            reply = await client.ask(b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n")
+            assert (reply.code, b"b.example" in reply.body) == (421, False)
+            assert f"http://{server.authority}".encode() in reply.body
+            assert server.heads == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("method", ["GET", "CONNECT"])
+def test_a_host_that_cannot_be_is_answered(serve: Serve, method: str) -> None:
+    async def run() -> None:
+        async with serve() as proxy:
+            target = "http://[::1%a\0]:9/" if method == "GET" else "[::1%a\0]:9"
+            assert (await proxy.ask(f"{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())).code == 400
+
+    asyncio.run(run())
+
+
 # --- answers of our own
 
 
@@ -487,6 +592,14 @@ def test_an_early_answer_over_http2_keeps_the_connection() -> None:
     client = Http2()
     for _ in range(2):
         assert client.codes[client.begin("POST", "a.example")] == "403"
+
+
+@pytest.mark.parametrize("hosts", [(), ("b.example", "a.example")])
+def test_over_http2_the_authority_alone_tells_the_host(hosts: tuple[str, ...]) -> None:
+    client = Http2()
+    client.begin("GET", "a.example", *(("host", host) for host in hosts), end=True)
+    assert client.upstream.lower().count(b"host:") == 1
+    assert b"host: a.example\r\n" in client.upstream.lower()
 
 
 def test_a_body_of_unknown_length_goes_on_in_chunks() -> None:

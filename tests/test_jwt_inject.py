@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 import re
 import secrets
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +24,10 @@ from mitmproxy.addons import dumper, modifyheaders, termlog
 from mitmproxy.http import Headers, HTTPFlow
 from mitmproxy.test import taddons, tflow, tutils
 
-from jwtproxy import http_stream
+from jwtproxy import flow_filters, http_stream, settings
 from jwtproxy.http_stream import seam
+from jwtproxy.key_source import SECRET, Source
+from jwtproxy.live import Live
 
 if TYPE_CHECKING:
     from tests.conftest import Serve, Upstream
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("pristine")
 
 KEY = secrets.token_bytes(64)
+SOURCE = Source(SECRET, KEY)
 ADDONS = Path(__file__).parent.parent / "addons"
 
 
@@ -53,14 +59,21 @@ def _is_refused(flow: HTTPFlow) -> bool:
     return flow.response.status_code == 502
 
 
-def _configured(secret: bytes | None = KEY, **options: Any) -> tuple[JwtInject, Any]:
+def _configured(source: Source | None = SOURCE, **options: Any) -> tuple[JwtInject, Any]:
     """The addon, loaded as mitmproxy loads a script: the options are set already. And its context."""
-    addon = JwtInject(secret)
+    addon = JwtInject(source)
     context = taddons.context(modifyheaders.ModifyHeaders())
     context.options.update_defer(**options)
     context.master.addons.add(addon)
     context.configure(addon)
     return addon, context
+
+
+def _running(addon: JwtInject) -> None:
+    async def run() -> None:
+        addon.running()
+
+    asyncio.run(run())
 
 
 def _signed(addon: JwtInject, flow: HTTPFlow | None = None) -> HTTPFlow:
@@ -130,9 +143,20 @@ def test_the_secret_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setenv("JWT_SHARED_SECRET_FILE", str(tmp_path / "secret"))
     else:
         monkeypatch.setenv("JWT_SHARED_SECRET", KEY.hex())
-    addon, context = _configured(secret=None)
+    addon, context = _configured(source=None)
     _claims(_signed(addon))
     assert KEY.hex() not in str(list(context.options.items())), "never an option: those can be shown"
+
+
+@pytest.mark.parametrize("environ", ["JWT_SHARED_SECRET", "JWT_KEY_DIR", "JWT_KEY_FILE"])
+def test_a_key_that_an_option_names_beats_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, environ: str
+) -> None:
+    (tmp_path / "key").write_text(KEY.hex())
+    monkeypatch.setenv(environ, secrets.token_bytes(64).hex() if environ == "JWT_SHARED_SECRET" else "elsewhere")
+    addon, _ = _configured(source=None, jwt_key_file=str(tmp_path / "key"))
+    assert caplog.messages == []
+    _claims(_signed(addon))
 
 
 # --- which requests
@@ -236,7 +260,7 @@ def test_trailers_hold_no_copy() -> None:
 BAD: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({}, {}, "JWT_SHARED_SECRET is not set"),
     ({"JWT_SHARED_SECRET": ""}, {}, "JWT_SHARED_SECRET is empty"),
-    ({"JWT_SHARED_SECRET": "feedface"}, {}, "the shared secret has 4 bytes, HS512 wants at least 64"),
+    ({"JWT_SHARED_SECRET": "feedface"}, {}, "JWT_SHARED_SECRET has 4 bytes, HS512 wants at least 64"),
     ({"JWT_SHARED_SECRET": KEY.hex()[1:]}, {}, "odd number"),
     ({"JWT_SHARED_SECRET": KEY.hex(), "JWT_SHARED_SECRET_FILE": "x"}, {}, "both"),
     ({"JWT_SHARED_SECRET": KEY.hex(), "JWT_ALGORITHM": "none"}, {}, "bad value 'none' for jwt_algorithm"),
@@ -255,7 +279,7 @@ def test_without_usable_settings_every_request_is_refused(
 ) -> None:
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    addon, _ = _configured(secret=None, **options)
+    addon, _ = _configured(source=None, **options)
     (said,) = caplog.messages
     assert re.match(rf"jwtproxy: error: .*{re.escape(message)}.*\njwtproxy: hint: .", said)
     assert KEY.hex()[1:] not in caplog.text
@@ -284,7 +308,7 @@ def test_a_script_with_a_bad_option_refuses_every_request(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setenv("JWT_SHARED_SECRET", KEY.hex())
-    addon, _ = _configured(secret=None, **options)
+    addon, _ = _configured(source=None, **options)
     assert _is_refused(_signed(addon))
     assert f"jwtproxy: error: {message}\n" in caplog.text
 
@@ -322,7 +346,7 @@ def test_good_values_while_running_count_at_once() -> None:
 
 
 def test_a_failure_to_sign_is_refused_and_not_explained(caplog: pytest.LogCaptureFixture) -> None:
-    addon = JwtInject(KEY)  # never configured
+    addon = JwtInject(SOURCE)  # never configured
     with taddons.context(addon):
         assert _is_refused(_signed(addon))
     (said,) = caplog.messages
@@ -341,6 +365,203 @@ def test_a_header_value_that_may_hide_another_line_is_refused(value: str, caplog
     assert response
     assert response.status_code == 400
     assert "evil" not in f"{response.text}{caplog.text}"
+
+
+# --- rules
+
+RULES = """\
+rules:
+  - {name: no more, match: ~m DELETE, block: true}
+  - {name: metrics, match: ~u /metrics, sign: false}
+  - {name: pay, match: "~d ^pay\\\\.example$ | ~u /pay", header: X_Pay, audience: origin, claims: {scope: pay}}
+"""
+
+
+def _ruled(tmp_path: Path, text: str = RULES, **options: Any) -> JwtInject:
+    (tmp_path / "rules.yaml").write_text(text)
+    return _configured(jwt_rules=str(tmp_path / "rules.yaml"), rawtcp=False, **options)[0]
+
+
+def _asked(method: str = "GET", path: str = "/", host: str = "up.example", **fields: str) -> HTTPFlow:
+    headers = Headers([(name.encode(), value.encode()) for name, value in fields.items()])
+    request = tutils.treq(method=method.encode(), path=path.encode(), host=host, port=80, headers=headers)
+    return tflow.tflow(req=request)
+
+
+def test_a_rule_decides_on_the_token(tmp_path: Path) -> None:
+    addon = _ruled(tmp_path, jwt_audience="all")
+    for flow in (_asked(host="PAY.example."), _asked(path="/pay?a")):
+        claims = _claims(_signed(addon, flow), "X_Pay")
+        assert (claims["aud"], claims["scope"]) == (f"http://{flow.request.host.lower().rstrip('.')}", "pay")
+        assert "x-my-jwt" not in flow.request.headers
+        assert flow.metadata["jwtproxy_rule"] == "pay"
+    flow = _signed(addon, _asked())
+    assert _claims(flow)["aud"] == "all"
+    assert flow.metadata["jwtproxy_rule"] == "default"
+
+
+def test_where_no_token_is_wanted_none_of_a_client_passes_either(tmp_path: Path) -> None:
+    addon = _ruled(tmp_path)
+    flow = _signed(addon, _asked(path="/metrics", **{"X-MY_jwt": "evil", "a": "b", "x-pay": "evil"}))
+    assert flow.request.headers.fields == ((b"a", b"b"),)
+    assert flow.response is None
+    assert addon.gate(flow) is None
+    assert flow.request.headers.fields == ((b"a", b"b"),)
+    assert flow.metadata["jwtproxy_rule"] == "metrics"
+
+
+def test_the_header_of_any_rule_is_the_proxys_alone(tmp_path: Path) -> None:
+    addon = _ruled(tmp_path)
+    flow = _signed(addon, _asked(x_pay="evil", connection="close, X-Pay"))
+    assert [name for name, _ in flow.request.headers.fields] == [b"connection", b"x-my-jwt"]
+    assert flow.request.headers["connection"] == "close"
+    assert addon.clean(((b"x-pay", b"evil"), (b"X_MY_JWT", b"evil"))) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "flow", "said"),
+    [
+        (RULES, _asked("DELETE"), "blocked by rule 'no more'"),
+        ("default: block\n" + RULES, _asked(), "no rule allows this request"),
+    ],
+    ids=["by a rule", "by default"],
+)
+def test_what_is_blocked_does_not_leave(tmp_path: Path, text: str, flow: HTTPFlow, said: str) -> None:
+    addon = _ruled(tmp_path, text)
+    page = addon.gate(flow.copy())
+    assert page
+    assert page.code == 403
+    response = _signed(addon, flow).response
+    assert response
+    assert (response.status_code, response.text) == (403, f"jwtproxy: {said}\n")
+    assert "x-my-jwt" not in flow.request.headers
+
+
+@pytest.mark.parametrize("look", [JwtInject.request, JwtInject.gate])
+def test_a_request_that_another_rule_now_decides_on_is_judged_anew(tmp_path: Path, look: Any) -> None:
+    addon = _ruled(tmp_path)
+    flow = _signed(addon, _asked())
+    flow.request.path = "/pay"
+    assert look(addon, flow) is None
+    _claims(flow, "X_Pay")
+    assert "x-my-jwt" not in flow.request.headers
+    flow.request.method = "DELETE"
+    page = look(addon, flow)
+    assert (page.code if page else flow.response and flow.response.status_code) == 403
+
+
+def test_no_header_rule_may_touch_the_header_of_any_rule(tmp_path: Path) -> None:
+    with pytest.raises(exceptions.OptionsError, match="names the token's own header"):
+        _ruled(tmp_path, modify_headers=["/x-pay/evil"])
+
+
+def test_without_rules_no_rule_is_named() -> None:
+    assert "jwtproxy_rule" not in _signed(_configured()[0]).metadata
+
+
+# --- keys and rules that change
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are looked at every few milliseconds."""
+    monkeypatch.setattr("jwtproxy.addons.jwt_inject.PERIOD", 0.005)
+
+
+def _until(addon: JwtInject, is_so: Callable[[], bool]) -> None:
+    """Run until it is so."""
+
+    async def run() -> None:
+        addon.running()
+        async with asyncio.timeout(10):
+            while not is_so():
+                await asyncio.sleep(0.005)
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("hurried")
+def test_changed_files_are_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    addon = _ruled(tmp_path)
+    (tmp_path / "rules.yaml").write_text("rules: [{match: ~all, issuer: new}]")
+    _until(addon, lambda: bool(caplog.messages))
+    (said,) = caplog.messages
+    assert said.startswith("jwtproxy: reloaded: ")
+    assert _claims(_signed(addon))["iss"] == "new"
+    (tmp_path / "rules.yaml").write_text("rules: [{match: ~nonsense}]")
+    _until(addon, lambda: len(caplog.messages) > 1)
+    assert re.fullmatch(
+        r"jwtproxy: error: .*rules\.yaml:1: .*; what was in force stays so\njwtproxy: hint: .+", caplog.messages[1]
+    )
+    assert _claims(_signed(addon))["iss"] == "new"
+
+
+@pytest.mark.usefixtures("hurried")
+def test_an_error_that_nobody_foresaw_does_not_end_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    addon = _ruled(tmp_path)
+    assert addon.live
+    answers = iter([RuntimeError("unforeseen"), None, "reloaded"])
+
+    def poll() -> Any:
+        answer = next(answers, None)
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(addon.live, "poll", poll)
+    _until(addon, lambda: "jwtproxy: reloaded" in caplog.messages)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+
+
+def test_who_asks_for_it_has_them_read_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    addon = _ruled(tmp_path)
+    (tmp_path / "rules.yaml").write_text("rules: [{match: ~all, issuer: new}]")
+    addon.reload()
+    assert _claims(_signed(addon))["iss"] == "new"
+    (said,) = caplog.messages
+    assert said.startswith("jwtproxy: reloaded: ")
+    JwtInject().reload()  # one without settings has nothing to read
+
+
+def test_of_several_workers_none_tells(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "rules.yaml").write_text(RULES)
+    read = settings.parse(settings.defaults({}) | {"jwt_rules": str(tmp_path / "rules.yaml")})
+    live = Live(read, SOURCE, flow_filters.compile_filter)
+    addon = JwtInject(SOURCE, live, tells=False)
+    with taddons.context(modifyheaders.ModifyHeaders()) as context:
+        context.options.update_defer(jwt_rules=str(tmp_path / "rules.yaml"))
+        context.master.addons.add(addon)
+        context.configure(addon)
+        assert addon.live is live, "what has been read already is not read again"
+        context.configure(addon, jwt_user="other")
+        assert addon.live is not live
+        addon.reload()
+        (tmp_path / "rules.yaml").write_text("rules: [{match: ~nonsense}]")
+        addon.reload()
+        assert caplog.messages == []
+
+
+def test_a_key_that_has_ended_signs_nothing_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "key.json").write_text(json.dumps({"kty": "oct", "k": "A" * 86, "exp": time.time() + 0.3}))
+    addon, _ = _configured(Source("JWT_KEY_FILE", None, str(tmp_path / "key.json")))
+    assert _signed(addon).response is None
+    time.sleep(0.35)
+    assert _is_refused(_signed(addon))
+    (said,) = caplog.messages
+    assert re.fullmatch(r"jwtproxy: error: a request was refused: no key may sign now\njwtproxy: hint: .+", said)
+
+
+def test_what_is_published_is_that_of_the_policy() -> None:
+    addon, _ = _configured(jwt_jwks_max_age="7", jwt_host_mismatch="allow")
+    assert addon.live
+    assert seam.published() == (addon.live.policy.jwks, 7)
+    assert seam.host_mismatch == "allow"
 
 
 # --- coming and going
@@ -380,7 +601,7 @@ def test_what_leaves_is_signed_whatever_other_addons_do(
     serve: Serve, upstream: type[Upstream], before: tuple[object, ...], after: tuple[object, ...], method: str
 ) -> None:
     async def run() -> None:
-        async with upstream() as server, serve(*before, JwtInject(KEY), *after) as proxy, proxy.client() as client:
+        async with upstream() as server, serve(*before, JwtInject(SOURCE), *after) as proxy, proxy.client() as client:
             for _ in range(2):
                 request = server.request("X-My-JWT: evil", "Content-Length: 2", method=method, body=b"hi")
                 assert (await client.ask(request)).code == 200
@@ -393,7 +614,7 @@ def test_what_leaves_is_signed_whatever_other_addons_do(
 
 def test_nothing_leaves_once_the_addon_is_gone(serve: Serve, upstream: type[Upstream]) -> None:
     async def run() -> None:
-        addon = JwtInject(KEY)
+        addon = JwtInject(SOURCE)
         async with upstream() as server, serve(addon) as proxy:
             assert (await proxy.ask(server.request())).code == 200
             proxy.master.addons.remove(addon)
@@ -412,7 +633,7 @@ def test_nothing_leaves_once_the_addon_is_gone(serve: Serve, upstream: type[Upst
 
 def test_a_reload_goes_on(serve: Serve, upstream: type[Upstream]) -> None:
     async def run() -> None:
-        first, second = JwtInject(KEY), JwtInject(KEY)
+        first, second = JwtInject(SOURCE), JwtInject(SOURCE)
         async with upstream() as server, serve(first) as proxy:
             proxy.master.addons.remove(first)
             proxy.master.addons.add(second)
@@ -437,7 +658,7 @@ def test_the_end_of_the_run_closes_the_gate(caplog: pytest.LogCaptureFixture) ->
 
 def _printing() -> tuple[JwtInject, Any, io.StringIO, io.StringIO]:
     flows, logs = io.StringIO(), io.StringIO()
-    addon = JwtInject(KEY)
+    addon = JwtInject(SOURCE)
     context = taddons.context(termlog.TermLog(logs), dumper.Dumper(flows), modifyheaders.ModifyHeaders(), addon)
     context.configure(addon, flow_detail=4, rawtcp=False)
     return addon, context, flows, logs
@@ -446,7 +667,7 @@ def _printing() -> tuple[JwtInject, Any, io.StringIO, io.StringIO]:
 def test_tokens_are_not_printed() -> None:
     addon, context, flows, logs = _printing()
     for _ in range(2):  # a second call changes nothing
-        addon.running()
+        _running(addon)
     flow = _signed(addon, tflow.tflow(resp=True, req=tutils.treq(headers=Headers())))
     flow.response, response = None, flow.response
     addon.request(flow)
@@ -462,7 +683,7 @@ def test_tokens_are_not_printed() -> None:
 
 def test_without_a_terminal_there_is_nothing_to_redact() -> None:
     addon, _ = _configured(rawtcp=False)
-    addon.running()
+    _running(addon)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +700,7 @@ def test_what_passes_unsigned_is_said_at_the_start(
     options: dict[str, Any], warned: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     addon, _ = _configured(**options)
-    addon.running()
+    _running(addon)
     if warned is None:
         assert caplog.messages == []
     else:

@@ -1,146 +1,457 @@
-"""The secret is found where users put it, and no error repeats it."""
+"""A signing key is read in every usual form; what is wrong with one is said, and nothing of it repeated."""
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import secrets
-import traceback
-from pathlib import Path
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from hypothesis import given
 from hypothesis import strategies as st
+from joserfc import jwt
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from jwt.algorithms import RSAAlgorithm
 
-from jwtproxy.keys import SECRET, SECRET_FILE, check_length, find_secret
-from jwtproxy.settings import SettingsError
+from jwtproxy.keys import Key, Wish, parse, shared, thumbprint
+from jwtproxy.settings import ALGORITHMS, SettingsError
 
-KEY = secrets.token_bytes(64)
-OTHER = secrets.token_bytes(64)
+pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated")  # by RFC 9864, in favour of a new name
 
-spaces = st.text(" \t\r\n\f\v", max_size=3)
+PLACE = "JWT_KEY_FILE 'key'"
+PHRASE = b"open sesame"
+NO_WISH, OPENS = Wish(), Wish(passphrase=PHRASE)
+SECRET = secrets.token_bytes(64)
 
+RSA, OTHER_RSA = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+P256, P384, P521 = (ec.generate_private_key(curve()) for curve in (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1))
+ED25519 = ed25519.Ed25519PrivateKey.generate()
+KEYS: dict[str, Any] = {"RS256": RSA, "ES256": P256, "ES384": P384, "ES512": P521, "EdDSA": ED25519}
+"""By what signs with them unless something else is wished."""
 
-@st.composite
-def spaced_hex(draw: st.DrawFn, key: bytes) -> str:
-    """The key in hexadecimal, in any case, with white space anywhere."""
-    digits = (draw(spaces) + (digit.upper() if draw(st.booleans()) else digit) for digit in key.hex())
-    return "".join(digits) + draw(spaces)
-
-
-def _everything(error: BaseException) -> str:
-    """All that any way of printing an error could show."""
-    return "".join(traceback.format_exception(error)) + repr(error) + getattr(error, "hint", "")
-
-
-@given(st.data(), st.binary(min_size=1, max_size=64))
-def test_white_space_inside_is_ignored(data: st.DataObject, key: bytes) -> None:
-    assert find_secret({SECRET: data.draw(spaced_hex(key))}) == key
+EC_PARAMETERS = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+"""What `openssl ecparam -genkey` puts before a key on P-256."""
 
 
-@given(
-    st.text("0123456789abcdefABCDEF", min_size=16),
-    st.text("0123456789abcdefABCDEF", min_size=16),
-    st.sampled_from(["", "g", "0x", "é", "_", "-", "\0", "٣"]),  # an Arabic digit, not a Latin one
-)
-def test_no_error_repeats_the_secret(left: str, right: str, broken: str) -> None:
-    if not broken and not len(left + right) % 2:
-        left += "0"  # odd, as nothing else is wrong
-    with pytest.raises(SettingsError) as caught:
-        find_secret({SECRET: left + broken + right})
-    assert caught.value.hint
-    for part in (left, right, left + broken + right):
-        assert part not in _everything(caught.value)
-        assert part.lower() not in _everything(caught.value)
+def _pem(key: Any, form: PrivateFormat = PrivateFormat.PKCS8, phrase: bytes | None = None) -> str:
+    encryption: KeySerializationEncryption = BestAvailableEncryption(phrase) if phrase else NoEncryption()
+    return str(key.private_bytes(Encoding.PEM, form, encryption).decode())
 
 
-@pytest.mark.parametrize("text", ["g" * 128, KEY.hex() + "z" * 20, KEY.hex()[:-1]])
-def test_no_error_repeats_the_content_of_the_file(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "secret"
-    path.write_text(text)
-    with pytest.raises(SettingsError) as caught:
-        find_secret({SECRET_FILE: str(path)})
-    assert str(path) in str(caught.value), "which file it was is said"
-    assert text not in _everything(caught.value)
+def _public_pem(key: Any, form: PublicFormat = PublicFormat.SubjectPublicKeyInfo) -> str:
+    return str(key.public_key().public_bytes(Encoding.PEM, form).decode())
+
+
+def _jwk(key: Any, *, private: bool = True, **members: Any) -> dict[str, Any]:
+    """As a library other than ours writes it."""
+    kind: Any = ECKey
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        kind = RSAKey if isinstance(key, rsa.RSAPrivateKey) else OKPKey
+    found = dict(kind.import_key(_pem(key)).as_dict(private=private))
+    found.pop("kid", None)
+    return found | members
+
+
+def _oct(secret: bytes, **members: Any) -> dict[str, Any]:
+    return {"kty": "oct", "k": urlsafe_b64encode(secret).rstrip(b"=").decode(), **members}
+
+
+def _one(text: str | dict[str, Any], wish: Wish = NO_WISH) -> Key:
+    (key,) = parse(json.dumps(text) if isinstance(text, dict) else text, PLACE, wish)
+    return key
+
+
+def _verifies(key: Key, public: Any) -> bool:
+    """Whether another library accepts what the key signs."""
+    token = jwt.decode(key.signer().sign({"a": 1}), public, algorithms=[key.algorithm])
+    assert token.header == {"alg": key.algorithm, "typ": "JWT"} | ({"kid": key.kid} if key.kid else {})
+    return bool(token.claims == {"a": 1})
+
+
+def _imported(public: Any) -> Any:
+    kinds: dict[str, Any] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+    return kinds[public["kty"]].import_key(public)
+
+
+# --- forms
+
+
+def _forms() -> Iterator[Any]:
+    """Every private key in every form it has."""
+    for algorithm, key in KEYS.items():
+        pem = _pem(key)
+        forms = {
+            "PKCS#8": (pem, Wish()),
+            "PKCS#8 encrypted": (_pem(key, phrase=PHRASE), OPENS),
+            "not encrypted though there is a phrase": (pem, OPENS),
+            "CRLF": (pem.replace("\n", "\r\n"), Wish()),
+            "with remarks": (f"Bag Attributes\n  friendlyName: x\n{pem}\nthat is all\n", Wish()),
+            "with its public key": (pem + _public_pem(key), Wish()),
+            "after its public key": (_public_pem(key) + pem, Wish()),
+            "JWK": (json.dumps(_jwk(key)), Wish()),
+            "JWKS": ("\n " + json.dumps({"keys": [_jwk(key)]}, indent=1), Wish()),
+        }
+        if key is not ED25519:  # PKCS#1 and SEC1
+            forms["traditional"] = (_pem(key, PrivateFormat.TraditionalOpenSSL), Wish())
+            locked = _pem(key, PrivateFormat.TraditionalOpenSSL, PHRASE)
+            assert "Proc-Type: 4,ENCRYPTED" in locked
+            forms["traditional encrypted"] = (locked, OPENS)
+        if key is P256:
+            forms["openssl ecparam"] = (EC_PARAMETERS + forms["traditional"][0], Wish())
+        for name, (text, wish) in forms.items():
+            yield pytest.param(algorithm, text, wish, id=f"{algorithm} {name}")
+
+
+@pytest.mark.parametrize(("algorithm", "text", "wish"), list(_forms()))
+def test_every_form_is_the_same_key(algorithm: str, text: str, wish: Wish) -> None:
+    key = _one(text, wish)
+    assert (key.algorithm, key.place.startswith(PLACE)) == (algorithm, True)
+    assert (key.not_before, key.not_after) == (-math.inf, math.inf)
+    assert key.public
+    assert _verifies(key, _imported(_jwk(KEYS[algorithm], private=False)))
+    assert key.kid == _imported(key.public).thumbprint(), "RFC 7638, as others compute it"
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_a_public_key_is_published_and_signs_nothing(algorithm: str) -> None:
+    private = KEYS[algorithm]
+    texts = [_public_pem(private), json.dumps(_jwk(private, private=False))]
+    if private is RSA:
+        texts.append(_public_pem(private, PublicFormat.PKCS1))
+    signing = _one(_pem(private))
+    for text in texts:
+        key = _one(text)
+        assert key.private is None
+        assert key.public == signing.public
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_the_public_jwk_holds_what_verifies_and_nothing_else(algorithm: str) -> None:
+    members = {"RSA": {"n", "e"}, "EC": {"crv", "x", "y"}, "OKP": {"crv", "x"}}
+    for text in (_pem(KEYS[algorithm]), json.dumps(_jwk(KEYS[algorithm], key_ops=["sign"], exp=9e9, other="x"))):
+        public = _one(text).public
+        assert public
+        assert set(public) == members[public["kty"]] | {"kty", "use", "alg", "kid"}
+        assert (public["use"], public["alg"]) == ("sig", algorithm)
+        assert public.items() >= _jwk(KEYS[algorithm], private=False).items()
+
+
+def test_coordinates_have_their_full_length() -> None:
+    """RFC 7518 §6.2.1.2: also those that begin with zeros, as every second on P-521 does."""
+    for _ in range(8):
+        public = _one(_pem(ec.generate_private_key(ec.SECP521R1()))).public
+        assert public
+        assert [len(urlsafe_b64decode(public[name] + "==")) for name in "xy"] == [66, 66]
 
 
 @pytest.mark.parametrize(
-    ("value", "message", "hint"),
-    [
-        ("", f"{SECRET} is empty", "openssl rand -hex 64"),
-        (" \n\t ", f"{SECRET} is empty", "openssl rand -hex 64"),
-        ("xyz", f"{SECRET} is not hexadecimal", "0-9 and a-f"),
-        ("0x00", f"{SECRET} is not hexadecimal", "0-9 and a-f"),
-        ("é" * 64, f"{SECRET} is not hexadecimal", "0-9 and a-f"),
-        ("abc", f"{SECRET} has an odd number of hexadecimal digits (3)", "missing"),
-        ("a b c\n", f"{SECRET} has an odd number of hexadecimal digits (3)", "missing"),
-    ],
+    "text",
+    [SECRET.hex(), SECRET.hex().upper() + "\n", "\n".join(re.findall(".{8}", SECRET.hex())), _oct(SECRET)],
+    ids=["hexadecimal", "upper case", "wrapped", "JWK"],
 )
-def test_what_is_wrong_with_a_value_is_said(value: str, message: str, hint: str) -> None:
+def test_a_shared_secret_has_no_kid_and_is_not_published(text: str | dict[str, Any]) -> None:
+    key = _one(text)
+    assert (key.algorithm, key.kid, key.public, key.private) == ("HS512", "", None, SECRET)
+    assert _verifies(key, OctKey.import_key(SECRET))
+    named = _one(text, Wish(kid="k1"))
+    assert named.kid == "k1"
+    assert _verifies(named, OctKey.import_key(SECRET))
+    assert shared(SECRET, PLACE).private == SECRET
+
+
+def test_a_jwks_holds_any_number_in_order() -> None:
+    members = [_jwk(P256, kid="a"), _oct(SECRET, kid="b"), _jwk(ED25519, private=False), _jwk(RSA, alg="PS384")]
+    found = parse(json.dumps({"keys": members}), PLACE)
+    assert [key.algorithm for key in found] == ["ES256", "HS512", "EdDSA", "PS384"]
+    assert [key.kid for key in found][:2] == ["a", "b"]
+    assert [key.place for key in found] == [f"{PLACE} key {number}" for number in (1, 2, 3, 4)]
+    assert [key.private is None for key in found] == [False, False, True, False]
+
+
+# --- which algorithm
+
+FITTING = {
+    **{family + bits: RSA for family in ("RS", "PS") for bits in ("256", "384", "512")},
+    **{algorithm: key for algorithm, key in KEYS.items() if key is not RSA},
+}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_signs_with_a_key_that_fits(algorithm: str) -> None:
+    if algorithm.startswith("HS"):
+        secret = SECRET[: int(algorithm[2:]) // 8]
+        assert _verifies(_one(secret.hex(), Wish(algorithm)), OctKey.import_key(secret))
+        return
+    key = _one(_pem(FITTING[algorithm]), Wish(algorithm))
+    assert (key.algorithm, key.public and key.public["alg"]) == (algorithm, algorithm)
+    assert _verifies(key, _imported(key.public))
+    assert key.kid == _one(_pem(FITTING[algorithm])).kid, "the algorithm is no part of a thumbprint"
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_one_that_does_not_fit_is_refused(key: Any, algorithm: str) -> None:
+    if FITTING.get(algorithm) is key:
+        return
+    for text in (_pem(key), _public_pem(key), json.dumps(_jwk(key))):
+        with pytest.raises(SettingsError, match=f" holds a.*, which does not fit {algorithm}$") as caught:
+            _one(text, Wish(algorithm))
+        assert "it fits " in caught.value.hint
+
+
+@pytest.mark.parametrize("algorithm", FITTING)
+def test_a_shared_secret_fits_hmac_alone(algorithm: str) -> None:
+    for text in (SECRET.hex(), json.dumps(_oct(SECRET)), json.dumps(_oct(SECRET, alg=algorithm))):
+        with pytest.raises(SettingsError, match=f" holds a shared secret, which does not fit {algorithm}$"):
+            _one(text, Wish(algorithm))
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "ES256K", "RSA-OAEP", "A128KW", "HS1"])
+@pytest.mark.parametrize("jwk", [_jwk(RSA), _jwk(P256, private=False), _oct(SECRET)], ids=["RSA", "EC", "oct"])
+def test_what_signs_no_tokens_is_no_algorithm(algorithm: str, jwk: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=algorithm):
+        _one(jwk | {"alg": algorithm})
+
+
+# --- what a JWK says of itself
+
+
+def test_a_jwk_says_how_it_signs_under_which_name_and_when() -> None:
+    key = _one(_jwk(RSA, alg="PS256", kid="2026", use="sig", nbf=5, exp=7.5))
+    assert (key.algorithm, key.kid, key.not_before, key.not_after) == ("PS256", "2026", 5.0, 7.5)
+    assert key.public
+    assert (key.public["alg"], key.public["kid"]) == ("PS256", "2026")
+    assert _verifies(key, _imported(_jwk(RSA, private=False)))
+
+
+def test_what_is_wished_counts_where_the_jwk_is_silent() -> None:
+    assert _one(_jwk(RSA), Wish("RS512")).algorithm == "RS512"
+    assert _one(_jwk(RSA, alg="RS512"), Wish("RS512")).algorithm == "RS512"
+    assert _one(_oct(SECRET, alg="HS256")).algorithm == "HS256"
+    assert _one(_jwk(RSA, kid="own"), Wish(kid="wished")).kid == "wished"
+    assert _one(_jwk(RSA, kid="")).kid == _one(_pem(RSA)).kid
+
+
+# --- refusals
+
+
+def _without(jwk: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in jwk.items() if name not in names}
+
+
+def _openssh(key: Any) -> str:
+    return _pem(key, PrivateFormat.OpenSSH)
+
+
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIU\n-----END CERTIFICATE-----\n"
+WRONG = Wish(passphrase=b"open barley")
+CUT = _pem(RSA)[:400]
+DAMAGED = "\n".join(line for number, line in enumerate(_pem(RSA).splitlines()) if number != 3)
+UNLIKE = {"x": _jwk(ed25519.Ed25519PrivateKey.generate())["x"]}
+UNLIKE_EC = {name: _jwk(ec.generate_private_key(ec.SECP256R1()))[name] for name in ("x", "y")}
+WEAK = rsa.generate_private_key(65537, 1024)
+WEAK_JWK = RSAAlgorithm.to_jwk(WEAK, as_dict=True)  # joserfc will not touch it
+
+REFUSED: dict[str, tuple[Any, Wish, str, str]] = {
+    # what it is
+    "nothing": ("", Wish(), "is empty", "keys new"),
+    "blank": (" \n", Wish(), "is empty", "keys new"),
+    "prose": ("correct horse battery staple", Wish(), "holds no key: neither PEM, nor JWK, nor hex", "keys new"),
+    "base64": (urlsafe_b64encode(SECRET).decode(), Wish(), "holds no key: neither PEM, nor JWK, nor hex", "keys new"),
+    "odd hexadecimal": (SECRET.hex()[1:], Wish(), "odd number of hexadecimal digits (127)", "missing"),
+    "short secret": (SECRET.hex()[2:], Wish(), "has 63 bytes, HS512 wants at least 64", "openssl rand -hex 64"),
+    "short for HS256": (SECRET.hex()[:62], Wish("HS256"), "has 31 bytes, HS256 wants at least 32", "rand -hex 32"),
+    "short oct": (_oct(SECRET[:63]), Wish(), "has 63 bytes, HS512 wants at least 64", "openssl rand -hex 64"),
+    "short oct by its alg": (_oct(SECRET[:47], alg="HS384"), Wish(), "has 47 bytes, HS384 wants at least 48", "48"),
+    # kinds of keys
+    "RSA 1024": (_pem(WEAK), Wish(), "an RSA key of 1024 bits, which is too", "2048"),
+    "RSA 1024, public": (_public_pem(WEAK), Wish(), "an RSA key of 1024 bits, which is too weak", "2048"),
+    "RSA 1024 as JWK": (WEAK_JWK, Wish(), "an RSA key of 1024 bits, which is too weak", "2048"),
+    "secp256k1": (_pem(ec.generate_private_key(ec.SECP256K1())), Wish(), "the curve secp256k1", "P-256"),
+    "Ed448": (_pem(ed448.Ed448PrivateKey.generate()), Wish(), "of the kind Ed448, which signs no tokens", "keys new"),
+    "X25519": (_pem(x25519.X25519PrivateKey.generate()), Wish(), "of the kind X25519, which signs no", "keys new"),
+    "DSA": (_pem(dsa.generate_private_key(1024)), Wish(), "of the kind DSA, which signs no tokens", "keys new"),
+    "a certificate": (CERTIFICATE, Wish(), "holds no key but: certificate", "keys new"),
+    "OpenSSH": (_openssh(ED25519), Wish(), "holds no key but: openssh private key", "ssh-keygen -p -m PKCS8"),
+    # PEM
+    "two keys": (_pem(RSA) + _pem(P256), Wish(), "holds several keys", "jwt_key_dir"),
+    "two public keys": (_public_pem(RSA) + _public_pem(P256), Wish(), "holds several keys", "jwt_key_dir"),
+    "cut short": (CUT, Wish(), "is cut short", "still being written"),
+    "cut short in its last line": (_pem(RSA)[:-10], Wish(), "is cut short", "still being written"),
+    "a line missing": (DAMAGED, Wish(), "holds a key that is damaged", "copy it anew"),
+    "no pass phrase": (_pem(RSA, phrase=PHRASE), Wish(), "is encrypted", "JWT_KEY_PASSPHRASE_FILE"),
+    "wrong pass phrase": (_pem(RSA, phrase=PHRASE), WRONG, "the pass phrase does not open", "JWT_KEY_PASSPHRASE"),
+    "traditional, no pass phrase": (
+        _pem(P256, PrivateFormat.TraditionalOpenSSL, PHRASE),
+        Wish(),
+        "is encrypted",
+        "JWT_KEY_PASSPHRASE",
+    ),
+    "traditional, wrong pass phrase": (
+        _pem(P256, PrivateFormat.TraditionalOpenSSL, PHRASE),
+        WRONG,
+        "the pass phrase does not open",
+        "JWT_KEY_PASSPHRASE",
+    ),
+    # JWK
+    "JSON cut short": (json.dumps(_jwk(RSA))[:-9], Wish(), "is not JSON", "still being written"),
+    "JSON nested without end": ('{"keys":' + "[" * 100_000, Wish(), "is not JSON", "still being written"),
+    "an empty object": ({}, Wish(), "", ""),
+    "no keys": ({"keys": []}, Wish(), "holds no keys", "RFC 7517"),
+    "keys that is none": ({"keys": _jwk(RSA)}, Wish(), "holds no keys", "RFC 7517"),
+    "keys of texts": ({"keys": ["x"]}, Wish(), "holds no keys", "RFC 7517"),
+    "several, one kid": ({"keys": [_jwk(RSA), _jwk(P256)]}, Wish(kid="k"), "jwt_kid names one", "its own kid"),
+    "unknown kty": (_jwk(RSA, kty="XXX"), Wish(), "bad kty 'XXX'", "RSA, EC, OKP"),
+    "no kty": (_without(_jwk(P256), "kty"), Wish(), "kty", "RSA, EC, OKP"),
+    "kty of another kind": (_jwk(P256, kty="RSA"), Wish(), "holds a key that is damaged", "copy it anew"),
+    "for encryption": (_jwk(RSA, use="enc"), Wish(), "is for 'enc', not for signatures", '"sig"'),
+    "another algorithm": (_jwk(RSA, alg="PS256"), Wish("RS256"), "is for PS256, not RS256", "jwt_algorithm"),
+    "alg none": (_jwk(RSA, alg="none"), Wish(), "none", ""),
+    "alg of another kind": (_jwk(RSA, alg="ES256"), Wish(), "holds an RSA key, which does not fit ES256", ""),
+    "HS512 with a public key": (_jwk(RSA, private=False, alg="HS512"), Wish(), "does not fit HS512", ""),
+    "kid that is no text": (_jwk(RSA, kid=5), Wish(), "'kid' is not a text", "RFC 7517"),
+    "alg that is no text": (_jwk(RSA, alg=["RS256"]), Wish(), "'alg' is not a text", "RFC 7517"),
+    "kty that is no text": (_jwk(RSA, kty=[]), Wish(), "'kty' is not a text", "RFC 7517"),
+    "use that is no text": (_jwk(RSA, use=None), Wish(), "'use' is not a text", "RFC 7517"),
+    "nbf that is no number": (_jwk(RSA, nbf="2026-01-01"), Wish(), "'nbf'", "since 1970"),
+    "exp that is no number": (_jwk(RSA, exp=True), Wish(), "'exp'", "since 1970"),
+    "no k": ({"kty": "oct"}, Wish(), "holds a key that is damaged", "copy it anew"),
+    "k that is no text": ({"kty": "oct", "k": 5}, Wish(), "holds a key that is damaged", "copy it anew"),
+    "no n": (_without(_jwk(RSA), "n"), Wish(), "holds a key that is damaged", "copy it anew"),
+    "n that is no text": (_jwk(RSA, n=7), Wish(), "holds a key that is damaged", "copy it anew"),
+    "d that is not base64": (_jwk(P256, d="ö"), Wish(), "holds a key that is damaged", "copy it anew"),
+    "half of the primes": (_without(_jwk(RSA), "q"), Wish(), "holds a key that is damaged", "copy it anew"),
+    "n of another": (_jwk(RSA, n=_jwk(OTHER_RSA)["n"]), Wish(), "holds a key that is damaged", "copy it anew"),
+    "d of another RSA": (_jwk(RSA, d=_jwk(OTHER_RSA)["d"]), Wish(), "holds a key that is damaged", "copy it anew"),
+    "x, y of another": (_jwk(P256) | UNLIKE_EC, Wish(), "holds a key that is damaged", "copy it anew"),
+    "y that is not on the curve": (_jwk(P256, y=_jwk(P256)["x"]), Wish(), "holds a key that is damaged", "copy it"),
+    "x of another curve": (_jwk(P256, crv="P-384"), Wish(), "holds a key that is damaged", "copy it anew"),
+    "x of another Ed25519": (_jwk(ED25519) | UNLIKE, Wish(), "holds a key that is damaged", "copy it anew"),
+    "no x": (_without(_jwk(ED25519), "x"), Wish(), "holds a key that is damaged", "copy it anew"),
+    "short d": (_jwk(ED25519, d="AAAA"), Wish(), "holds a key that is damaged", "copy it anew"),
+    "a bad one among good ones": ({"keys": [_jwk(RSA), _jwk(P256, d="")]}, Wish(), f"{PLACE} key 2", "copy it anew"),
+}
+
+
+def _material(text: Any) -> set[str]:
+    """Every run of eight characters of what must not be repeated."""
+    if isinstance(text, dict):
+        names = {"k", "d", "p", "q", "dp", "dq", "qi", "n", "x", "y"}
+        values = [text, *text["keys"]] if isinstance(text.get("keys"), list) else [text]
+        bodies = [str(value.get(name, "")) for value in values if isinstance(value, dict) for name in names]
+    else:
+        bodies = re.sub(r"-----[A-Z0-9 ]+-----|Proc-Type: 4,ENCRYPTED|DEK-Info: \S+", "", text).split("\n\n")
+    bodies = ["".join(body.split()) for body in bodies]
+    return {body[start : start + 8] for body in bodies for start in range(len(body) - 7) if "[[[[" not in body}
+
+
+@pytest.mark.parametrize(("text", "wish", "message", "hint"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_used_is_refused_and_not_repeated(
+    text: Any, wish: Wish, message: str, hint: str, shown: Callable[[BaseException], str]
+) -> None:
     with pytest.raises(SettingsError) as caught:
-        find_secret({SECRET: value})
-    assert str(caught.value) == message
-    assert hint in caught.value.hint
+        _one(text, wish)
+    error = caught.value
+    assert PLACE in str(error)
+    assert message in str(error)
+    assert hint in error.hint
+    assert error.hint
+    for line in (str(error), error.hint):
+        assert "\n" not in line
+        assert not line[0].isupper() or line.startswith("JWT_")
+    everything = shown(error)
+    assert not [run for run in _material(text) if run in everything]
+    assert PHRASE.decode() not in everything
+    assert "barley" not in everything
 
 
-def test_no_secret_anywhere_is_an_error_that_names_both_ways() -> None:
-    with pytest.raises(SettingsError, match=rf"{SECRET} is not set") as caught:
-        find_secret({}, {})
-    assert "openssl rand -hex 64" in caught.value.hint
-    assert SECRET_FILE in caught.value.hint
-
-
-def test_the_first_source_that_has_one_wins(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    path.write_text(OTHER.hex() + "\n")
-    value, file = {SECRET: KEY.hex()}, {SECRET_FILE: str(path)}
-    assert find_secret(value, {SECRET: "not even hex"}) == KEY
-    assert find_secret({}, value) == KEY
-    assert find_secret(file, value) == OTHER, "a file of the first source beats a value of the second"
-    assert find_secret(value, file) == KEY
-    assert find_secret({SECRET_FILE: ""}, value) == KEY, "an empty path counts as none"
-    assert find_secret({SECRET: KEY.hex(), SECRET_FILE: ""}) == KEY
-
-
-def test_an_empty_secret_does_not_fall_back_to_the_next_source() -> None:
-    with pytest.raises(SettingsError, match="is empty"):
-        find_secret({SECRET: ""}, {SECRET: KEY.hex()})
-
-
-@pytest.mark.parametrize("value", [KEY.hex(), ""])
-def test_value_and_file_from_one_source_contradict_each_other(value: str) -> None:
-    with pytest.raises(SettingsError, match=f"both {SECRET} and {SECRET_FILE} are set") as caught:
-        find_secret({SECRET: value, SECRET_FILE: "secret"})
-    assert "one of the two" in caught.value.hint
-
-
-def test_a_file_may_be_wrapped_and_in_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    digits = KEY.hex()
-    (tmp_path / "secret").write_text(f"{digits[:64]}\r\n{digits[64:]}\r\n")
-    assert find_secret({SECRET_FILE: "~/secret"}) == KEY
-
-
-def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    (tmp_path / "binary").write_bytes(KEY + b"\xff")
-    (tmp_path / "empty").touch()
-    for path, reason in [
-        ("missing", "cannot read .*: no such file or directory"),
-        (".", "cannot read .*: is a directory"),
-        ("binary", "is not hexadecimal text"),
-        ("empty", "is empty"),
-        ("a\0b", "cannot read .*: not a usable path"),
-    ]:
-        with pytest.raises(SettingsError, match=reason) as caught:
-            find_secret({SECRET_FILE: str(tmp_path / path)})
-        assert SECRET_FILE in str(caught.value)
-        assert repr(str(tmp_path / path)) in str(caught.value)
-        assert caught.value.hint
-
-
-@pytest.mark.parametrize(("algorithm", "wanted"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
-def test_a_key_is_at_least_as_long_as_its_hash(algorithm: str, wanted: int) -> None:
-    check_length(KEY[:wanted], algorithm)
-    check_length(KEY * 2, algorithm)
+@pytest.mark.parametrize("curve", ["X25519", "P-192", ""])
+def test_a_curve_that_is_not_used_here_is_not_called_damaged(curve: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        check_length(KEY[: wanted - 1], algorithm)
-    assert str(caught.value) == f"the shared secret has {wanted - 1} bytes, {algorithm} wants at least {wanted}"
-    assert f"openssl rand -hex {wanted}" in caught.value.hint
+        _one(_jwk(ED25519 if curve == "X25519" else P256, crv=curve))
+    assert PLACE in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_private_key_in_hexadecimal_is_no_shared_secret() -> None:
+    """`xxd -p key.pem >secret` is a slip: what signs with it would fail for each request."""
+    with pytest.raises(SettingsError):
+        _one(_pem(ED25519).encode().hex())
+
+
+@pytest.mark.parametrize("value", ["1893456000000", "1e18", "NaN", pytest.param("9" * 400, id="400 digits")])
+@pytest.mark.parametrize("name", ["nbf", "exp"])
+def test_a_time_that_is_none_is_refused(name: str, value: str) -> None:
+    """Milliseconds are the usual slip."""
+    text = json.dumps(_jwk(ED25519))[:-1] + f', "{name}": {value}}}'
+    with pytest.raises(SettingsError, match=f"'{name}'"):
+        _one(text)
+
+
+def test_a_key_does_not_show_itself() -> None:
+    for text, wish in ((_pem(P256), OPENS), (SECRET.hex(), OPENS), (json.dumps(_jwk(RSA)), OPENS)):
+        said = repr(_one(text, wish)) + repr(wish)
+        assert repr(SECRET) not in said
+        assert PHRASE.decode() not in said
+        assert "private" not in said
+        assert "object at" not in said
+
+
+names = st.sampled_from("kty use alg kid crv key_ops n e d p q x y k nbf exp keys".split())
+scalars = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(0, 9) | st.text(max_size=9)
+objects = st.dictionaries(names, scalars | st.lists(scalars, max_size=2), max_size=4)
+
+
+@given(st.sampled_from(list(KEYS)), st.booleans(), objects)
+def test_nothing_but_a_settings_error_is_ever_raised(algorithm: str, private: bool, changes: dict[str, Any]) -> None:
+    text = json.dumps(_jwk(KEYS[algorithm], private=private) | changes)
+    try:
+        found = parse(text, PLACE)
+    except SettingsError:
+        return
+    assert all(key.algorithm in ALGORITHMS for key in found)
+
+
+@given(st.text())
+def test_any_text_has_an_answer(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(text, PLACE)
+    assert caught.value.hint
+
+
+# --- the thumbprint
+
+
+def test_the_thumbprint_is_that_of_rfc_7638() -> None:
+    """Its §3.1."""
+    modulus = (
+        "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3okn"
+        "jhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6q"
+        "MQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awap"
+        "JzKnqDKgw"
+    )
+    jwk = {"kty": "RSA", "n": modulus, "e": "AQAB", "alg": "RS256", "kid": "2011-04-29"}
+    expected = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+    assert thumbprint(jwk) == expected
+    assert thumbprint({"d": "ignored", **dict(reversed(jwk.items()))}) == expected
+    del jwk["kid"]
+    assert _one(jwk).kid == expected
+
+
+def test_that_of_ed25519_is_that_of_rfc_8037() -> None:
+    """Its §A.3."""
+    jwk = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+    assert thumbprint(jwk) == _one(jwk).kid == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.launcher import dispatch
 from jwtproxy.launcher.master import Master
 from mitmproxy.addons import default_addons
@@ -18,6 +19,7 @@ from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.test import tflow
 
 from jwtproxy.counters import Counters
+from jwtproxy.key_source import SECRET, Source
 from jwtproxy.settings import SettingsError
 
 pytestmark = pytest.mark.usefixtures("pristine")
@@ -36,7 +38,7 @@ def _with(look: Callable[[Master], Any]) -> Any:
 
 def test_every_addon_of_mitmdump_is_there_and_ours_come_last() -> None:
     def look(master: Master) -> list[str]:
-        master.add_ours(bytes(64), Counters(), first=False)
+        master.add_ours(JwtInject(Source(SECRET, bytes(64))), Counters(), first=False)
         assert all(master.addons.get(type(addon).__name__.lower()) for addon in default_addons())
         assert master.addons.get("termlog").first is False
         return [type(addon).__name__ for addon in master.addons.chain]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+import re
 
 import pytest
 from hypothesis import given
@@ -16,12 +16,18 @@ CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image
 FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
-def _status() -> dict[str, Any]:
-    return MEMBERS
+JWKS = '{"keys": [{"kty": "OKP"}]}\n'
 
 
-def _unasked() -> NoReturn:
-    raise AssertionError("nobody wants the status")
+READ: dict[str, pages.Read] = {
+    pages.STATUS_PATH: lambda headers: pages.status(headers, MEMBERS),
+    pages.JWKS_PATH: lambda headers: pages.jwks(headers, JWKS, 300),
+}
+UNASKED: dict[str, pages.Read] = {}
+
+
+def _get(path: str = "/status", method: str = "GET", **headers: str) -> pages.Page:
+    return pages.answer(method, path, {name.replace("_", "-"): value for name, value in headers.items()}, READ)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +52,7 @@ def _unasked() -> NoReturn:
     ],
 )
 def test_json_unless_html_is_preferred(accept: str, is_html: bool) -> None:
-    page = pages.answer("GET", "/status", accept, _status)
+    page = _get(accept=accept)
     assert page.code == 200
     assert page.headers["Content-Type"] == ("text/html; charset=utf-8" if is_html else "application/json")
     assert page.headers["Cache-Control"] == "no-store"
@@ -58,7 +64,7 @@ def test_json_unless_html_is_preferred(accept: str, is_html: bool) -> None:
 
 
 def test_html_shows_every_member_escaped() -> None:
-    body = pages.answer("GET", "/status", "text/html", _status).body
+    body = _get(accept="text/html").body
     assert "proxied_requests" in body
     assert ">7\n" in body
     assert "&lt;1&amp;2&gt;" in body
@@ -69,41 +75,94 @@ def test_html_shows_every_member_escaped() -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_status_may_be_asked_with_a_query(method: str, path: str) -> None:
     assert pages.is_own(path)
-    assert pages.answer(method, path, "", _status) == pages.answer("GET", "/status", "", _status)
+    assert _get(path, method) == _get()
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "", "*", "/nope", "/status/", "/Status", "//status", "/status/x", "/status%3F", "status"]
+    "path",
+    [
+        *("/", "", "*", "/nope", "/status/", "/Status", "//status", "/status/x", "/status%3F", "status"),
+        *("/.well-known/", "/.well-known/jwks", "/jwks.json", "/.well-known/jwks.json/", "/.well-known//jwks.json"),
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
 def test_other_paths_do_not_exist(method: str, path: str) -> None:
     assert not pages.is_own(path)
-    page = pages.answer(method, path, "text/html", _unasked)
+    page = pages.answer(method, path, {"accept": "text/html"}, UNASKED)
     assert (page.code, "Allow" in page.headers) == (404, False)
     assert page.body.startswith("jwtproxy: ")
     assert "/status" in page.body
+    assert "/.well-known/jwks.json" in page.body
 
 
+@pytest.mark.parametrize("path", ["/status", "/.well-known/jwks.json", "/.well-known/jwks.json?x"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW", "get", ""])
-def test_status_can_only_be_read(method: str) -> None:
-    page = pages.answer(method, "/status", "", _unasked)
+def test_pages_can_only_be_read(method: str, path: str) -> None:
+    page = pages.answer(method, path, {}, UNASKED)
     assert (page.code, page.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
     assert page.body.startswith("jwtproxy: ")
 
 
-@pytest.mark.parametrize("path", ["*", "/status"])
+@pytest.mark.parametrize("path", ["*", "/status", "/.well-known/jwks.json"])
 def test_options_says_what_is_allowed(path: str) -> None:
-    assert pages.answer("OPTIONS", path, "", _unasked) == pages.Page(204, "", {"Allow": "GET, HEAD, OPTIONS"})
+    assert pages.answer("OPTIONS", path, {}, UNASKED) == pages.Page(204, "", {"Allow": "GET, HEAD, OPTIONS"})
 
 
 def test_options_of_an_unknown_path_is_404() -> None:
-    assert pages.answer("OPTIONS", "/nope", "", _unasked).code == 404
+    assert pages.answer("OPTIONS", "/nope", {}, UNASKED).code == 404
 
 
 @given(st.text(), st.text(), st.text())
 def test_any_request_has_an_answer(method: str, path: str, accept: str) -> None:
-    assert pages.answer(method, path, accept, _status).code in (200, 204, 404, 405)
-    assert pages.answer("GET", "/status", accept, _status).code == 200
+    assert _get(path, method, accept=accept).code in (200, 204, 404, 405)
+    assert _get(accept=accept).code == 200
+
+
+# --- the public keys
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/.well-known/jwks.json", "/.well-known/jwks.json?v=1"])
+def test_the_public_keys_may_be_kept_for_a_while(method: str, path: str) -> None:
+    assert pages.is_own(path)
+    page = _get(path, method, accept="text/html")
+    assert (page.code, page.body) == (200, JWKS)
+    assert page.headers.keys() == {"Content-Type", "Cache-Control", "ETag"}
+    assert page.headers["Content-Type"] == "application/jwk-set+json"
+    assert page.headers["Cache-Control"] == "public, max-age=300"
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ("{etag}", 304),
+        ("W/{etag}", 304),
+        ('"other", {etag}', 304),
+        ("*", 304),
+        ('"other"', 200),
+        ("", 200),
+        ("nonsense", 200),
+    ],
+)
+def test_who_has_the_same_keys_gets_no_body(sent: str, code: int) -> None:
+    etag = _get(pages.JWKS_PATH).headers["ETag"]
+    assert re.fullmatch('"[!-~]+"', etag)
+    for method in ("GET", "HEAD"):
+        page = _get(pages.JWKS_PATH, method, if_none_match=sent.format(etag=etag))
+        assert page.code == code
+        assert page.headers["ETag"] == etag
+        assert page.headers["Cache-Control"] == "public, max-age=300"
+        assert (page.body == "") == (code == 304)
+
+
+def test_other_keys_have_another_etag() -> None:
+    etags = {pages.jwks({}, body, 0).headers["ETag"] for body in (JWKS, '{"keys": []}\n', JWKS)}
+    assert len(etags) == 2
+
+
+@given(st.text())
+def test_any_if_none_match_has_an_answer(sent: str) -> None:
+    assert _get(pages.JWKS_PATH, if_none_match=sent).code in (200, 304)
 
 
 def test_a_short_answer_speaks_in_our_voice() -> None:

@@ -13,11 +13,13 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 from mitmproxy.test import taddons, tflow
 
+from jwtproxy.key_source import SECRET, Source
+
 pytestmark = pytest.mark.usefixtures("pristine")
 
 
 def _loaded(**options: Any) -> tuple[Redact, JwtInject, Any]:
-    addon, signer = Redact(), JwtInject(bytes(64))
+    addon, signer = Redact(), JwtInject(Source(SECRET, bytes(64)))
     context = taddons.context(addon, save.Save(), savehar.SaveHar(), modifyheaders.ModifyHeaders(), signer)
     context.options.update(**options)
     context.configure(signer)
@@ -42,6 +44,17 @@ def test_once_answered_a_recorded_request_holds_no_token(options: dict[str, str]
         done(flow)
         assert flow.request.headers.fields == (*before[:-1], (header.encode(), REDACTED))
     context.master.addons.get("save").done()
+
+
+def test_nor_one_in_the_header_of_a_rule() -> None:
+    Path("rules.yaml").write_text("rules: [{match: ~all, header: X_Pay}]")
+    addon, signer, context = _loaded(jwt_rules="rules.yaml", save_stream_file="flows")
+    flow = _signed(signer, response=True)
+    token = flow.request.headers["X_Pay"]
+    addon.response(flow)
+    context.master.addons.get("save").done()
+    assert token not in str(flow.request.headers.fields)
+    assert flow.request.headers["X_Pay"] == "[token]"
 
 
 def test_what_is_not_recorded_is_left_alone() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import re
 import secrets
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -24,6 +27,9 @@ from mitmproxy.options import Options
 from mitmproxy.test import tflow
 
 import jwtproxy
+from jwtproxy.counters import Counters
+from jwtproxy.key_source import SECRET, Source
+from jwtproxy.live import Report
 from jwtproxy.settings import SettingsError
 
 pytestmark = [
@@ -104,7 +110,7 @@ def test_the_reference_lists_ours_and_those_of_scripts(capsys: pytest.CaptureFix
     [
         ({"JWT_SHARED_SECRET": None}, [], "JWT_SHARED_SECRET is not set"),
         ({"JWT_SHARED_SECRET": ""}, [], "JWT_SHARED_SECRET is empty"),
-        ({"JWT_SHARED_SECRET": KEY.hex()[2:]}, [], "the shared secret has 63 bytes, HS512 wants at least 64"),
+        ({"JWT_SHARED_SECRET": KEY.hex()[2:]}, [], "JWT_SHARED_SECRET has 63 bytes, HS512 wants at least 64"),
         ({"JWT_SHARED_SECRET_FILE": "x"}, [], "both JWT_SHARED_SECRET and JWT_SHARED_SECRET_FILE are set"),
         ({"WORKERS": "many"}, [], "bad value 'many' for WORKERS"),
         ({"HTTP_PORT": "http"}, [], "bad value 'http' for HTTP_PORT"),
@@ -156,6 +162,64 @@ def test_a_port_that_is_taken_is_said(taken: int, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.startswith(
         f"jwtproxy: error: cannot listen on 127.0.0.1:{taken}: address already in use\n"
     )
+
+
+class Changing:
+    """What follows the files, in place of a Live."""
+
+    def __init__(self, *reports: Report | None) -> None:
+        self.asked: list[str] = []
+        self._reports = list(reports)
+
+    def poll(self) -> Report | None:
+        return self._answer("poll")
+
+    def reload(self) -> Report | None:
+        return self._answer("reload")
+
+    def _answer(self, asked: str) -> Report | None:
+        self.asked.append(asked)
+        return self._reports.pop(0)
+
+
+def _plan(live: Any, *, terminal: bool = False) -> serve.Plan:
+    return serve.Plan(Source(SECRET, KEY), live, {}, {}, {}, Counters(), 2, 0, terminal)
+
+
+def test_what_changed_is_told_once_for_all_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    live = Changing(None, "reloaded: 1 keys", SettingsError("no good", "mend it"), None)
+    for asked in (False, False, False, True):
+        serve._refresh(_plan(live), asked)
+    assert live.asked == ["poll", "poll", "poll", "reload"]
+    assert capsys.readouterr() == (
+        "jwtproxy: reloaded: 1 keys\n",
+        "jwtproxy: error: no good; what was in force stays so\njwtproxy: hint: mend it\n",
+    )
+
+
+def test_a_reader_who_has_gone_ends_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arbiter stops them all for an exception."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    gone_on = False
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        serve._refresh(_plan(Changing("reloaded: 1 keys")), False)
+        gone_on = True
+    assert gone_on
+
+
+def test_a_closed_terminal_ends_the_whole_and_no_terminal_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda descriptor: False)
+    with pytest.raises(StopIteration):
+        serve._refresh(_plan(Changing(), terminal=True), True)
+    live = Changing(None)
+    serve._refresh(_plan(live, terminal=False), True)
+    assert live.asked == ["reload"]
+    monkeypatch.setattr(os, "isatty", lambda descriptor: True)
+    live = Changing(None)
+    serve._refresh(_plan(live, terminal=True), True)
+    assert live.asked == ["reload"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -14,15 +14,15 @@ from joserfc.errors import BadSignatureError
 from joserfc.jwk import OctKey
 
 from jwtproxy.claims import default_claims
-from jwtproxy.settings import KEY_BYTES
+from jwtproxy.keys import HMAC_BYTES
 from jwtproxy.signing import Signer
 
 KEY = secrets.token_bytes(64)
 
 
-@pytest.mark.parametrize("algorithm", KEY_BYTES)
+@pytest.mark.parametrize("algorithm", HMAC_BYTES)
 def test_every_algorithm_verifies(algorithm: str) -> None:
-    key = secrets.token_bytes(KEY_BYTES[algorithm])
+    key = secrets.token_bytes(HMAC_BYTES[algorithm])
     claims = default_claims("alice", time.time())
     token = jwt.decode(Signer(key, algorithm).sign(claims), OctKey.import_key(key), algorithms=[algorithm])
     assert token.header == {"alg": algorithm, "typ": "JWT"}

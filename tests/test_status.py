@@ -19,6 +19,7 @@ from mitmproxy.test import taddons, tflow, tutils
 import jwtproxy
 from jwtproxy import http_stream
 from jwtproxy.counters import Counters
+from jwtproxy.key_source import SECRET, Source
 
 if TYPE_CHECKING:
     from tests.conftest import Inside, Serve, Upstream
@@ -75,6 +76,38 @@ def test_requests_to_the_proxy_are_answered(method: str, path: str, code: int) -
     addon = Status()
     with taddons.context(addon):
         assert _ask(addon, _flow(path, to_self=True, method=method)) == code
+
+
+def test_the_public_keys_are_those_that_are_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_stream.seam, "published", lambda: ('{"keys": [1]}', 7))
+    addon = Status()
+    with taddons.context(addon):
+        flow = _flow("/.well-known/jwks.json", to_self=True)
+        assert _ask(addon, flow) == 200
+        assert flow.response
+        assert flow.response.json() == {"keys": [1]}
+        assert flow.response.headers["cache-control"] == "public, max-age=7"
+        again = _flow("/.well-known/jwks.json", to_self=True)
+        again.request.headers["if-none-match"] = flow.response.headers["etag"]
+        assert _ask(addon, again) == 304
+        assert again.response
+        assert again.response.headers.get("content-length") in (None, "13"), "RFC 9110 §8.6"
+
+
+def test_without_anyone_who_signs_none_are_published() -> None:
+    addon = Status()
+    with taddons.context(addon):
+        flow = _flow("/.well-known/jwks.json", to_self=True)
+        assert _ask(addon, flow) == 200
+        assert flow.response
+        assert flow.response.json() == {"keys": []}
+
+
+def test_nor_where_there_are_no_usable_settings() -> None:
+    """Started as scripts, without a key: each request is refused, and this one answered."""
+    addon = Status()
+    with taddons.context(JwtInject(), addon):
+        assert _ask(addon, _flow("/.well-known/jwks.json", to_self=True)) in (200, 404, 503)
 
 
 def test_status_through_the_proxy_is_that_of_another() -> None:
@@ -138,7 +171,7 @@ def test_the_count_is_that_of_requests_sent_upstream(serve: Serve, upstream: typ
         return json.loads((await proxy.ask(OWN)).body)["proxied_requests"]
 
     async def run() -> None:
-        addons = Status(), JwtInject(secrets.token_bytes(64))
+        addons = Status(), JwtInject(Source(SECRET, secrets.token_bytes(64)))
         async with upstream() as server, serve(*addons) as proxy:
             for expected in range(3):
                 assert await count(proxy) == expected

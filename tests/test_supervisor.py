@@ -30,7 +30,7 @@ def test_the_status_of_the_whole_is_ours(monkeypatch: pytest.MonkeyPatch, end: i
     monkeypatch.setattr(os, "environ", os.environ.copy())
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        assert supervisor.run(_work, [], 3, 0.3) == status
+        assert supervisor.run(_work, [], 3, 0.3, lambda asked: None) == status
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         gc.unfreeze()

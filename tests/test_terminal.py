@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.launcher import terminal
 from jwtproxy.launcher.master import Master
 from mitmproxy.flow import Error
@@ -23,6 +24,7 @@ from mitmproxy.test import tflow, tutils
 
 import jwtproxy
 from jwtproxy import http_stream
+from jwtproxy.key_source import SECRET, Source
 
 pytestmark = pytest.mark.usefixtures("pristine")
 
@@ -39,7 +41,7 @@ def _with(look: Callable[[Master], None], **options: Any) -> None:
 
     async def run() -> None:
         master = Master(Options())
-        master.add_ours(bytes(64))
+        master.add_ours(JwtInject(Source(SECRET, bytes(64))))
         master.options.update(**options)
         try:
             look(master)
@@ -140,6 +142,13 @@ def test_the_host_header_is_shown_if_wanted(capsys: pytest.CaptureFixture[str]) 
 def test_probes_are_not_shown_while_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
     assert _printed(_flow(to_self=True), capsys) == ""
     assert _printed(_flow(404, to_self=True), capsys) != ""
+
+
+def test_the_rule_that_decided_is_named_last(capsys: pytest.CaptureFixture[str]) -> None:
+    flow = _flow()
+    assert "pay" not in _printed(flow, capsys)
+    flow.metadata["jwtproxy_rule"] = "pay"
+    assert re.search(r" 200 \S+ \W?(rule )?pay\W?$", _printed(flow, capsys))
 
 
 @pytest.mark.parametrize(("detail", "lines"), [(0, 0), (1, 1), (2, 2)])

@@ -17,21 +17,21 @@ def normalise(name: str | bytes) -> bytes:
     return raw.lower().replace(b"_", b"-")
 
 
-def strip(fields: Fields, name: bytes) -> Fields:
-    """The fields without any copy of the normalised name, and without it among the options of `Connection`.
+def strip(fields: Fields, names: frozenset[bytes]) -> Fields:
+    """The fields without any copy of the normalised names, and without them among the options of `Connection`.
 
     Raises MalformedFieldError: a copy may hide behind a line break within a value.
     """
-    size = len(name)
+    sizes = {len(name) for name in names}
     kept = []
     for field in fields:
         key, value = field
         if _LINE_BREAK(value):
             raise MalformedFieldError
-        if len(key) == size and normalise(key) == name:
+        if len(key) in sizes and normalise(key) in names:
             continue
         if len(key) == 10 and key.lower() == b"connection":
-            options = _without(value, name)
+            options = _without(value, names)
             if options is None:
                 continue
             field = (key, options)
@@ -39,14 +39,10 @@ def strip(fields: Fields, name: bytes) -> Fields:
     return tuple(kept)
 
 
-def attach(fields: Fields, name: bytes, token: bytes) -> Fields:
-    """The fields with exactly one copy of the name, ours, at the end."""
-    return (*strip(fields, normalise(name)), (name, token))
-
-
-def _without(value: bytes, name: bytes) -> bytes | None:
-    """A Connection value that no longer names our field: the next hop would remove it (RFC 9110 §7.6.1)."""
-    if name not in normalise(value):
+def _without(value: bytes, names: frozenset[bytes]) -> bytes | None:
+    """A Connection value that no longer names our fields: the next hop would remove them (RFC 9110 §7.6.1)."""
+    options = value.split(b",")
+    kept = [option for option in options if normalise(option.strip()) not in names]
+    if len(kept) == len(options):
         return value  # byte for byte
-    options = [option for option in value.split(b",") if normalise(option.strip()) != name]
-    return b",".join(options).strip() or None
+    return b",".join(kept).strip() or None

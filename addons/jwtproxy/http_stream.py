@@ -1,6 +1,8 @@
 """The seam inside mitmproxy: what its hooks cannot see or do, in one subclass of its HttpStream.
 
 - A request in origin form is one to the proxy itself; by the time a hook runs, mitmproxy has forgotten the form.
+- The Host of a request names where it goes: what else it says is replaced by the target's authority, and refused inside
+  a CONNECT tunnel. Only the client's own words are judged; what hooks make of them later is the user's wish.
 - An answer set by a hook is sent at once, whatever body is still to come (mitmproxy: NotImplementedError).
 - Just before an upstream is contacted the gate is asked, so that nothing passes a request by it: no other addon that
   halts the hooks, switches streaming on or rewrites headers, and no script that is gone.
@@ -27,10 +29,14 @@ from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 
 from . import http1
+from .destination import Destination, agrees, normalise
 from .headers import Fields
 from .pages import Page, text
 
 TO_SELF = "jwtproxy_to_self"
+MISDIRECTED = "jwtproxy_misdirected"
+INVALID = "jwtproxy_invalid"
+NOTHING_PUBLISHED = '{"keys": []}\n', 0
 
 
 @dataclass
@@ -45,6 +51,10 @@ class Seam:
     """Told that a request is on its way upstream."""
     response_timeout: float = 0.0
     """Seconds from the last byte of a request to the head of its answer; 0 = no limit."""
+    published: Callable[[], tuple[str, int]] = lambda: NOTHING_PUBLISHED
+    """The JWKS that the proxy's own page shows, and for how many seconds it may be kept."""
+    host_mismatch: str = "refuse"
+    """What becomes of a request that names another host than the CONNECT tunnel it is in: refuse or allow."""
 
 
 seam = Seam()
@@ -60,11 +70,21 @@ def mark_to_self(flow: HTTPFlow) -> None:
     flow.metadata[TO_SELF] = True
 
 
+def refusal(flow: HTTPFlow) -> Page | None:
+    """How a request is refused whose target is none, or contradicts the tunnel it is in; None: it is good."""
+    if INVALID in flow.metadata:
+        return text(400, flow.metadata[INVALID])
+    tunnel = flow.metadata.get(MISDIRECTED)
+    return _misdirected(tunnel) if tunnel else None
+
+
 def respond(flow: HTTPFlow, page: Page) -> None:
     """Answer the flow with this page at once: its body, if any, is not waited for."""
     flow.response = Response.make(page.code, page.body, page.headers)
     if flow.request.method == "HEAD":
         flow.response.data.content = b""  # its length stays in the header (RFC 9110 §9.3.2)
+    if page.code == 304:
+        del flow.response.headers["content-length"]  # it would be that of the page (RFC 9110 §8.6)
     flow.request.stream = True
 
 
@@ -80,6 +100,8 @@ class Stream(http.HttpStream):
     """One request and its answer."""
 
     _wakeup: RequestWakeup | None = None
+    _tunnel: Destination | None = None
+    """Where a CONNECT asks to go, whatever hooks make of it."""
 
     def check_invalid(self, request: bool) -> CommandGenerator[bool]:
         """Note requests in origin form before mitmproxy takes their destination from Host (RFC 9112 §3.2.1)."""
@@ -92,7 +114,10 @@ class Stream(http.HttpStream):
             mark_to_self(self.flow)
             data.host, data.port = client.sockname[:2]
             data.scheme = b"https" if client.tls else b"http"
-        return (yield from super().check_invalid(request))
+        invalid = yield from super().check_invalid(request)
+        if request and not invalid:
+            self._check_host()
+        return invalid
 
     def start_request_stream(self) -> CommandGenerator[None]:
         """Stream the request upstream, or send the answer that a hook has set."""
@@ -105,7 +130,7 @@ class Stream(http.HttpStream):
         """Pass the gate, be counted, get a connection."""
         if self.flow.request.trailers:
             self.flow.request.trailers.fields = seam.clean(self.flow.request.trailers.fields)
-        if seam.gate and (page := seam.gate(self.flow)):
+        if page := refusal(self.flow) or (seam.gate and seam.gate(self.flow)):
             respond(self.flow, page)
             yield from self._answer()
             return False
@@ -168,6 +193,60 @@ class Stream(http.HttpStream):
             yield from self._ring()
         else:
             yield from super()._handle_event(event)
+
+    def _check_host(self) -> None:
+        """Let the request name the host it goes to and no other, or refuse it; both before any hook runs."""
+        request = self.flow.request.data
+        if not _is_target(request.method, request.path):
+            self._refuse("the request's target is neither a URL nor a path")
+            return
+        try:
+            if request.method == b"CONNECT":
+                self._tunnel = normalise("https", request.host, request.port)
+            elif self.mode is http.HTTPMode.transparent:
+                if tunnel := self._enclosing_tunnel:
+                    scheme = "https" if self.context.server.tls else "http"
+                    self._compare_host(normalise(scheme, tunnel.host, tunnel.port))
+            elif not to_self(self.flow) and not self.flow.is_replay:
+                self._set_host(normalise(request.scheme.decode(), request.host, request.port))
+        except ValueError:
+            self._refuse("there can be no such host or port")
+
+    def _refuse(self, message: str) -> None:
+        self.flow.metadata[INVALID] = message
+        respond(self.flow, text(400, message))
+
+    def _set_host(self, target: Destination) -> None:
+        """Replace Host by the target's authority, unless it says the same (RFC 9112 §3.2.2, RFC 9113 §8.3.1)."""
+        request = self.flow.request
+        hosts = _hosts(request.headers.fields)
+        if (len(hosts) == 1 and agrees(hosts, target)) or (request.is_http2 and not hosts):
+            return
+        named = request.data.authority
+        authority = named if agrees((named,), target) else target.authority.encode()
+        if hosts:
+            request.headers.set_all("Host", [authority])
+        else:
+            request.headers.insert(0, "Host", authority)
+
+    def _compare_host(self, tunnel: Destination) -> None:
+        """Refuse what names another host than the tunnel's, in Host or in the target; several that agree become one."""
+        headers, authority = self.flow.request.headers, self.flow.request.data.authority
+        hosts = _hosts(headers.fields)
+        if agrees([*hosts, authority] if authority else hosts, tunnel):
+            if len(hosts) > 1:
+                headers.set_all("Host", hosts[:1])
+        elif seam.host_mismatch != "allow":
+            self.flow.metadata[MISDIRECTED] = tunnel.origin
+            respond(self.flow, _misdirected(tunnel.origin))
+
+    @property
+    def _enclosing_tunnel(self) -> Destination | None:
+        """What the CONNECT asked for that this request came in by. One connection may carry several, over HTTP/2."""
+        for layer in self.context.layers:
+            if isinstance(layer, Stream):
+                return layer._tunnel
+        return None
 
     def _answer(self) -> CommandGenerator[None]:
         """Send flow.response now and forget what the client still has to say."""
@@ -253,6 +332,22 @@ class Stream(http.HttpStream):
     def _origin(self) -> str:
         request = self.flow.request
         return f"{request.scheme}://{request.host}:{request.port}"
+
+
+def _is_target(method: bytes, path: bytes) -> bool:
+    """Whether RFC 9112 §3.2 allows this (`*` for any method). What else HTTP/2 sends could pass for part of a host."""
+    return method == b"CONNECT" or path == b"*" or (path.startswith(b"/") and b"#" not in path)
+
+
+def _hosts(fields: Fields) -> list[bytes]:
+    return [value for name, value in fields if len(name) == 4 and name.lower() == b"host"]
+
+
+def _misdirected(tunnel: str) -> Page:
+    """RFC 9110 §15.5.20. The name that the client gave stays out of it."""
+    return text(
+        421, f"this tunnel leads to {tunnel}, the request names another host; jwt_host_mismatch=allow permits it"
+    )
 
 
 def _reason(message: str) -> str:

@@ -2,17 +2,21 @@
 
 import html
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from werkzeug.datastructures import MIMEAccept
-from werkzeug.http import parse_accept_header
+from werkzeug.http import generate_etag, parse_accept_header, parse_etags
 
 _ALLOW = "GET, HEAD, OPTIONS"
 _JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
+_JWKS = "application/jwk-set+json"  # RFC 7517 §8.5.2
 
 STATUS_PATH = "/status"
+JWKS_PATH = "/.well-known/jwks.json"
+
+_PATHS = (STATUS_PATH, JWKS_PATH)
 
 
 @dataclass(frozen=True)
@@ -24,22 +28,45 @@ class Page:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+Read = Callable[[Mapping[str, str]], Page]
+"""Make a page for a request with these header fields."""
+
+
 def is_own(path: str) -> bool:
     """Whether a path, with or without a query, is that of one of our pages."""
-    return path.partition("?")[0] == STATUS_PATH
+    return path.partition("?")[0] in _PATHS
 
 
-def answer(method: str, path: str, accept: str, status: Callable[[], dict[str, Any]]) -> Page:
-    """Answer one request made to the proxy itself. `status` gives the members of the status page when it is asked."""
+def answer(method: str, path: str, headers: Mapping[str, str], read: Mapping[str, Read]) -> Page:
+    """Answer one request made to the proxy itself; `read` makes each of our pages."""
     if method == "OPTIONS" and path == "*":
         return Page(204, headers={"Allow": _ALLOW})  # RFC 9110 §9.3.7: a ping
-    if not is_own(path):
-        return text(404, f"this is a proxy; the only page here is {STATUS_PATH}")
+    path = path.partition("?")[0]
+    if path not in _PATHS:
+        return text(404, f"this is a proxy; the only pages here are {' and '.join(_PATHS)}")
     if method == "OPTIONS":
         return Page(204, headers={"Allow": _ALLOW})
     if method not in ("GET", "HEAD"):
-        return text(405, f"{STATUS_PATH} can only be read", Allow=_ALLOW)
-    return _status(accept, status())
+        return text(405, f"{path} can only be read", Allow=_ALLOW)
+    return read[path](headers)
+
+
+def status(headers: Mapping[str, str], members: Mapping[str, Any]) -> Page:
+    """The page of these members, as JSON, or as HTML where the client prefers that."""
+    own = {"Cache-Control": "no-store", "Vary": "Accept"}
+    wanted = parse_accept_header(headers.get("accept", ""), MIMEAccept).best_match([_JSON, "text/html", _HTML])
+    if wanted and wanted != _JSON:
+        return Page(200, _html(members), {"Content-Type": _HTML, **own})
+    return Page(200, json.dumps(members) + "\n", {"Content-Type": _JSON, **own})
+
+
+def jwks(headers: Mapping[str, str], body: str, max_age: int) -> Page:
+    """The public keys, which may be kept for `max_age` seconds (RFC 9111 §5.2.2.1), or that they are as before."""
+    etag = generate_etag(body.encode())
+    own = {"Cache-Control": f"public, max-age={max_age}", "ETag": f'"{etag}"'}
+    if parse_etags(headers.get("if-none-match")).contains_weak(etag):  # RFC 9110 §13.1.2
+        return Page(304, headers=own)
+    return Page(200, body, {"Content-Type": _JWKS, **own})
 
 
 def text(code: int, message: str, **headers: str) -> Page:
@@ -50,15 +77,7 @@ def text(code: int, message: str, **headers: str) -> Page:
 NONE = text(404, "this is a proxy; it serves no pages here")
 
 
-def _status(accept: str, members: dict[str, Any]) -> Page:
-    headers = {"Cache-Control": "no-store", "Vary": "Accept"}
-    wanted = parse_accept_header(accept, MIMEAccept).best_match([_JSON, "text/html", _HTML])
-    if wanted and wanted != _JSON:
-        return Page(200, _html(members), {"Content-Type": _HTML, **headers})
-    return Page(200, json.dumps(members) + "\n", {"Content-Type": _JSON, **headers})
-
-
-def _html(members: dict[str, Any]) -> str:
+def _html(members: Mapping[str, Any]) -> str:
     rows = "".join(
         f"<tr><th scope=row>{html.escape(name)}<td>{html.escape(str(value))}\n" for name, value in members.items()
     )

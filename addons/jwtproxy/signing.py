@@ -3,26 +3,44 @@
 import hmac
 import json
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from jwt.algorithms import HMACAlgorithm, get_default_algorithms
+from jwt.algorithms import Algorithm, HMACAlgorithm, get_default_algorithms
 
 
 class Signer:
-    """Signs with one key, prepared once: PyJWT's `encode` prepares it anew for each token. Never shows it."""
+    """Signs with one key, prepared once: PyJWT's `encode` prepares it anew for each token. Never shows it.
 
-    def __init__(self, key: bytes, algorithm: str) -> None:
-        hmac_algorithm = get_default_algorithms()[algorithm]
-        assert isinstance(hmac_algorithm, HMACAlgorithm)
-        self._head = _base64url(json.dumps({"alg": algorithm, "typ": "JWT"}, separators=(",", ":")).encode()) + b"."
-        self._mac = hmac.new(hmac_algorithm.prepare_key(key), digestmod=hmac_algorithm.hash_alg)
+    The key is one that fits the algorithm (keys.py sees to that): bytes, or cryptography's private key.
+    """
+
+    def __init__(self, key: Any, algorithm: str, kid: str = "", typ: str = "JWT") -> None:
+        header = {"alg": algorithm, "typ": typ, **({"kid": kid} if kid else {})}
+        self.header = header
+        """The JOSE header (RFC 7515 §4)."""
+        self.signature = _prepare(get_default_algorithms()[algorithm], key)
+        """Sign a JWS signing input (RFC 7515 §5.1)."""
+        self._head = _base64url(_encode(header).encode()) + b"."
 
     def sign(self, claims: dict[str, Any]) -> str:
         """The claims as a compact JWS (RFC 7515 §7.1)."""
         signing_input = self._head + _base64url(_encode(claims).encode())
-        mac = self._mac.copy()
-        mac.update(signing_input)
-        return (signing_input + b"." + _base64url(mac.digest())).decode()
+        return (signing_input + b"." + _base64url(self.signature(signing_input))).decode()
+
+
+def _prepare(algorithm: Algorithm, key: Any) -> Callable[[bytes], bytes]:
+    if not isinstance(algorithm, HMACAlgorithm):
+        return partial(algorithm.sign, key=algorithm.prepare_key(key))
+    prepared = hmac.new(algorithm.prepare_key(key), digestmod=algorithm.hash_alg)
+
+    def mac(signing_input: bytes) -> bytes:
+        copy = prepared.copy()
+        copy.update(signing_input)
+        return copy.digest()
+
+    return mac
 
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode

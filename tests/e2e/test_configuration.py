@@ -3,121 +3,38 @@
 from __future__ import annotations
 
 import ctypes
-import json
-import re
 import shutil
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pytest
 
 from .clients import Raw, message
 from .harness import SECRET, Proxy, StartProxy, clean_env, launcher, rows, run_launcher, thorough, token_header, verify
+from .mistakes import Mistake, RunLauncher, Start, check, forked_starts, refused
 from .upstreams import Recorder, silent
 
-OPTIONS = ("jwt_user", "jwt_header", "jwt_algorithm", "jwt_pages", "jwt_connect_timeout", "jwt_response_timeout")
+OPTIONS = """
+    jwt_user jwt_header jwt_algorithm jwt_key_file jwt_key_dir jwt_kid jwt_issuer jwt_subject jwt_audience jwt_ttl
+    jwt_claims jwt_typ jwt_rules jwt_host_mismatch jwt_jwks_max_age jwt_pages jwt_connect_timeout jwt_response_timeout
+""".split()
+# Those that not every text will do for.
+CHECKED = """
+    jwt_header jwt_algorithm jwt_ttl jwt_claims jwt_typ jwt_host_mismatch jwt_jwks_max_age jwt_pages
+    jwt_connect_timeout jwt_response_timeout
+""".split()
 SOURCES = ("set", "variable", ".env", "config.yaml")
-
-# One error line and one hint; an error starts in lower case, unless with the name of a variable.
-REFUSAL = re.compile(r"jwtproxy: error: (?:[a-z'\-.]|[A-Z]+_|WORKERS)[^\n]*\njwtproxy: hint: [^\n]+\n")
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A start that must be refused. `files` go into the working directory; `says` must be on the error line."""
-
-    says: str
-    args: Sequence[str] = ()
-    env: Mapping[str, str | None] = field(default_factory=dict)
-    files: Mapping[str, str | bytes] = field(default_factory=dict)
-    secret: str | None = SECRET
-
-
-def refused(done: subprocess.CompletedProcess[str], says: str, secret: str | None = SECRET) -> None:
-    """The start ended as a mistake must: status 2, an error and a hint on stderr, nothing else, and no secret."""
-    assert done.returncode == 2, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert done.stdout == ""
-    assert REFUSAL.fullmatch(done.stderr), done.stderr
-    assert says in done.stderr.splitlines()[0], done.stderr
-    assert "Traceback" not in done.stderr
-    for word in (secret or "").split():
-        assert len(word) < 8 or word not in done.stderr, "the secret was shown"
-
-
-# Most of a start is the import of mitmproxy. Here it is done once, and each start is a fork of that process: the same
-# code from the console script's first line on, with arguments, environment, folder and outputs of its own.
-FORKED_STARTS = """
-import gc, json, os, signal, sys
-from jwtproxy.launcher import cli, serve
-
-gc.freeze()
-for line in sys.stdin:
-    start = json.loads(line)
-    outputs = [os.memfd_create("stdout"), os.memfd_create("stderr")]
-    if (pid := os.fork()) == 0:
-        signal.alarm(15)
-        for number, descriptor in enumerate([os.open(os.devnull, os.O_RDONLY), *outputs]):
-            os.dup2(descriptor, number)
-        os.environ.clear()
-        os.environ.update(start["env"])
-        os.chdir(start["cwd"])
-        sys.argv[1:] = start["args"]
-        cli.main()
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    stdout, stderr = [os.pread(descriptor, 1 << 20, 0).decode() for descriptor in outputs]
-    print(json.dumps({"returncode": status, "stdout": stdout, "stderr": stderr}), flush=True)
-    for descriptor in outputs:
-        os.close(descriptor)
-"""
-
-
-class RunLauncher(Protocol):
-    """The type of the fixture `run`, and of the harness's `run_launcher`."""
-
-    def __call__(
-        self, *args: str, cwd: Path, env: Mapping[str, str | None] | None = ..., secret: str | None = ...
-    ) -> subprocess.CompletedProcess[str]:
-        """Run jwtproxy-run to its end."""
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunLauncher]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunLauncher[Start]]:
     """What `run_launcher` does, many times faster."""
-    command = [sys.executable, "-O", "-c", FORKED_STARTS]  # -O: as the launcher restarts itself
-    env = clean_env(tmp_path_factory.mktemp("forks"))
-    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as forks:
-        assert forks.stdin
-        assert forks.stdout
-        requests, answers = forks.stdin, forks.stdout
-
-        def start(
-            *args: str, cwd: Path, env: Mapping[str, str | None] | None = None, secret: str | None = SECRET
-        ) -> subprocess.CompletedProcess[str]:
-            own = clean_env(cwd, {"JWT_SHARED_SECRET": secret, "HTTP_PORT": "0", **(env or {})})
-            print(json.dumps({"args": args, "cwd": str(cwd), "env": own}), file=requests, flush=True)
-            return subprocess.CompletedProcess([*args], **json.loads(answers.readline()))
-
+    with forked_starts(tmp_path_factory.mktemp("forks")) as start:
         yield start
-
-
-def check(run: RunLauncher, mistake: Mistake, folder: Path) -> None:
-    """Start with the mistake and see it refused."""
-    for name, content in mistake.files.items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    done = run(*mistake.args, cwd=folder, env=mistake.env, secret=mistake.secret)
-    refused(done, mistake.says, mistake.secret)
-    for name, content in mistake.files.items():
-        for line in content.splitlines() if isinstance(content, str) else ():
-            value = line.partition("=")[2]
-            assert len(value) < 60 or value not in done.stderr, f"a secret of {name} was shown"
 
 
 BAD_SECRETS = {
@@ -145,7 +62,7 @@ BAD_SECRETS = {
         "cannot read JWT_SHARED_SECRET_FILE '.'", env={"JWT_SHARED_SECRET_FILE": "."}, secret=None
     ),
     "file-name-too-long": Mistake(
-        "cannot read JWT_SHARED_SECRET_FILE", env={"JWT_SHARED_SECRET_FILE": "x" * 5000}, secret=None
+        "cannot read JWT_SHARED_SECRET_FILE", env={"JWT_SHARED_SECRET_FILE": "." * 5000}, secret=None
     ),
     "file-of-nobody": Mistake(
         "cannot read JWT_SHARED_SECRET_FILE", env={"JWT_SHARED_SECRET_FILE": "~nobody-such/x"}, secret=None
@@ -158,7 +75,7 @@ BAD_SECRETS = {
         secret=None,
     ),
     "file-binary": Mistake(
-        "'key' is not hexadecimal", env={"JWT_SHARED_SECRET_FILE": "key"}, files={"key": bytes(range(256))}, secret=None
+        "'key' is not text", env={"JWT_SHARED_SECRET_FILE": "key"}, files={"key": bytes(range(256))}, secret=None
     ),
     "file-odd": Mistake("odd number", env={"JWT_SHARED_SECRET_FILE": "key"}, files={"key": SECRET[1:]}, secret=None),
     "file-short": Mistake(
@@ -188,7 +105,7 @@ file-is-a-folder file-empty file-binary file-short file-named-in-.env both-in-en
 
 
 @pytest.mark.parametrize("mistake", rows(BAD_SECRETS, *SECRETS))
-def test_a_bad_secret_is_refused_and_not_shown(run: RunLauncher, tmp_path: Path, mistake: Mistake) -> None:
+def test_a_bad_secret_is_refused_and_not_shown(run: RunLauncher[Start], tmp_path: Path, mistake: Mistake) -> None:
     """One line says what is wrong with the secret without repeating it."""
     folder = tmp_path / "here"
     folder.mkdir()
@@ -234,7 +151,7 @@ BAD_SETTINGS = {
     "unknown-option-in-config": Mistake("unknown option 'jwt_usr'", files={".mitmproxy/config.yaml": "jwt_usr: me"}),
     "algorithm-none": Mistake("'none' for jwt_algorithm", ["--set", "jwt_algorithm=none"]),
     "algorithm-case": Mistake("'hs512' for jwt_algorithm", ["--set", "jwt_algorithm=hs512"]),
-    "algorithm-asymmetric": Mistake("'RS256' for jwt_algorithm", ["--set", "jwt_algorithm=RS256"]),
+    "algorithm-asymmetric": Mistake("which does not fit RS256", ["--set", "jwt_algorithm=RS256"]),
     "pages": Mistake("'maybe' for jwt_pages", ["--set", "jwt_pages=maybe"]),
     "connect-timeout-word": Mistake("'soon' for jwt_connect_timeout", ["--set", "jwt_connect_timeout=soon"]),
     "connect-timeout-negative": Mistake("'-1' for jwt_connect_timeout", ["--set", "jwt_connect_timeout=-1"]),
@@ -297,7 +214,7 @@ config-port-high .env-garbage .env-unclosed-quote .env-binary""".split()
 
 
 @pytest.mark.parametrize("mistake", rows(BAD_SETTINGS, *SETTINGS))
-def test_a_bad_setting_is_refused(run: RunLauncher, tmp_path: Path, mistake: Mistake) -> None:
+def test_a_bad_setting_is_refused(run: RunLauncher[Start], tmp_path: Path, mistake: Mistake) -> None:
     """One line names what is wrong, one how to mend it; status 2."""
     check(run, mistake, tmp_path)
 
@@ -316,13 +233,13 @@ def test_a_mistake_is_refused_by_a_fresh_process(tmp_path: Path, mistake: Mistak
     check(run_launcher, mistake, tmp_path)
 
 
-FROM = {
-    f"{source}-{option}": (option, source) for source in ("variable", ".env", "config.yaml") for option in OPTIONS[1:]
-}
+FROM = {f"{source}-{option}": (option, source) for source in ("variable", ".env", "config.yaml") for option in CHECKED}
 
 
 @pytest.mark.parametrize(("option", "source"), rows(FROM, *list(FROM)[::2]))
-def test_a_bad_option_is_refused_wherever_it_is_set(run: RunLauncher, tmp_path: Path, option: str, source: str) -> None:
+def test_a_bad_option_is_refused_wherever_it_is_set(
+    run: RunLauncher[Start], tmp_path: Path, option: str, source: str
+) -> None:
     """The same error whatever the source, naming option and value."""
     args, env = give(source, {option: "b d"}, tmp_path, tmp_path / ".mitmproxy")
     refused(run(*args, cwd=tmp_path, env=env), f"bad value 'b d' for {option}")
@@ -339,6 +256,9 @@ def _obey_file_modes() -> None:
     ("name", "env", "says"),
     [
         ("key", {"JWT_SHARED_SECRET_FILE": "key", "JWT_SHARED_SECRET": None}, "FILE 'key': permission denied"),
+        ("key", {"JWT_KEY_FILE": "key", "JWT_SHARED_SECRET": None}, "JWT_KEY_FILE 'key': permission denied"),
+        ("keys/a.pem", {"JWT_KEY_DIR": "keys", "JWT_SHARED_SECRET": None}, "'keys/a.pem': permission denied"),
+        ("rules.yaml", {"JWT_RULES": "rules.yaml"}, "'rules.yaml': permission denied"),
         (".env", {}, "cannot read .env: permission denied"),
         (".mitmproxy/config.yaml", {}, "config.yaml"),
     ],
@@ -363,14 +283,14 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, name: str, env: di
     refused(done, says)
 
 
-def test_a_folder_called_env_is_refused(run: RunLauncher, tmp_path: Path) -> None:
+def test_a_folder_called_env_is_refused(run: RunLauncher[Start], tmp_path: Path) -> None:
     """A .env that is a folder (a container's mount of a missing file makes one) is named."""
     (tmp_path / ".env").mkdir()
     refused(run(cwd=tmp_path), "cannot read .env: is a directory")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "*"])
-def test_a_port_in_use_is_refused(run: RunLauncher, tmp_path: Path, host: str) -> None:
+def test_a_port_in_use_is_refused(run: RunLauncher[Start], tmp_path: Path, host: str) -> None:
     """The error names the port; the one who has it keeps it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -410,7 +330,7 @@ def test_a_refused_start_never_listens(tmp_path: Path) -> None:
     ["raise RuntimeError('broken by design')", "def broken(:", "import nothing_of_that_name_exists"],
     ids=["raises", "syntax", "import"],
 )
-def test_a_broken_user_script_ends_the_start(run: RunLauncher, tmp_path: Path, text: str) -> None:
+def test_a_broken_user_script_ends_the_start(run: RunLauncher[Start], tmp_path: Path, text: str) -> None:
     """A script that cannot be loaded is an error of the start, which names it."""
     (tmp_path / "mine.py").write_text(text)
     done = run("-s", "mine.py", cwd=tmp_path)
@@ -440,7 +360,7 @@ def test_a_broken_user_script_ends_the_start(run: RunLauncher, tmp_path: Path, t
     ids="spaces pairs file home-file .env .env-file environment empty-file file-beats-.env empty-file-.env".split(),
 )  # fmt: skip
 def test_a_good_secret_is_found(
-    run: RunLauncher, tmp_path: Path, secret: str | None, env: dict[str, str], files: dict[str, str]
+    run: RunLauncher[Start], tmp_path: Path, secret: str | None, env: dict[str, str], files: dict[str, str]
 ) -> None:
     """White space is ignored, a file is as good as a value, and the first source that has one decides."""
     for name, content in files.items():
@@ -462,7 +382,7 @@ def test_a_good_secret_is_found(
     ],
     ids=["one-worker", "auto", "all-empty", "ipv6", "name", "leading-zero"],
 )
-def test_good_settings_pass_the_check(run: RunLauncher, tmp_path: Path, env: dict[str, str]) -> None:
+def test_good_settings_pass_the_check(run: RunLauncher[Start], tmp_path: Path, env: dict[str, str]) -> None:
     """--check says that all is well and exits 0; an empty variable counts as unset."""
     done = run("--check", cwd=tmp_path, env=env)
     assert (done.returncode, done.stderr) == (0, ""), done
@@ -480,12 +400,12 @@ def test_good_settings_pass_the_check(run: RunLauncher, tmp_path: Path, env: dic
     ],
     ids=["secret", "option", "port", "config", "filter"],
 )
-def test_check_finds_what_the_start_would(run: RunLauncher, tmp_path: Path, mistake: Mistake) -> None:
+def test_check_finds_what_the_start_would(run: RunLauncher[Start], tmp_path: Path, mistake: Mistake) -> None:
     """--check refuses what a start refuses, with the same words."""
     check(run, Mistake(mistake.says, ["--check", *mistake.args], mistake.env, mistake.files, mistake.secret), tmp_path)
 
 
-def test_check_does_not_listen(run: RunLauncher, tmp_path: Path) -> None:
+def test_check_does_not_listen(run: RunLauncher[Start], tmp_path: Path) -> None:
     """Settings can be checked while the proxy that uses them is running."""
     with socket.create_server(("127.0.0.1", 0)) as running:
         done = run("--check", cwd=tmp_path, env={"HTTP_PORT": str(running.getsockname()[1])})
@@ -493,7 +413,7 @@ def test_check_does_not_listen(run: RunLauncher, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("args", [["--port", "0", "-p", "0"], ["--host", "127.0.0.1", "--listen-host", "127.0.0.1"]])
-def test_both_spellings_of_a_flag_may_agree(run: RunLauncher, tmp_path: Path, args: list[str]) -> None:
+def test_both_spellings_of_a_flag_may_agree(run: RunLauncher[Start], tmp_path: Path, args: list[str]) -> None:
     """The same value twice is no contradiction."""
     assert run("--check", *args, cwd=tmp_path).returncode == 0
 
@@ -550,25 +470,65 @@ def test_every_option_can_be_set_in_every_source(
         "jwt_user": "söme one: #1",
         "jwt_header": "X-Own-Token",
         "jwt_algorithm": "HS384",
+        "jwt_key_file": "key",
+        "jwt_kid": "first",
+        "jwt_issuer": "an issuer",
+        "jwt_subject": "a subject",
+        "jwt_audience": "origin",
+        "jwt_ttl": "90",
+        "jwt_claims": '{"scope": "read: #1"}',
+        "jwt_typ": "at+jwt",
+        "jwt_rules": "rules.yaml",
         "jwt_pages": "off",
         "jwt_connect_timeout": "0.5",
         "jwt_response_timeout": "0.7",
     }
-    assert set(values) == set(OPTIONS)
+    assert {*values, *OPTIONS_OF_A_FOLDER} == set(OPTIONS)
+    (tmp_path / "key").write_text(SECRET)
+    (tmp_path / "rules.yaml").write_text("rules: [{match: ~u /blocked$, block: true}]")
     recorder.route("/silent", silent())
     args, env = give(source, values, tmp_path, own_confdir)
-    with Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, measured=False) as proxy, Raw(proxy.port) as client:
+    with (
+        Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, secret=None, measured=False) as proxy,
+        Raw(proxy.port) as client,
+    ):
         assert client.request(message("GET", f"{recorder.url}/", f"Host: {recorder.authority}")).status == 200
         (token,) = recorder.only().values("x-own-token")
         assert recorder.only().values("x-my-jwt") == []
-        assert verify(token, algorithm="HS384")["payload"]["user"] == "söme one: #1"  # type: ignore[index]
-        assert token_header(token, algorithm="HS384") == {"alg": "HS384", "typ": "JWT"}
+        claims: dict[str, Any] = verify(token, algorithm="HS384")
+        assert claims["payload"]["user"] == "söme one: #1"
+        assert [claims[name] for name in ("iss", "sub", "aud")] == ["an issuer", "a subject", recorder.url]
+        assert (claims["exp"] - claims["iat"], claims["scope"]) == (90, "read: #1")
+        assert token_header(token, algorithm="HS384") == {"alg": "HS384", "typ": "at+jwt", "kid": "first"}
         assert client.request(message("GET", "/status", "Host: x")).status == 404
+        assert client.request(message("GET", f"{recorder.url}/blocked", f"Host: {recorder.authority}")).status == 403
         assert client.request(message("GET", f"{recorder.url}/silent", f"Host: {recorder.authority}")).status == 504
         assert client.request(message("GET", f"http://127.0.0.1:{deaf}/", f"Host: 127.0.0.1:{deaf}")).status == 502
 
 
-def test_numbers_in_config_need_no_quotes(run: RunLauncher, tmp_path: Path) -> None:
+OPTIONS_OF_A_FOLDER = {"jwt_key_dir": "keys", "jwt_jwks_max_age": "7", "jwt_host_mismatch": "allow"}
+
+
+@pytest.mark.parametrize("source", [SOURCES[0], *(pytest.param(source, marks=thorough) for source in SOURCES[1:])])
+def test_the_options_of_a_key_folder_can_be_set_in_every_source(
+    tmp_path: Path, own_confdir: Path, recorder: Recorder, source: str
+) -> None:
+    """Those that the options above leave out, or exclude."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/a.hex").write_text(SECRET)
+    args, env = give(source, OPTIONS_OF_A_FOLDER, tmp_path, own_confdir)
+    with (
+        Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, secret=None, measured=False) as proxy,
+        Raw(proxy.port) as client,
+    ):
+        page = client.request(message("GET", "/.well-known/jwks.json", "Host: x"))
+        assert "max-age=7" in page.values("cache-control")[0]
+        assert client.tunnel(recorder.authority).status == 200
+        assert client.request(message("GET", "/", "Host: other.example")).status == 200
+    assert verify(recorder.only().token)
+
+
+def test_numbers_in_config_need_no_quotes(run: RunLauncher[Start], tmp_path: Path) -> None:
     """In config.yaml a time-out is written as the number it is."""
     (tmp_path / ".mitmproxy").mkdir()
     (tmp_path / ".mitmproxy/config.yaml").write_text(
