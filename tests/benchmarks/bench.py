@@ -26,10 +26,13 @@ from typing import Any
 
 import jwt
 from joserfc.errors import JoseError
+from jwtproxy.launcher.keys import generate
 from mitmproxy.certs import CertStore
 from tests.e2e.harness import SECRET, verify
 
-from jwtproxy.claims import default_claims
+from jwtproxy import keys
+from jwtproxy.claims import Profile, default_claims, mint
+from jwtproxy.settings import ALGORITHMS
 from jwtproxy.signing import Signer
 
 from . import load, report, targets, upstream
@@ -149,6 +152,7 @@ def main() -> None:
             "versions": _versions(server),
             "settings": {"rounds": settings.rounds, "seconds": settings.seconds, "connections": 32},
             "token": _token(),
+            "algorithms": {algorithm: _algorithm(algorithm) for algorithm in ALGORITHMS},
             "scenarios": _scenarios(settings, server, place),
             "idle": idle_connections(settings.idle, server, place, _progress),
             "workers": _workers(place),
@@ -261,13 +265,31 @@ def _token() -> dict[str, float]:
     }
     for token in (signer.sign(default_claims("username", time.time())) for _ in range(100)):
         assert jwt.decode(token, key, ["HS512"]) == verify(token)
+    return _time(ways, 3000)
+
+
+def _algorithm(algorithm: str) -> dict[str, float]:
+    """The same for one algorithm, the key read before; RSA of 2048 bits."""
+    text = generate(algorithm)
+    (key,) = keys.parse(text, "the key", keys.Wish(algorithm))
+    signer, profile = key.signer(), Profile("username", issuer="jwtproxy", audience="origin", ttl=60)
+    claims = mint(profile, "https://api.example", time.time())
+    ways: dict[str, Callable[[], object]] = {
+        "mint_and_sign_us": lambda: signer.sign(mint(profile, "https://api.example", time.time())),
+        "pyjwt_encode_us": lambda: jwt.encode(claims, key.private, algorithm),
+    }
+    return _time(ways, 3000 if algorithm.startswith("HS") else 200)
+
+
+def _time(ways: dict[str, Callable[[], object]], count: int) -> dict[str, float]:
+    """Microseconds of processor time for each: medians of runs that take turns."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(9):
         for name, way in ways.items():
             begun = time.process_time()  # others may keep the machine busy
-            for _ in range(3000):
+            for _ in range(count):
                 way()
-            times[name].append((time.process_time() - begun) / 3000 * 1e6)
+            times[name].append((time.process_time() - begun) / count * 1e6)
     return {name: round(statistics.median(values), 2) for name, values in times.items()}
 
 
