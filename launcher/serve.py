@@ -209,6 +209,21 @@ async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]
         running.add_signal_handler(name, signals.put_nowait, name)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a reader of our output that goes away must not end us
     debug.register_info_dumpers()
+    try:
+        await _run(plan, running, signals, number, beat)
+    finally:
+        # We are leaving: who asks again must not meet the interpreter's own handlers, which are back in a moment, nor a
+        # loop that is half closed.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [*ENDS, signal.SIGHUP])
+
+
+async def _run(
+    plan: Plan,
+    running: Loop,
+    signals: "asyncio.Queue[int]",
+    number: int,
+    beat: Callable[[], Awaitable[None]] | None,
+) -> None:
     running.take(plan.sockets, shared=plan.workers > 1)
     if plan.workers > 1:
         capacity.keep_to_tcp(plan.options.get("mode", ()))
@@ -229,8 +244,6 @@ async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]
     await serving
     for task in tasks[1:]:
         task.cancel()
-    # We are leaving: who asks again must not meet the interpreter's own handlers, which are back in a moment.
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
 
 
 async def _until_told(

@@ -312,6 +312,7 @@ def _new_key(folder: Path) -> Path:
     return Path(done.stdout.split()[0])
 
 
+@thorough
 def test_keys_change_places_at_the_second_that_the_manifest_names(
     start_proxy: StartProxy, recorder: Recorder, tmp_path: Path
 ) -> None:
