@@ -15,10 +15,10 @@ from mitmproxy.http import Headers, HTTPFlow, Request
 from mitmproxy.options import Options
 
 from jwtproxy import claims, flow_filters
-from jwtproxy.destination import Destination, agrees, normalise
+from jwtproxy.destination import DEFAULT_PORTS, Destination, agrees, normalise
 from jwtproxy.live import Live
 from jwtproxy.policy import Target
-from jwtproxy.settings import SettingsError
+from jwtproxy.settings import TOKEN, SettingsError
 
 from . import commandline, environment, terminal
 
@@ -34,13 +34,11 @@ examples:
   jwtproxy-run explain --json GET https://api.example/ | jq .token.claims.aud
 """
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _URL = re.compile(
     r"(?i:(https?|wss?)://)(?:\[([0-9A-Fa-f:.]*:[^\]@]*)\]|([^/?#:@\[\]]+))(?::([0-9]*))?(/[^?#]*)?(\?[^#]*)?(#.*)?",
     re.DOTALL,
 )
 _SCHEMES = {"ws": "http", "wss": "https"}
-_PORTS = {"http": 80, "https": 443}
 _KEPT = "!$%&'()*+,/:;=?@[]"  # of a path and a query as they are typed (RFC 3986 §2)
 
 
@@ -91,7 +89,7 @@ def _asked(words: list[str]) -> tuple[str, str]:
     if len(words) != 2:
         raise SettingsError(f"explain wants a method and a URL, not {' '.join(words)!r}", hint)
     method, url = words
-    if not _TOKEN.fullmatch(method):
+    if not TOKEN.fullmatch(method):
         raise SettingsError(f"bad method {method!r}", hint)
     if method == "CONNECT":
         raise SettingsError("a CONNECT is never signed", "name a request inside its tunnel: GET https://…")
@@ -101,7 +99,7 @@ def _asked(words: list[str]) -> tuple[str, str]:
 def _field(line: str) -> tuple[bytes, bytes]:
     """A header field. Raises SettingsError."""
     name, colon, value = line.partition(":")
-    if not colon or not _TOKEN.fullmatch(name) or re.search(r"[\r\n\0]", value):
+    if not colon or not TOKEN.fullmatch(name) or re.search(r"[\r\n\0]", value):
         raise SettingsError(f"bad header {line!r} for -H", "write it as 'Name: value'")
     return name.encode(), value.strip().encode("utf-8", "surrogateescape")
 
@@ -115,7 +113,7 @@ def parse_url(url: str) -> tuple[Destination, str]:
     scheme, address, name, port, path, query, _ = found.groups(default="")
     scheme = _SCHEMES.get(scheme.lower(), scheme.lower())
     try:
-        destination = normalise(scheme, address or name, int(port) if port else _PORTS[scheme])
+        destination = normalise(scheme, address or name, int(port) if port else DEFAULT_PORTS[scheme])
     except ValueError as error:
         raise SettingsError(f"bad URL {url!r}: {error}", "name a host and a port that can be reached") from None
     return destination, quote(f"{path or '/'}{query}", _KEPT, errors="surrogateescape")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .addresses import parse_ip
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 _LONGEST_NAME = 253  # RFC 1035 §2.3.4, without the dot at the end
 _LONGEST_AUTHORITY = 300  # with brackets, colon and port; more is not worth remembering
 _REMEMBERED = 1024
@@ -31,7 +31,7 @@ class Destination(NamedTuple):
     def authority(self) -> str:
         """Host and port as in a Host field: without the port where the scheme implies it (RFC 9110 §7.2)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
+        return host if self.port == DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
 
     @property
     def origin(self) -> str:
@@ -106,7 +106,7 @@ def _normal_ipv6(host: str) -> str:
 def _read(scheme: str, value: bytes) -> Destination | None:
     try:
         host, port = parse_authority(value)
-        return normalise(scheme, host, _DEFAULT_PORTS.get(scheme, 0) if port is None else port)
+        return normalise(scheme, host, DEFAULT_PORTS.get(scheme, 0) if port is None else port)
     except ValueError:
         return None
 

@@ -16,7 +16,6 @@ PASSPHRASE = "JWT_KEY_PASSPHRASE"
 PASSPHRASE_FILE = "JWT_KEY_PASSPHRASE_FILE"
 
 _SECRET_LIKE = re.compile(r"[0-9A-Fa-f\s]{32,}")
-_GENERATE = "make one with: openssl rand -hex 64"
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,15 @@ def find(*sources: Mapping[str, str]) -> Source:
         named = [SECRET] if SECRET in source else []
         named += [name for name in (SECRET_FILE, KEY_FILE, KEY_DIR) if source.get(name)]
         if len(named) > 1:
-            though = f"{SECRET} is empty, but set, and so is" if source.get(SECRET) == "" else f"both {named[0]} and"
-            hint = f"take the line {SECRET}= out" if source.get(SECRET) == "" else "keep one of the two"
-            raise SettingsError(f"{though} {named[1]}{'' if source.get(SECRET) == '' else ' are set'}", hint)
+            if source.get(SECRET) == "":
+                said = f"{SECRET} is empty, but set, and so is {named[1]}"
+                raise SettingsError(said, f"take the line {SECRET}= out")
+            raise SettingsError(f"both {named[0]} and {named[1]} are set", "keep one of the two")
         if named:
             return _source(named[0], source[named[0]], *_find_passphrase(*sources))
     raise SettingsError(
-        f"{SECRET} is not set", f"{_GENERATE}; or name a file in {SECRET_FILE} or {KEY_FILE}, or a folder in {KEY_DIR}"
+        f"{SECRET} is not set",
+        f"{keys.GENERATE}; or name a file in {SECRET_FILE} or {KEY_FILE}, or a folder in {KEY_DIR}",
     )
 
 

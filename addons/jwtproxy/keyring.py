@@ -30,24 +30,10 @@ class Keyring:
 
     def __init__(self, found: Iterable[Key], ready: Mapping[object, float] | None = None) -> None:
         self.keys: Sequence[Key] = sorted(found, key=lambda key: key.not_before)
-        self._ready = ready or {}
-        self._signing: Key | None = None
-        self._from = self._until = 0.0
+        self._ready = {key: max(key.not_before, (ready or {}).get(_version(key), -math.inf)) for key in self.keys}
 
     def signing(self, now: float) -> Key:
         """The key that signs at this time (seconds since the epoch). Raises SettingsError where there is none."""
-        if self._signing and self._from <= now < self._until:
-            return self._signing
-        self._signing = self._choose(now)
-        times = [time for key in self.keys for time in (self.ready(key), key.not_after)]
-        self._from, self._until = now, min((time for time in times if time > now), default=math.inf)
-        return self._signing
-
-    def ready(self, key: Key) -> float:
-        """When the key may begin to sign: at `not_before`, and when it has been published for long enough."""
-        return max(key.not_before, self._ready.get(_version(key), -math.inf))
-
-    def _choose(self, now: float) -> Key:
         private = [key for key in self.keys if key.private is not None and now < key.not_after]
         if ready := [key for key in private if self.ready(key) <= now]:
             return ready[-1]
@@ -55,6 +41,10 @@ class Keyring:
         if young := [key for key in private if key.not_before <= now]:
             return young[0]
         raise SettingsError("no key may sign now", self._why())
+
+    def ready(self, key: Key) -> float:
+        """When the key may begin to sign: at `not_before`, and when it has been published for long enough."""
+        return self._ready[key]
 
     def _why(self) -> str:
         says = [

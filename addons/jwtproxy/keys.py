@@ -23,7 +23,7 @@ from .signing import Signer
 RSA_BITS = 2048
 """RFC 7518 §3.3."""
 
-_GENERATE = "make one with: openssl rand -hex 64"
+GENERATE = "make one with: openssl rand -hex 64"
 _NEW = "make one with: jwtproxy-run keys new"
 _PRIVATE_KEY = "name the file of the private key; jwtproxy-run keys new makes one"
 _CURVES: dict[str, tuple[str, ...]] = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
@@ -93,7 +93,7 @@ def decode_hex(text: str, place: str) -> bytes:
     """A shared secret written in hexadecimal, white space ignored. Raises SettingsError."""
     digits = "".join(text.split())
     if not digits:
-        raise SettingsError(f"{place} is empty", _GENERATE)
+        raise SettingsError(f"{place} is empty", GENERATE)
     try:
         return bytes.fromhex(digits)
     except ValueError:
@@ -104,7 +104,7 @@ def decode_hex(text: str, place: str) -> bytes:
         )
     if text.lstrip().startswith(("-----BEGIN ", "{")):
         raise SettingsError(f"{place} is not hexadecimal", "a key in PEM or JWK form belongs in a file: JWT_KEY_FILE")
-    raise SettingsError(f"{place} is not hexadecimal", f"use the digits 0-9 and a-f only; {_GENERATE}")
+    raise SettingsError(f"{place} is not hexadecimal", f"use the digits 0-9 and a-f only; {GENERATE}")
 
 
 def thumbprint(public: Mapping[str, str]) -> str:
@@ -241,7 +241,7 @@ def _fitting(material: Any, place: str, wanted: str) -> str:
     try:
         get_default_algorithms()[algorithm].prepare_key(material)
     except InvalidKeyError:
-        raise SettingsError(f"{place} is not a secret: it is a public key or the like", _GENERATE) from None
+        raise SettingsError(f"{place} is not a secret: it is a public key or the like", GENERATE) from None
     return algorithm
 
 

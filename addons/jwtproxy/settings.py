@@ -79,7 +79,7 @@ PAGES = ("auto", "on", "off")
 
 _CENTURY = 100 * 365 * 86_400
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+/-]+", re.ASCII)  # RFC 7515 §4.1.9, RFC 6838 §4.2
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 # Names that frame, route or connect a message: a token there would break the request, not identify it.
 _TAKEN_HEADERS = frozenset(
     "connection content-encoding content-length content-type cookie expect host keep-alive proxy-authenticate "
@@ -228,7 +228,7 @@ def _typ(option: Option, value: str) -> str:
 
 
 def _header(option: Option, value: str) -> str:
-    if not _TOKEN.fullmatch(value):
+    if not TOKEN.fullmatch(value):
         raise _bad(option, value, "use a header name: letters, digits and hyphens")
     if value.lower().replace("_", "-") in _TAKEN_HEADERS:
         raise _bad(option, value, "that header has a meaning of its own in HTTP; use another name")
