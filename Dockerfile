@@ -1,4 +1,4 @@
-# jwtproxy in a container: "Containers" in README.md tells how to use it, `make docker-test` proves what it says.
+# jwtproxy in a container: launcher/help/containers.md tells how to use it, `make docker-test` proves what it says.
 
 # The base of every stage. Any image will do that has Python 3.12 or newer, pip, and the certificates to reach PyPI.
 ARG PYTHON_IMAGE=python:3.13-slim-trixie

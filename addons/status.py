@@ -3,20 +3,25 @@
 mitmdump -s addons/jwt_inject.py -s addons/status.py
 """
 
-import asyncio
 import logging
 import os
-import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy import mode_specs
-from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from jwtproxy import addresses, http_stream, pages, settings
-from jwtproxy.counters import Counters
+from jwtproxy.config import options
+from jwtproxy.config.errors import SettingsError
+from jwtproxy.mitm import flows, gate, patches
+from jwtproxy.mitm.gate import Gate
+from jwtproxy.mitm.guard import Guard
+from jwtproxy.observe import pages
+from jwtproxy.observe.counters import Counters
+from jwtproxy.policy.judge import UNSIGNED
+
+# Those that this addon declares.
+OPTIONS = pages.OPTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -28,58 +33,53 @@ class Status:
     """mitmproxy addon: the proxy's own pages."""
 
     def __init__(self, counters: Counters | None = None) -> None:
-        self._counters = counters or Counters()
+        """`counters`: of all processes; a script, which is alone, makes its own."""
+        self._counters, self._is_script = counters or Counters(), counters is None
         self._pages = ""
-        self._own = addresses.OwnAddresses(())
+        self._guard = Guard()
+        self.addons = [self._guard]
         self._readers: dict[str, pages.Read] = {
             pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot()),
-            pages.JWKS_PATH: lambda headers: pages.jwks(headers, *http_stream.seam.published()),
+            pages.JWKS_PATH: lambda headers: pages.jwks(headers, *_published()),
         }
 
     def load(self, loader: Loader) -> None:
         """Declare the options, start to count."""
-        http_stream.install()
-        http_stream.seam.forwarded = self._counters.count
-        for option, default in settings.defaults(os.environ).items():
-            loader.add_option(option, str, default, _HELP[option])
+        patches.install_or_exit()
+        gate.hang_if_none(ctx.options, Gate(lambda: UNSIGNED))  # alone, we sign nothing and nobody asked for it
+        gate.count_with(ctx.options, self._counters.count)
+        options.declare(loader, OPTIONS, os.environ)
 
     def configure(self, updated: set[str]) -> None:
         """Take over jwt_pages. What a script raises at first, mitmproxy only logs, at length: we do it shortly."""
         if self._pages and "jwt_pages" not in updated:
             return
         try:
-            self._pages = settings.check("jwt_pages", ctx.options.jwt_pages)
-        except settings.SettingsError as error:
-            if self._pages:
+            self._pages = options.parse(OPTIONS, ctx.options)["pages"]
+        except SettingsError as error:
+            if self._pages or not self._is_script:
                 raise exceptions.OptionsError(str(error)) from error
             logger.error("jwtproxy: error: %s\njwtproxy: hint: %s", error, error.hint)
 
     def running(self) -> None:
-        """Learn which addresses are ours, now and whenever a server comes or goes."""
+        """Learn which addresses are ours."""
         if proxyserver := ctx.master.addons.get("proxyserver"):
-            proxyserver.servers.changed.connect(self._listen)
-            self._listen()
+            self._guard.listen(proxyserver)
 
     def requestheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Answer a request made to the proxy itself."""
-        if http_stream.to_self(flow) or self._is_own_path(flow):
+        if flows.to_self(flow) or self._is_own_path(flow):
             self._answer(flow)
-        elif flow.request.port in self._own.ports and _is_explicit(flow):
-            return self._when_own(flow.request.host, flow.request.port, lambda: self._answer(flow))
+        elif _is_explicit(flow):
+            return self._when_own(flow, lambda: self._answer(flow))
         return None
 
     def http_connect(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Refuse a tunnel to the proxy itself."""
-        if flow.request.port in self._own.ports:
-            return self._when_own(flow.request.host, flow.request.port, lambda: http_stream.respond(flow, _NO_TUNNEL))
-        return None
+        return self._when_own(flow, lambda: flows.respond(flow, _NO_TUNNEL))
 
-    def server_connect(self, data: ServerConnectionHookData) -> Awaitable[None] | None:
-        """Refuse to become our own upstream, whatever led here; mitmproxy knows only its names for this machine."""
-        address = data.server.address
-        if address and address[1] in self._own.ports:
-            return self._when_own(*address[:2], lambda: setattr(data.server, "error", "that is the proxy itself"))
-        return None
+    def _when_own(self, flow: http.HTTPFlow, act: Callable[[], None]) -> Awaitable[None] | None:
+        return self._guard.when_own(flow.request.host, flow.request.port, act)
 
     def _is_own_path(self, flow: http.HTTPFlow) -> bool:
         """Where every request is in origin form, only the path tells: served if the user asked for it."""
@@ -87,35 +87,22 @@ class Status:
 
     def _answer(self, flow: http.HTTPFlow) -> None:
         request = flow.request
-        http_stream.mark_to_self(flow)
+        flows.mark_to_self(flow)
         page = pages.NONE
         if self._pages != "off":
             page = pages.answer(request.method, request.path, request.headers, self._readers)
-        http_stream.respond(flow, page)
-
-    def _listen(self) -> None:
-        self._own = addresses.OwnAddresses(ctx.master.addons.get("proxyserver").listen_addrs())
-
-    async def _when_own(self, host: str, port: int, act: Callable[[], Any]) -> None:
-        if any(self._own.include(ip, port) for ip in await _resolve(host)):
-            act()
+        flows.respond(flow, page)
 
 
-async def _resolve(host: str) -> list[addresses.IP]:
-    """The addresses of a host; only asked for where the port is one of ours."""
-    if ip := addresses.parse_ip(host):
-        return [ip]
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []  # mitmproxy will fail on it in its own way
-    return [ip for *_, sockaddr in found if (ip := addresses.parse_ip(str(sockaddr[0])))]
+def _published() -> tuple[str, int]:
+    """What JwtInject, if it is there, signs with; it may be another script's."""
+    signing = ctx.master.addons.get("jwtinject")
+    published: tuple[str, int] = signing.published if signing else pages.NOTHING_PUBLISHED
+    return published
 
 
 def _is_explicit(flow: http.HTTPFlow) -> bool:
     return isinstance(flow.client_conn.proxy_mode, _EXPLICIT)
 
-
-_HELP = {option.name: option.help for option in settings.OPTIONS}
 
 addons = [Status()]

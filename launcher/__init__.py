@@ -1,1 +1,1 @@
-"""Command line to checked settings to mitmdump with our addons."""
+"""jwtproxy-run: command line to checked settings to mitmdump with our addons."""

@@ -1,5 +1,6 @@
 """The console script: ready for Ctrl-C before anything heavy is imported."""
 
+import importlib
 import os
 import re
 import signal
@@ -7,6 +8,14 @@ import sys
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+from jwtproxy.config.errors import SettingsError
+from jwtproxy.mitm import patches
+
+from .commands import COMMANDS
+from .report import report
+
+NOT_STARTED = 2
 
 _ENDS = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,15 +31,21 @@ def main() -> NoReturn:
     # In debug mode mitmproxy checks the type of every message, for a third of a request's cost.
     if not sys.flags.optimize and not may_bring_asserts(sys.argv[1:]):
         _restart_optimised()
-    if sys.argv[1:2] == ["explain"]:
-        from .explain import run
-    elif sys.argv[1:2] == ["keys"]:
-        from .keys import run
-    else:
-        from .serve import main as serve
+    raise SystemExit(_run(sys.argv[1:]))
 
-        raise SystemExit(serve(sys.argv[1:]))
-    raise SystemExit(run(sys.argv[2:]))
+
+def _run(arguments: list[str]) -> int:
+    """Do what the first word says, serve if it is none; the exit status."""
+    command = arguments[0] if arguments[:1] and arguments[0] in COMMANDS else ""
+    try:
+        if command != "help":  # which needs no mitmproxy, and so no second to import it
+            patches.install(faster=True)
+    except SettingsError as error:
+        report(str(error), error.hint)
+        return NOT_STARTED
+    module = importlib.import_module(f".commands.{command or 'serve'}", __package__)
+    status: int = module.run(arguments[1:] if command else arguments)
+    return status
 
 
 def may_bring_asserts(arguments: list[str]) -> bool:

@@ -2,25 +2,25 @@
 
 import argparse
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jwtproxy.addons.jwt_inject import JwtInject
-from mitmproxy import exceptions, optmanager
+from mitmproxy import optmanager
 from mitmproxy.options import Options
 from mitmproxy.tools import cmdline
-from OpenSSL import SSL
 
-from jwtproxy import key_source, settings
-from jwtproxy.key_source import Source
-from jwtproxy.live import Live
-from jwtproxy.settings import SettingsError
+from jwtproxy.addons.jwt_inject import JwtInject
+from jwtproxy.config.errors import SettingsError
+from jwtproxy.config.options import check_known
+from jwtproxy.policy.current import CurrentPolicy
+from jwtproxy.tokens import key_source
+from jwtproxy.tokens.key_source import KeySource
 
-from . import environment
+from . import environment, option_checks
 from .master import Master
+from .option_checks import as_settings_errors
 
 GRACE = 8.0
 """Seconds that requests in flight have to finish after SIGTERM; docker kills after 10."""
@@ -33,9 +33,9 @@ examples:
   curl --proxy http://127.0.0.1:8080 http://…      send a request through it
   jwtproxy-run --port 9090 --set jwt_user=ci       another port, another user in the tokens
   jwtproxy-run --mode reverse:https://api.example  stand in front of one server
-  jwtproxy-run -s mine.py -w flows                 all that mitmdump can do
+  jwtproxy-run -s mine.py -w flows                 everything mitmdump can do
   jwtproxy-run --check                             check all settings, serve nothing
-  jwtproxy-run explain GET https://api.example/    what would become of a request, and its token
+  jwtproxy-run explain GET https://api.example/    what would happen to a request, and its token
   jwtproxy-run keys new --alg ES256 --out key.pem  make a private key; also: keys list, keys jwks
   jwtproxy-run --set jwt_key_file=key.pem          sign with it; public keys are at /.well-known/jwks.json
 
@@ -44,7 +44,7 @@ environment (also read from .env in this directory; flags and --set win):
   JWT_SHARED_SECRET_FILE   a file that holds it
   JWT_KEY_FILE             or a file with a private key: PEM, JWK or JWKS
   JWT_KEY_DIR              or a folder of them, for rotation
-  JWT_KEY_PASSPHRASE       what opens an encrypted key; or JWT_KEY_PASSPHRASE_FILE
+  JWT_KEY_PASSPHRASE       the passphrase of an encrypted key; or JWT_KEY_PASSPHRASE_FILE
   JWT_…                    every option jwt_…, in capitals; jwtproxy-run --options shows them
   HTTP_PORT, HTTP_HOST     where to listen: 8080, 127.0.0.1; HTTP_HOST=* is every address
   WORKERS                  how many processes serve: 1, a number, or auto (one for each core)
@@ -71,13 +71,13 @@ def parser(options: Options) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"how long requests in flight may go on after SIGTERM ({GRACE:g})",
     )
-    ours.add_argument("--check", action="store_true", help="check all settings, say so, and exit")
+    ours.add_argument("--check", action="store_true", help="check all settings, report the result, and exit")
     return parser
 
 
 def usage_error(message: str) -> NoReturn:
     """What argparse is to do with a mistake. Raises SettingsError."""
-    raise SettingsError(message, "jwtproxy-run --help shows what there is")
+    raise SettingsError(message, "jwtproxy-run --help lists the flags and commands")
 
 
 def grace(args: argparse.Namespace) -> float:
@@ -125,19 +125,18 @@ def preview() -> Iterator[Master]:
         logging.getLogger().handlers.clear()
 
 
-def configure(master: Master, args: argparse.Namespace, found: environment.Sources) -> tuple[Source, Live]:
+def configure(master: Master, args: argparse.Namespace, found: environment.Sources) -> tuple[KeySource, CurrentPolicy]:
     """Set and check all options, with our addons there; the key's source, and the policy. Raises SettingsError."""
     set_options(master.options, args, environment.options(found))
-    if name := settings.unknown(master.options.deferred):
-        raise settings.unknown_error(name)
+    check_known(master.options.deferred, environment.OPTIONS)
     source = key_source.find(*_named_keys(master.options, args, found))
     signing = JwtInject(source)
     with as_settings_errors():
         master.add_ours(signing)
-    check(master.options)
-    if not signing.live:  # mitmproxy only logs what it did not expect
-        raise SettingsError("the settings cannot be used", "mend what was changed last; please report this")
-    return source, signing.live
+    option_checks.check(master.options)
+    if not signing.current:  # mitmproxy only logs what it did not expect
+        raise SettingsError("the settings cannot be used", "check the last change, and please report this")
+    return source, signing.current
 
 
 def _named_keys(options: Options, args: argparse.Namespace, found: environment.Sources) -> environment.Sources:
@@ -149,45 +148,6 @@ def _named_keys(options: Options, args: argparse.Namespace, found: environment.S
     rest = {option: variable for option, variable in names.items() if option not in specs}
     config = {variable: str(options.deferred.get(option) or "") for option, variable in rest.items()}
     return flags, *found, config
-
-
-def check(options: Options) -> None:
-    """Check all options, and what mitmproxy would notice late, in a trace-back, or never. Raises SettingsError."""
-    with as_settings_errors():
-        options.update(jwt_user=options.jwt_user)  # our addons look at all of ours when one is set
-    if not 0 <= (options.listen_port or 0) <= 65535:
-        raise SettingsError(f"bad value {options.listen_port} for the port", "use a port number from 0 to 65535")
-    for name, option in options.items():
-        if option.choices and option.current() not in option.choices:
-            choices = ", ".join(option.choices)
-            raise SettingsError(f"bad value {option.current()!r} for {name}", f"use one of {choices}")
-    _check_tls(options)
-    for name in ("ignore_hosts", "allow_hosts", "tcp_hosts", "udp_hosts"):
-        for pattern in getattr(options, name):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise SettingsError(f"bad value {pattern!r} for {name}: {error}", "use a regular expression") from None
-
-
-def _check_tls(options: Options) -> None:
-    """What OpenSSL would only say, at length, to each connection. Raises SettingsError."""
-    context = SSL.Context(SSL.TLS_METHOD)
-    for name in ("ciphers_client", "ciphers_server"):
-        if value := getattr(options, name):
-            try:
-                context.set_cipher_list(value.encode())
-            except SSL.Error:
-                raise SettingsError(f"bad value {value!r} for {name}", "use OpenSSL's names of ciphers") from None
-    for name in ("ssl_verify_upstream_trusted_ca", "ssl_verify_upstream_trusted_confdir"):
-        if value := getattr(options, name):
-            try:
-                context.load_verify_locations(*((value, None) if name.endswith("_ca") else (None, value)))
-                readable = Path(value).exists()
-            except SSL.Error:
-                readable = False
-            if not readable:
-                raise SettingsError(f"bad value {value!r} for {name}", "name certificates in PEM form that can be read")
 
 
 def _flags(options: Options, args: argparse.Namespace) -> dict[str, Any]:
@@ -217,22 +177,3 @@ def _agree(flag: str, given: object, name: str, flags: dict[str, Any], specs: li
     if other is not None:
         long = f"--{name.replace('_', '-')}"
         raise SettingsError(f"{flag} {given} and {long} {other} contradict each other", "keep one of the two")
-
-
-@contextmanager
-def as_settings_errors() -> Iterator[None]:
-    """Whatever mitmproxy raises while options are set is a mistake in a setting."""
-    try:
-        yield
-    except SettingsError:
-        raise
-    except exceptions.OptionsError as error:
-        hint = getattr(error.__cause__, "hint", "") or "jwtproxy-run --options shows every option and its form"
-        raise SettingsError(str(error), hint) from error
-    except OSError as error:
-        reason = (error.strerror or "error").lower()
-        raise SettingsError(f"cannot read {error.filename}: {reason}", "mend or remove the file") from error
-    except (TypeError, ValueError, AttributeError, KeyError) as error:  # a value of the wrong type in config.yaml
-        raise SettingsError(
-            f"cannot use config.yaml: {error}", "each line is the name of an option and its value"
-        ) from error

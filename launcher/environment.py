@@ -7,9 +7,13 @@ from pathlib import Path
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
-from jwtproxy.settings import OPTIONS, SettingsError
+from jwtproxy.addons import jwt_inject, status
+from jwtproxy.config.errors import SettingsError
 
-from . import capacity
+from .processes import capacity
+
+OPTIONS = (*jwt_inject.OPTIONS, *status.OPTIONS)
+"""The rows of all our options."""
 
 Sources = tuple[Mapping[str, str], ...]
 
@@ -57,8 +61,8 @@ def _dotenv(path: Path) -> dict[str, str]:
         with path.open(encoding="utf-8") as file:
             broken = next((binding.original.line for binding in parse_stream(file) if binding.error), None)
         if broken:
-            raise SettingsError(f"cannot read .env: line {broken} is not NAME=value", "mend or remove that line")
+            raise SettingsError(f"cannot read .env: line {broken} is not NAME=value", "fix or remove that line")
         return {name: value or "" for name, value in dotenv_values(path, encoding="utf-8").items()}
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or "error").lower() if isinstance(error, OSError) else "not UTF-8 text"
-        raise SettingsError(f"cannot read .env: {reason}", "mend or remove the file") from None
+        raise SettingsError(f"cannot read .env: {reason}", "fix or remove the file") from None

@@ -1,3 +1,17 @@
-"""Every decision jwtproxy takes, free of mitmproxy and of network I/O."""
+"""A forward proxy that signs every request, in rooms; a room imports only what stands above it here.
+
+config    read and watch what users write; say what is wrong with it
+conduct   HTTP by the RFCs, as functions on values: heads, fields, hosts, destinations; the verdict's types
+tokens    keys, claims, signing                                                              (config)
+observe   what the proxy tells of itself: pages, counters, redaction                         (config, conduct)
+policy    settings and rules in, a verdict out                                               (config, conduct, tokens)
+mitm      mitmproxy as we need it; `patches` is the one place that bends it                  (config, conduct, observe)
+addons    mitmproxy's doors, `mitmdump -s`: hooks only                                       (all above)
+launcher  jwtproxy-run: commands, processes, addons of its own, help                         (all)
+
+Of these only mitm, addons and launcher know mitmproxy. `addons` and `launcher` are folders of their own in a checkout.
+A request's way: a hook of addons makes a `conduct.request.RequestHead` of mitmproxy's flow (mitm), asks
+`policy.judge.Policy.verdict`, and does as it is told.
+"""
 
 __version__ = "0.1.0"

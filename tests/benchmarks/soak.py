@@ -25,7 +25,8 @@ from pathlib import Path
 import httpx
 import websockets
 from mitmproxy.certs import CertStore
-from tests.e2e.upstreams import Answer, Authority, Exchange, Recorder, Seen, download, respond
+
+from tests.support.upstreams import Answer, Authority, Exchange, Recorder, Seen, download, respond
 
 from . import targets
 from .targets import Place, Running

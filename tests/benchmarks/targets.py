@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.harness import SECRET, Process, clean_env, launcher
+from tests.support.harness import SECRET, Process, clean_env, launcher
 
 from .upstream import free_ports, wait_until_listening
 
@@ -48,12 +48,18 @@ class Target:
 
 def ours(workers: int, *arguments: str) -> Target:
     """Our proxy."""
-
-    def command(place: Place, port: int) -> list[str]:
-        return [*launcher(), "-q", "--port", str(port), *place.options, *arguments]
-
     name = f"jwtproxy, {workers} worker{'s' if workers > 1 else ''}"
-    return Target(f"jwtproxy-{workers}", name, command, {"WORKERS": str(workers)})
+    return Target(f"jwtproxy-{workers}", name, _launched(launcher(), *arguments), {"WORKERS": str(workers)})
+
+
+def before(checkout: str) -> Target:
+    """Our proxy as it was: one worker of another checkout, in which `make build` has been run."""
+    command = _launched([f"{checkout}/.venv/bin/python", "-m", "jwtproxy.launcher"])
+    return Target("before", "jwtproxy before", command, {"WORKERS": "1"})
+
+
+def _launched(launcher: list[str], *arguments: str) -> Callable[[Place, int], list[str]]:
+    return lambda place, port: [*launcher, "-q", "--port", str(port), *place.options, *arguments]
 
 
 def _mitmdump(place: Place, port: int) -> list[str]:
@@ -96,7 +102,9 @@ def many_workers() -> int:
 
 
 def all_targets(workers: int) -> list[Target]:
-    """Everything that is compared."""
+    """Everything that is compared; with BENCH_BEFORE=CHECKOUT one worker alone with that one's, and stock mitmdump."""
+    if checkout := os.environ.get("BENCH_BEFORE"):
+        return [ours(1), before(checkout), MITMDUMP]
     return [ours(1), ours(workers), MITMDUMP, PROXY_PY, ASGI, UPSTREAM]
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from tests.e2e.harness import Process, clean_env
-from tests.e2e.upstreams import Authority
+from tests.support.harness import Process, clean_env
+from tests.support.upstreams import Authority
 
 MIB = 1 << 20
 _PROCESSES = 2

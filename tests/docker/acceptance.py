@@ -1,4 +1,4 @@
-"""The image and compose.yaml do what README.md says. `make docker-test` runs this, and prints what it measures."""
+"""The image and compose.yaml do what containers.md says. `make docker-test` runs this, and prints what it measures."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class Proxy(Container):
 
 @pytest.fixture(scope="session")
 def proxy(image: str, network: str, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """The proxy that most tests share: as in the README, but that it trusts the tests' CA."""
+    """The proxy that most tests share: as the manual shows it, but that it trusts the tests' CA."""
     pem = tmp_path_factory.mktemp("authority") / "ca.pem"
     authority.cert_pem.write_to_path(str(pem))
     with Proxy(

@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests; see `harness.py`, `upstreams.py` and `clients.py` for what they give."""
+"""Fixtures of the end-to-end tests; see `tests/support/` for what they give."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from mitmproxy.certs import CertStore
 
-from .harness import ADDONS, SECRET, BareMitmdump, Proxy, StartBare, StartProxy
-from .upstreams import Authority, Httpbin, Recorder
+from tests.support.harness import ADDONS, SECRET, BareMitmdump, Proxy, StartBare, StartProxy
+from tests.support.mistakes import RunLauncher, Start, forked_starts
+from tests.support.upstreams import Authority, Httpbin, Recorder
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +61,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Au
 @pytest.fixture
 def start_proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Authority) -> Iterator[StartProxy]:
     """Start proxies with other settings: `start_proxy(*args, env=…, secret=…, cwd=…, prepared=…, wait=…,
-    measured=…)`.
+    measured=…, fresh=…)`.
 
     prepared=False leaves out the prepared CA and the trust in the tests' CA (the config folder is then cwd/.mitmproxy).
     """
@@ -74,6 +75,7 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authori
         prepared: bool = True,
         wait: bool = True,
         measured: bool = False,
+        fresh: bool = False,
     ) -> Proxy:
         trust = ("--set", f"ssl_verify_upstream_trusted_ca={authority.pem}") if prepared else ()
         process = Proxy(
@@ -85,6 +87,7 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authori
             confdir=confdir if prepared else None,
             wait=wait,
             measured=measured,
+            fresh=fresh,
         )
         started.append(process)
         return process
@@ -108,6 +111,7 @@ def start_bare(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Itera
         rawtcp: bool = False,
         wait: bool = True,
         measured: bool = False,
+        fresh: bool = False,
     ) -> BareMitmdump:
         process = BareMitmdump(
             *args,
@@ -119,6 +123,7 @@ def start_bare(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Itera
             rawtcp=rawtcp,
             wait=wait,
             measured=measured,
+            fresh=fresh,
         )
         started.append(process)
         return process
@@ -126,6 +131,13 @@ def start_bare(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Itera
     yield start
     for process in started:
         process.stop()
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunLauncher[Start]]:
+    """What `run_launcher` does, many times faster, and whether it tried to get a port."""
+    with forked_starts(tmp_path_factory.mktemp("forks")) as start:
+        yield start
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc import jwk
 
-from . import verifiers
-from .clients import Raw, message
-from .harness import Proxy, StartProxy
-from .upstreams import Recorder
+from tests.support import verifiers
+from tests.support.clients import Raw, message
+from tests.support.harness import Proxy, StartProxy
+from tests.support.upstreams import Recorder
 
 PASSPHRASE = "correct horse é"
 

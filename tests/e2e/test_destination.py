@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import h2.connection
@@ -11,11 +12,22 @@ import pytest
 from mitmproxy.io import FlowWriter
 from mitmproxy.test import tflow
 
-from .clients import Http2, Raw, Reply, client_context, message, pseudo
-from .harness import ADDONS, Proxy, StartBare, StartProxy, rows, verify
-from .upstreams import Recorder
+from tests.support.clients import Http2, Raw, Reply, client_context, message, pseudo
+from tests.support.harness import ADDONS, Proxy, StartBare, StartProxy, rows, verify
+from tests.support.upstreams import Authority, Recorder
 
 FAR = "far.example"
+
+
+@pytest.fixture(scope="module")
+def unchecked(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Authority) -> Iterator[Proxy]:
+    """A proxy to which contradictions over HTTP/2 come through, that mitmproxy would stop."""
+    trust = ("--set", f"ssl_verify_upstream_trusted_ca={authority.pem}")
+    options = (*trust, "--set", "validate_inbound_headers=false")
+    with Proxy(*options, cwd=tmp_path_factory.mktemp("unchecked"), confdir=confdir, measured=False) as process:
+        yield process
+        process.stop()
+        assert "Traceback" not in process.output, process.output
 
 
 def _hosts(recorder: Recorder) -> list[str]:
@@ -142,13 +154,12 @@ def test_a_websocket_target_is_judged_alike(proxy: Proxy, recorder: Recorder) ->
 
 @pytest.mark.parametrize("hosts", [(), ("{}",), ("other.example", "{}"), ("{}", "other.example"), ("other.example",)])
 def test_over_http2_the_authority_is_the_target(
-    start_proxy: StartProxy, recorder: Recorder, proxy_ca: Path, hosts: tuple[str, ...]
+    unchecked: Proxy, recorder: Recorder, proxy_ca: Path, hosts: tuple[str, ...]
 ) -> None:
     """To the proxy itself over TLS, without CONNECT: `host` beside `:authority` has no say (RFC 9113 §8.3.1)."""
-    proxy = start_proxy("--set", "validate_inbound_headers=false")
     fields = [*pseudo("GET", recorder.authority, "/"), *(("host", host.format(recorder.authority)) for host in hosts)]
     fields[1] = (":scheme", "http")
-    with Raw(proxy.port) as client:
+    with Raw(unchecked.port) as client:
         two = Http2(client.start_tls(client_context(proxy_ca, "h2")))
         assert two.reply(two.send(fields)).body == b"ok"
     assert _hosts(recorder) == [recorder.authority]
@@ -285,12 +296,12 @@ H2_CLAIMS = {
 
 @pytest.mark.parametrize(("named", "hosts"), [pytest.param(*claim, id=name) for name, claim in H2_CLAIMS.items()])
 def test_a_contradiction_over_http2_is_refused(
-    start_proxy: StartProxy, h2_recorder: Recorder, proxy_ca: Path, named: str, hosts: list[str]
+    unchecked: Proxy, h2_recorder: Recorder, proxy_ca: Path, named: str, hosts: list[str]
 ) -> None:
     """`:authority` and every `host`; the other streams of the connection go on."""
-    proxy, right = start_proxy("--set", "validate_inbound_headers=false"), h2_recorder.authority
+    right = h2_recorder.authority
     fields = [pair for pair in pseudo("GET", named.format(right), "/bad") if pair[1]]
-    with Raw(proxy.port) as client:
+    with Raw(unchecked.port) as client:
         two = Http2(client.secure_tunnel(right, proxy_ca, "h2"))
         good = two.send(pseudo("GET", right, "/good"))
         bad = two.send([*fields, *(("host", host.format(right)) for host in hosts)])

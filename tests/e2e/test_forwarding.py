@@ -13,9 +13,9 @@ import aiohttp
 import httpx
 import pytest
 
-from .clients import Raw, curl, message
-from .harness import MIB, Proxy, verify
-from .upstreams import Fields, Httpbin, Recorder, raw, respond, until_close
+from tests.support.clients import Raw, curl, message
+from tests.support.harness import MIB, Proxy, thorough, verify
+from tests.support.upstreams import Fields, Httpbin, Recorder, raw, respond, until_close
 
 FORM = b"name=value&euro=%E2%82%AC"
 JSON = b'{"a": [1, 2, null], "euro": "\xe2\x82\xac"}'
@@ -99,10 +99,11 @@ def test_a_path_arrives_byte_for_byte(proxy: Proxy, recorder: Recorder, target: 
     assert recorder.only().head.startswith(f"GET {target} HTTP/1.1\r\n".encode())
 
 
+@pytest.mark.parametrize("mebibytes", [24, pytest.param(100, marks=thorough)])
 @pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
-def test_a_body_of_100_mib_arrives_whole(proxy: Proxy, recorder: Recorder, sized: bool) -> None:
+def test_a_large_body_arrives_whole(proxy: Proxy, recorder: Recorder, sized: bool, mebibytes: int) -> None:
     """A large POST arrives byte for byte, framed as it was sent."""
-    size, expected = 100 * MIB, hashlib.sha256()
+    size, expected = mebibytes * MIB, hashlib.sha256()
     for block in _blocks(size):
         expected.update(block)
     fields = {"content-length": str(size)} if sized else {}

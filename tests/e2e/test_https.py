@@ -13,9 +13,9 @@ import httpx
 import pytest
 import trustme
 
-from .clients import Http2, Raw, client_context, curl, message, pseudo
-from .harness import Proxy, StartProxy, verify
-from .upstreams import Authority, Recorder, raw, respond
+from tests.support.clients import Http2, Raw, client_context, curl, message, pseudo
+from tests.support.harness import Proxy, StartProxy, verify
+from tests.support.upstreams import Authority, Recorder, raw, respond
 
 
 def test_each_request_of_an_http1_tunnel_is_signed(proxy: Proxy, https_recorder: Recorder, proxy_ca: Path) -> None:

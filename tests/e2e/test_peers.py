@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from .clients import Http2, Raw, message, pseudo
-from .harness import Proxy, StartBare, StartProxy
-from .upstreams import Recorder
+from tests.support.clients import Http2, Raw, client_context, message, pseudo
+from tests.support.harness import Proxy, StartBare, StartProxy
+from tests.support.upstreams import Recorder
 
 Serve = Callable[[socket.socket], None]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -121,6 +122,34 @@ def test_an_upstream_proxy_that_never_opens_the_tunnel_is_given_up(start_proxy: 
         proxy = start_proxy("--mode", f"upstream:http://127.0.0.1:{port}", "--set", "jwt_connect_timeout=0.5")
         with Raw(proxy.port) as client:
             assert client.request(message("GET", "https://origin.example/", "Host: origin.example")).status == 502
+
+
+@pytest.mark.parametrize("tunnelled", [False, True], ids=["absolute", "connect"])
+def test_tls_that_stalls_behind_an_upstream_proxy_is_given_up(
+    start_proxy: StartProxy, proxy_ca: Path, tunnelled: bool
+) -> None:
+    """It opened the tunnel; whoever is at the other end says nothing."""
+    opened: list[socket.socket] = []
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        opened.append(connection)
+
+    with upstream(serve) as port:
+        proxy = start_proxy("--mode", f"upstream:http://127.0.0.1:{port}", "--set", "jwt_connect_timeout=0.5")
+        began = time.monotonic()
+        with Raw(proxy.port) as client:
+            target, status = "https://origin.example/", 200
+            if tunnelled:
+                connect = message("CONNECT", "origin.example:443", "Host: origin.example:443")
+                if (status := client.request(connect, "CONNECT").status) == 200:
+                    client.start_tls(client_context(proxy_ca), "origin.example")
+                    target = "/"
+            if status == 200:
+                status = client.request(message("GET", target, "Host: origin.example")).status
+        assert status == 502
+        assert opened, "the next proxy was never asked"
+        assert 0.4 < time.monotonic() - began < 4
 
 
 def test_a_head_without_end_is_refused(proxy: Proxy) -> None:

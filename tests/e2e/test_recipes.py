@@ -1,4 +1,4 @@
-"""The recipes of README.md verify tokens of a real proxy, and refuse what they must."""
+"""The recipes of the manual verify tokens of a real proxy, and refuse what they must."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from joserfc.errors import JoseError
 from jwt.exceptions import PyJWTError
 from ruamel.yaml import YAML
 
-from . import verifiers
-from .clients import Raw, message
-from .harness import REPO, Process, Proxy, clean_env, run_launcher
-from .upstreams import Recorder
+from tests.support import verifiers
+from tests.support.clients import Raw, message
+from tests.support.harness import REPO, Process, Proxy, clean_env, run_launcher
+from tests.support.upstreams import Recorder
 
-README = REPO / "README.md"
+RECIPES = REPO / "launcher/help/verifying.md"
 
 
 def block(heading: str, language: str, number: int = 0) -> str:
     """A fenced block of one recipe."""
-    text = README.read_text()
-    found = re.search(rf"^####? {re.escape(heading)}\n(.*?)(?=^####? |^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert found, f"{README.name} has no recipe for {heading}"
+    text = RECIPES.read_text()
+    found = re.search(rf"^###? {re.escape(heading)}\n(.*?)(?=^###? |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"{RECIPES.name} has no recipe for {heading}"
     blocks: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", found[1], re.MULTILINE | re.DOTALL)
     return blocks[number]
 

@@ -22,14 +22,14 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
-from .clients import Raw
-from .harness import ADDONS, Process, Proxy, StartBare, StartProxy, clean_env, launcher, thorough
-from .test_rotation import JWKS, Made, Traffic, Volume, connect_to_each, errors, kid_of, made
-from .test_workers import WORKERS, _state, await_workers, children, get, slack, until
-from .upstreams import Feed, Recorder, Seen
+from tests.support.clients import Raw
+from tests.support.harness import ADDONS, Process, Proxy, StartBare, StartProxy, clean_env, launcher, thorough
+from tests.support.rotation import JWKS, Made, Traffic, Volume, connect_to_each, errors, kid_of, made
+from tests.support.upstreams import Feed, Recorder, Seen
+from tests.support.workers import WORKERS, await_workers, children, get, slack, state_of, until
 
 BROKEN = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\n-----END PRIVATE KEY-----\n"
-KEPT = "; what was in force stays so\n"
+KEPT = "; keeping the previous configuration\n"
 
 
 class Scene:
@@ -489,7 +489,7 @@ def test_who_closes_the_terminal_ends_it(
             assert client.request(get(recorder.url)).status == 200
         terminal.close()
         assert terminal.process.wait(10) == 0
-        until(lambda: all(_state(pid) in ("Z", "") for pid in pids), 5 * slack(), f"the end of {pids}")
+        until(lambda: all(state_of(pid) in ("Z", "") for pid in pids), 5 * slack(), f"the end of {pids}")
 
 
 # --- workers come and go

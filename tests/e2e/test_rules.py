@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from jwtproxy.launcher import explain
 
-from .clients import Http2, Raw, Reply, message, pseudo
-from .harness import SECRET, Proxy, StartProxy, run_launcher, verify
-from .upstreams import Authority, Recorder
+from jwtproxy.launcher.commands import explain
+from tests.support.clients import Http2, Raw, Reply, message, pseudo
+from tests.support.harness import SECRET, Proxy, StartProxy, run_launcher, thorough, verify
+from tests.support.upstreams import Authority, Recorder
 
 RULES = """\
 default: block
@@ -90,7 +90,7 @@ rules:
 LOOPBACK = "rule 18"
 """That one has no name."""
 REFUSED = "none: 421"
-"""In place of a rule: none is asked."""
+"""In place of a rule: none applies."""
 BLOCK = {
     *"admin deletes bank books metadata internal secure default".split(),
     "bank's writes",
@@ -290,16 +290,18 @@ Outcome = tuple[str, str, int, dict[str, Any] | None]
 """The rule, what it does, the status, the token's claims."""
 
 
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=thorough)])
 def test_explain_and_the_proxy_say_the_same(
-    rules_proxy: Proxy, upstreams: dict[str, Recorder], capsys: pytest.CaptureFixture[str]
+    rules_proxy: Proxy, upstreams: dict[str, Recorder], capsys: pytest.CaptureFixture[str], step: int
 ) -> None:
-    """Each case by its rule; the claims, too, are those that explain foretold."""
-    assert len(CASES) >= 40
+    """Each case by its rule; the claims, too, are those that explain foretold. (One in four: explain is slow.)"""
+    assert len(CASES) >= 40 * 3
     wrong = {}
-    for case in CASES:
+    for number, case in enumerate(CASES):
         filled = _filled(case, upstreams)
-        explained, observed = _explained(filled, capsys), _observed(filled, rules_proxy, upstreams)
-        if not (explained == observed and explained[:3] == _expected(case)):
+        observed = _observed(filled, rules_proxy, upstreams)
+        explained = observed if number % step else _explained(filled, capsys)
+        if not (explained == observed and observed[:3] == _expected(case)):
             wrong[case] = explained, observed
     assert not wrong, rules_proxy.output
 

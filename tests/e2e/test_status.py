@@ -18,10 +18,9 @@ import httpx
 import pytest
 
 from jwtproxy import __version__
-
-from .clients import Raw, Reply, curl, message
-from .harness import MIB, Proxy, StartProxy, thorough, verify
-from .upstreams import Authority, Recorder
+from tests.support.clients import Raw, Reply, curl, message
+from tests.support.harness import MIB, Proxy, StartProxy, rows, thorough, verify
+from tests.support.upstreams import Authority, Recorder
 
 NAME = socket.gethostname()
 JSON, HTML = "application/json", "text/html; charset=utf-8"
@@ -74,7 +73,7 @@ def everywhere(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authorit
 def lean(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Iterator[Proxy]:
     """The same, not measured: for what is large."""
     folder, env = tmp_path_factory.mktemp("lean"), {"HTTP_HOST": "*"}
-    with Proxy(cwd=folder, confdir=confdir, env=env, measured=False) as process:
+    with Proxy(cwd=folder, confdir=confdir, env=env, measured=False, fresh=True) as process:
         yield process
         process.stop()
         assert "Traceback" not in process.output, process.output
@@ -129,34 +128,37 @@ def test_status_tells_the_four_things(everywhere: Proxy) -> None:
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
 
+# What the header means is shown by the tests of pages; this is one of each answer, and what only connections can bring.
+ACCEPTS: dict[str, tuple[list[str], str | None]] = {
+    "none": ([], JSON),
+    "empty": ([""], JSON),
+    "any": (["*/*"], JSON),
+    "json": (["application/json"], JSON),
+    "application": (["application/*"], JSON),
+    "image": (["image/png"], JSON),
+    "plain": (["text/plain"], JSON),
+    "html": (["text/html"], HTML),
+    "upper-case": (["TEXT/HTML"], HTML),
+    "parameter": (["text/html;charset=utf-8"], HTML),
+    "text": (["text/*"], HTML),
+    "browser": ([BROWSER], HTML),
+    "little": (["text/html;q=0.1"], HTML),
+    "not": (["text/html;q=0"], JSON),
+    "both": (["text/html, application/json"], JSON),
+    "both-reversed": (["application/json, text/html"], JSON),
+    "html-rather": (["text/html, application/json;q=0.9"], HTML),
+    "json-rather": (["text/html;q=0.8, application/json;q=0.9"], JSON),
+    "html-or-any": (["text/html;q=0.5, */*;q=0.1"], HTML),
+    "any-or-html": (["text/html;q=0.5, */*"], JSON),
+    "two-lines": (["application/json;q=0", "text/html;q=0.001"], HTML),
+    "two-lines-image": (["image/png", "text/html"], HTML),
+    "nonsense": ([";;, q=x/y ,,text/html;q=zzz,/"], None),
+    "long": (["text/html" + ",a/b" * 5000], HTML),
+}
+
+
 @pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        ([], JSON),
-        ([""], JSON),
-        (["*/*"], JSON),
-        (["application/json"], JSON),
-        (["application/*"], JSON),
-        (["image/png"], JSON),
-        (["text/plain"], JSON),
-        (["text/html"], HTML),
-        (["TEXT/HTML"], HTML),
-        (["text/html;charset=utf-8"], HTML),
-        (["text/*"], HTML),
-        ([BROWSER], HTML),
-        (["text/html;q=0.1"], HTML),
-        (["text/html;q=0"], JSON),
-        (["text/html, application/json"], JSON),
-        (["application/json, text/html"], JSON),
-        (["text/html, application/json;q=0.9"], HTML),
-        (["text/html;q=0.8, application/json;q=0.9"], JSON),
-        (["text/html;q=0.5, */*;q=0.1"], HTML),
-        (["text/html;q=0.5, */*"], JSON),
-        (["application/json;q=0", "text/html;q=0.001"], HTML),
-        (["image/png", "text/html"], HTML),
-        ([";;, q=x/y ,,text/html;q=zzz,/"], None),
-        (["text/html" + ",a/b" * 5000], HTML),
-    ],
+    ("accept", "expected"), rows(ACCEPTS, *"none browser json-rather two-lines two-lines-image nonsense long".split())
 )
 def test_the_form_of_the_page_follows_accept(everywhere: Proxy, accept: list[str], expected: str | None) -> None:
     """JSON unless the client likes HTML better (RFC 9110 §12.5.1); None: nobody minds, but it is one of the two."""
@@ -415,9 +417,10 @@ def test_status_of_another_server_is_not_ours(everywhere: Proxy, recorder: Recor
 
 @pytest.mark.parametrize("framing", ["sized", "chunked", "expect"])
 @pytest.mark.parametrize("path", ["/status", pytest.param("/nope", marks=thorough)])
-def test_a_gibibyte_to_an_own_page_is_refused_at_once(lean: Proxy, framing: str, path: str) -> None:
+@pytest.mark.parametrize("size", [256 * MIB, pytest.param(1024 * MIB, marks=thorough)])
+def test_a_gibibyte_to_an_own_page_is_refused_at_once(lean: Proxy, framing: str, path: str, size: int) -> None:
     """The answer comes within a second, while the body still comes, and memory does not grow."""
-    length = "Transfer-Encoding: chunked" if framing == "chunked" else f"Content-Length: {1024 * MIB}"
+    length = "Transfer-Encoding: chunked" if framing == "chunked" else f"Content-Length: {size}"
     expect = ["Expect: 100-continue"] if framing == "expect" else []
     block = bytes(64 * 1024)
     piece = b"%x\r\n%b\r\n" % (len(block), block) if framing == "chunked" else block
@@ -427,7 +430,7 @@ def test_a_gibibyte_to_an_own_page_is_refused_at_once(lean: Proxy, framing: str,
     with Raw(lean.port) as client, ThreadPoolExecutor(1) as pool:
         began = time.monotonic()
         client.send(message("POST", path, "Host: x", length, *expect))
-        sending = None if framing == "expect" else pool.submit(_pump, client.socket, piece, 1024 * MIB)
+        sending = None if framing == "expect" else pool.submit(_pump, client.socket, piece, size)
         reply = client.reply()
         if reply.status == 100:  # some tell the client to go on, and refuse then
             reply = client.reply()

@@ -19,10 +19,10 @@ import pytest
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
-from .clients import Raw, message
-from .harness import BareMitmdump, Process, Proxy, verify
-from .test_workers import until
-from .upstreams import Recorder, chunked, reset, respond
+from tests.support.clients import Raw, message
+from tests.support.harness import BareMitmdump, Process, Proxy, verify
+from tests.support.upstreams import Recorder, chunked, reset, respond
+from tests.support.workers import until
 
 FIXED = """
 def requestheaders(flow):

@@ -21,43 +21,48 @@ import websockets.sync.client
 import websockets.sync.server
 from websockets.http11 import Request, Response
 
-from .clients import Raw, curl, message
-from .harness import MIB, Proxy, StartProxy, rows, verify
-from .upstreams import Authority, Feed, Recorder, Seen, chunked, download
+from tests.support.clients import Raw, curl, message
+from tests.support.harness import MIB, Process, Proxy, StartBare, StartProxy, rows, thorough, verify
+from tests.support.upstreams import Authority, Feed, Recorder, Seen, chunked, download
 
 GIB = 1 << 30
+sizes = pytest.mark.parametrize("size", [GIB // 4, pytest.param(GIB, marks=thorough)], ids=["quarter", "whole"])
 
 
 @pytest.fixture(scope="module")
 def lean(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Iterator[Proxy]:
     """A proxy whose memory nothing else has touched."""
-    with Proxy(cwd=tmp_path_factory.mktemp("lean"), confdir=confdir, measured=False) as process:
+    with Proxy(cwd=tmp_path_factory.mktemp("lean"), confdir=confdir, measured=False, fresh=True) as process:
         yield process
 
 
+@sizes
 @pytest.mark.parametrize("sized", rows({"sized": True, "chunked": False}, "sized"))
-def test_an_upload_of_one_gib_takes_no_memory(lean: Proxy, recorder: Recorder, tmp_path: Path, sized: bool) -> None:
-    """A 1 GiB upload arrives whole and signed while the proxy's peak stays within 50 MiB of its idle size."""
-    big = _zeros(tmp_path / "big")
+def test_an_upload_of_one_gib_takes_no_memory(
+    lean: Proxy, recorder: Recorder, tmp_path: Path, sized: bool, size: int
+) -> None:
+    """An upload of 1 GiB, or a quarter, arrives whole and signed; the peak stays within 50 MiB of the idle size."""
+    big = _zeros(tmp_path / "big", size)
     idle = _idle(lean, recorder)
     how = () if sized else ("-H", "Transfer-Encoding: chunked")
     curl("-T", str(big), *how, "-o", "/dev/null", f"{recorder.url}/upload", proxy=lean.url, timeout=60)
     grown = lean.peak() - idle
     seen = recorder.wait(2)[-1]
-    assert seen.size == GIB
-    assert seen.values("content-length") == ([str(GIB)] if sized else [])
+    assert seen.size == size
+    assert seen.values("content-length") == ([str(size)] if sized else [])
     assert verify(seen.token)
     assert grown <= 50 * MIB, f"{grown / MIB:.0f} MiB above idle"
 
 
+@sizes
 @pytest.mark.parametrize("sized", rows({"sized": True, "chunked": False}, "chunked"))
-def test_a_download_of_one_gib_takes_no_memory(lean: Proxy, recorder: Recorder, sized: bool) -> None:
-    """A 1 GiB answer arrives whole while the proxy's peak stays within 50 MiB of its idle size."""
+def test_a_download_of_one_gib_takes_no_memory(lean: Proxy, recorder: Recorder, sized: bool, size: int) -> None:
+    """An answer of 1 GiB, or a quarter, arrives whole while the proxy's peak stays within 50 MiB of its idle size."""
     idle = _idle(lean, recorder)
-    recorder.route("/download", download(GIB, sized=sized))
+    recorder.route("/download", download(size, sized=sized))
     done = curl("-o", "/dev/null", "-w", "%{size_download}", f"{recorder.url}/download", proxy=lean.url, timeout=60)
     grown = lean.peak() - idle
-    assert int(done.stdout) == GIB
+    assert int(done.stdout) == size
     assert grown <= 50 * MIB, f"{grown / MIB:.0f} MiB above idle"
 
 
@@ -139,6 +144,23 @@ def test_an_upload_arrives_message_by_message(proxy: Proxy, recorder: Recorder) 
         client.send(b"0\r\n\r\n")
         recorder.wait(1)
     assert seen.body == b"abcabcabc"
+
+
+@pytest.mark.parametrize("gathers", ["modify_body", "script"])
+def test_an_upload_that_is_gathered_has_one_length(
+    start_proxy: StartProxy, start_bare: StartBare, recorder: Recorder, gathers: str
+) -> None:
+    """Whether an option changes bodies, or nobody streams them: who receives two framings may see two requests."""
+    proxy: Process = start_proxy("--set", "modify_body=/~q/a/bb") if gathers == "modify_body" else start_bare()
+    with Raw(proxy.port) as client:
+        for _ in range(2):
+            head = [f"Host: {recorder.authority}", "Transfer-Encoding: chunked"]
+            body = b"1\r\na\r\n3\r\ncba\r\n0\r\n\r\n"
+            assert client.request(message("POST", f"{recorder.url}/", *head, body=body)).body == b"ok"
+    for seen in recorder.wait(2):
+        assert seen.body == (b"bbcbbb" if gathers == "modify_body" else b"acba")
+        assert len(seen.values("transfer-encoding") + seen.values("content-length")) == 1, seen.fields
+        assert verify(seen.token)
 
 
 def test_a_grpc_stream_goes_both_ways(
@@ -299,10 +321,10 @@ def _settled(proxy: Proxy) -> int:
     return peak
 
 
-def _zeros(path: Path) -> Path:
-    """A file of 1 GiB, sparse: it takes no room on the disk."""
+def _zeros(path: Path, size: int = GIB) -> Path:
+    """A file that is sparse: it takes no room on the disk."""
     with path.open("wb") as file:
-        file.truncate(GIB)
+        file.truncate(size)
     return path
 
 

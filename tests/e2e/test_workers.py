@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,82 +18,33 @@ import pytest
 import websockets.asyncio.client
 import websockets.asyncio.server
 
-from .clients import Http2, Raw, message, pseudo
-from .harness import SECRET, Process, Proxy, StartProxy, clean_env, launcher, run_launcher, thorough, verify
-from .upstreams import Authority, Recorder, download
-
-WORKERS = 3
-
-
-def slack() -> float:
-    """How much longer than on a quiet machine things may take on this one."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-
-
-def children(pid: int) -> list[int]:
-    """The living children of a process; a zombie is none."""
-    return [child for child in _children(pid) if _state(child) not in ("Z", "")]
-
-
-def await_workers(proxy: Process, count: int) -> list[int]:
-    """The workers, once all are there: the proxy serves as soon as the first is."""
-    expected = count if count > 1 else 0  # one is no child of anybody
-    until(lambda: len(children(proxy.pid)) == expected, 5 * slack(), f"{expected} children")
-    return children(proxy.pid)
-
-
-def zombies(pid: int) -> list[int]:
-    """The children of a process that ended and were not waited for."""
-    return [child for child in _children(pid) if _state(child) == "Z"]
-
-
-def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(one) for path in Path(f"/proc/{pid}/task").glob("*/children") for one in path.read_text().split()]
-    return []
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def until(condition: Callable[[], object], timeout: float, what: str) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout:.1f} s: {what}"
-        time.sleep(0.01)
-
-
-def get(url: str, *lines: str) -> bytes:
-    """A request for the proxy to forward."""
-    return message("GET", url, f"Host: {url.split('/')[2]}", *lines)
-
-
-def status(port: int) -> dict[str, Any]:
-    """What the status page says on a connection of its own."""
-    with Raw(port) as client:
-        return dict(json.loads(client.request(message("GET", "/status", "Host: x", "Connection: close")).body))
-
-
-def server_of(client: Raw, workers: Sequence[int]) -> int:
-    """Which of these processes has accepted this connection; 0 if none has."""
-    near, far = client.socket.getsockname()[1], client.socket.getpeername()[1]
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    wanted = (f":{far:04X}", f":{near:04X}")
-    inodes = {parts[9] for parts in lines if (parts[1][-5:], parts[2][-5:]) == wanted}
-    return next((pid for pid in workers for inode in _sockets(pid) if inode in inodes), 0)
-
-
-def _sockets(pid: int) -> Iterator[str]:
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                yield str(entry.readlink()).removeprefix("socket:[").removesuffix("]")
-
+from tests.support.clients import Http2, Raw, message, pseudo
+from tests.support.harness import (
+    SECRET,
+    Process,
+    Proxy,
+    StartProxy,
+    clean_env,
+    launcher,
+    run_launcher,
+    thorough,
+    verify,
+)
+from tests.support.upstreams import Authority, Recorder, download
+from tests.support.workers import (
+    WORKERS,
+    Load,
+    await_workers,
+    children,
+    get,
+    server_of,
+    slack,
+    sockets_of,
+    state_of,
+    status,
+    until,
+    zombies,
+)
 
 # --- the core promises, whichever number of workers keeps them
 
@@ -258,84 +207,12 @@ def test_other_modes_are_served_by_several_workers(
 # --- load
 
 
-class Load:
-    """Clients that ask again and again, each over one connection while it lasts; a context manager.
-
-    pause: seconds between an answer and the next request. Which worker serves a client is known from the start. A
-    client whose connection breaks connects again.
-    """
-
-    def __init__(
-        self, port: int, upstream: Recorder, clients: int, workers: Sequence[int] = (), pause: float = 0.0
-    ) -> None:
-        self._port = port
-        self._request = get(f"{upstream.url}/load")
-        self._pause = pause
-        self._stop = threading.Event()
-        self.answered = 0
-        self.codes: set[int] = set()
-        self.broken: list[int] = []
-        """For each connection that broke, the worker that served it (0: not yet known)."""
-        self._lock = threading.Lock()
-        self._clients = [Raw(port) for _ in range(clients)]
-        self._served: dict[int, int] = {}
-        if workers:  # the kernel is not fair: go on until everyone has one
-            deadline = time.monotonic() + 10
-            while set(workers) - set(self._served.values()):
-                assert time.monotonic() < deadline, "a worker gets no connections"
-                self._know(workers)
-                self._clients.append(Raw(port))
-            self._know(workers)
-        else:
-            self._served = dict.fromkeys(map(id, self._clients), 0)
-        self.workers: Callable[[], Sequence[int]] = tuple
-        """Who may serve a connection that takes the place of a broken one."""
-        self._threads = [threading.Thread(target=self._run, args=(one,), daemon=True) for one in self._clients]
-
-    def _know(self, workers: Sequence[int]) -> None:
-        for client in self._clients:
-            if not self._served.get(id(client)):
-                assert client.request(self._request).status == 200
-                self.answered += 1
-                self._served[id(client)] = server_of(client, workers)
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(10)
-            assert not thread.is_alive()
-
-    def _run(self, client: Raw) -> None:
-        server = self._served[id(client)]
-        while not self._stop.wait(self._pause):
-            try:
-                reply = client.request(self._request)
-                with self._lock:
-                    self.answered += 1
-                    self.codes.add(reply.status)
-                if not server:
-                    server = server_of(client, self.workers())
-            except (OSError, EOFError):
-                client.close()
-                with self._lock:
-                    self.broken.append(server)
-                if self._stop.wait(0.01):
-                    return
-                with contextlib.suppress(OSError):
-                    client, server = Raw(self._port), 0
-        client.close()
-
-
-def test_the_status_page_never_steps_back(start_proxy: StartProxy, recorder: Recorder) -> None:
-    """Asked a thousand times over fresh connections during load, and exact afterwards."""
+@pytest.mark.parametrize("times", [200, pytest.param(1000, marks=thorough)])
+def test_the_status_page_never_steps_back(start_proxy: StartProxy, recorder: Recorder, times: int) -> None:
+    """Asked again and again over fresh connections during load, and exact afterwards."""
     proxy = start_proxy("--workers", str(WORKERS), measured=False)
     with Load(proxy.port, recorder, 4, pause=0.005) as load:
-        pages = [status(proxy.port) for _ in range(1000)]
+        pages = [status(proxy.port) for _ in range(times)]
     counts = [page["proxied_requests"] for page in pages]
     assert counts == sorted(counts)
     assert counts[0] < counts[-1]
@@ -391,7 +268,7 @@ def test_nothing_survives_the_parent(start_proxy: StartProxy, recorder: Recorder
     pids = [proxy.pid, *await_workers(proxy, WORKERS)]
     with Load(proxy.port, recorder, 4):
         proxy.send_signal(signal.SIGKILL)
-        until(lambda: all(_state(pid) in ("Z", "") for pid in pids), 5 * slack(), f"the end of {pids}")
+        until(lambda: all(state_of(pid) in ("Z", "") for pid in pids), 5 * slack(), f"the end of {pids}")
         proxy.wait(5)
         with pytest.raises(ConnectionRefusedError):
             Raw(proxy.port)
@@ -400,7 +277,8 @@ def test_nothing_survives_the_parent(start_proxy: StartProxy, recorder: Recorder
 
 _IMPATIENT = """
 import sys
-from jwtproxy.launcher import cli, supervisor
+from jwtproxy.launcher import cli
+from jwtproxy.launcher.processes import supervisor
 supervisor._HUNG_AFTER = 3
 sys.argv[0] = "jwtproxy-run"
 cli.main()
@@ -463,7 +341,7 @@ def test_what_needs_one_process_refuses_an_explicit_number(tmp_path: Path, flags
     done = run_launcher(*flags.split(), cwd=tmp_path, env={"WORKERS": "2"})
     assert (done.returncode, done.stdout) == (2, "")
     error, hint = done.stderr.splitlines()
-    assert error.startswith(f"jwtproxy: error: 2 workers cannot share this: {named}")
+    assert error.startswith(f"jwtproxy: error: 2 workers cannot be used: {named}")
     assert hint == "jwtproxy: hint: use one worker: WORKERS=1 or --workers 1"
 
 
@@ -481,6 +359,27 @@ def test_auto_gives_way_to_what_needs_one_process_and_says_so(start_proxy: Start
     assert proxy.stdout.startswith("jwtproxy: one worker, as -w keeps its records in one process\n")
     assert children(proxy.pid) == []
     assert "one worker" not in start_proxy("-w", str(tmp_path / "other"), env={"WORKERS": "1"}).stdout
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_port_is_announced_and_no_other_is_open(start_proxy: StartProxy, workers: int) -> None:
+    """Also where a mode names the port, and leaves it to the system which one that is."""
+    proxy = start_proxy("--mode", "regular@0", "--workers", str(workers))
+    await_workers(proxy, workers)
+    time.sleep(0.3)  # whoever wants to listen on another has had the time to
+    assert proxy.stdout.count("listening on") == 1
+    assert _listening(proxy) == {proxy.port}, proxy.output
+    with Raw(proxy.port) as client:
+        assert client.request(message("GET", "/status", "Host: x")).status == 200
+
+
+def _listening(proxy: Process) -> set[int]:
+    """The ports on which any process of the proxy listens."""
+    inodes = {inode for pid in proxy.pids() for inode in sockets_of(pid)}
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {int(parts[1].rpartition(":")[2], 16) for parts in lines if parts[3] == "0A" and parts[9] in inodes}
 
 
 def test_auto_is_a_worker_for_each_core(tmp_path: Path, confdir: Path) -> None:
@@ -523,10 +422,10 @@ def _is_optimised(pid: int) -> bool:
     return "O" in options
 
 
-@pytest.mark.parametrize("workers", [1, WORKERS])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=thorough), WORKERS])
 def test_workers_run_optimised(start_proxy: StartProxy, workers: int) -> None:
     """Each of them, also where there is only one; the command line that users see is otherwise what they typed."""
-    proxy = start_proxy("--workers", str(workers))
+    proxy = start_proxy("--workers", str(workers), fresh=True)
     await_workers(proxy, workers)
     assert [_is_optimised(pid) for pid in proxy.pids()] == [True] * len(proxy.pids())
 
@@ -544,7 +443,7 @@ def running():
 @pytest.mark.parametrize(
     ("by", "workers"),
     [
-        ("-s", WORKERS),
+        pytest.param("-s", WORKERS, marks=thorough),
         pytest.param("--scripts", 1, marks=thorough),
         pytest.param("--set", 1, marks=thorough),
         ("abbreviation", 1),
@@ -563,7 +462,7 @@ def test_with_a_script_asserts_work(tmp_path: Path, confdir: Path, by: str, work
         (where / "config.yaml").write_text(f"scripts: [{tmp_path}/mine.py]\n")
     args = {"-s": ["-s", "mine.py"], "--set": ["--set", "scripts=mine.py"], "config.yaml": []}
     args |= {"--scripts": ["--scripts", "mine.py"], "abbreviation": ["--scrip", "mine.py"]}
-    with Proxy(*args[by], "--workers", str(workers), cwd=tmp_path, confdir=where) as proxy:
+    with Proxy(*args[by], "--workers", str(workers), cwd=tmp_path, confdir=where, fresh=True) as proxy:
         proxy.wait_for_output("optimize=0, asserts work")
         assert not any(_is_optimised(pid) for pid in proxy.pids())
 

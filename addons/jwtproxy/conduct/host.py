@@ -1,0 +1,66 @@
+"""Whom a request is addressed to: the proxy or an upstream, and whether all that it says of it agrees.
+
+- In origin form a request is one to the proxy itself (RFC 9112 §3.2.1), unless it is inside a tunnel.
+- Host is replaced by the target's authority (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
+- Inside a tunnel, Host and target must name what the tunnel leads to.
+"""
+
+from enum import StrEnum
+
+from .destination import Destination, agrees
+from .fields import Fields
+
+
+class Fault(StrEnum):
+    """What may be wrong with where a request wants to go."""
+
+    TARGET = "target"
+    """The target is neither a URL nor a path."""
+    HOST = "host"
+    """There can be no such host or port."""
+    TUNNEL = "tunnel"
+    """It names another host than the tunnel that it is in (RFC 9110 §15.5.20)."""
+
+
+def is_to_proxy(host: str, *, enclosed: bool) -> bool:
+    """Whether a request whose target names this host, empty in origin form, is one to the proxy itself.
+
+    `enclosed`: in a tunnel, or on a connection that is not known to be one to a proxy.
+    """
+    return not host and not enclosed
+
+
+def is_target(method: bytes, path: bytes) -> bool:
+    """Whether RFC 9112 §3.2 allows this (`*` for any method). What else HTTP/2 sends could pass for part of a host."""
+    return method == b"CONNECT" or path == b"*" or (path.startswith(b"/") and b"#" not in path)
+
+
+def with_host(fields: Fields, target: Destination, authority: bytes = b"", *, optional: bool = False) -> Fields:
+    """The fields with one Host that names the target, in the client's own spelling if it has one.
+
+    `authority`: how else the request names it. `optional`: Host may be missing, as in HTTP/2 (RFC 9113 §8.3.1).
+    """
+    hosts = _hosts(fields)
+    if (len(hosts) == 1 and agrees(hosts, target)) or (optional and not hosts):
+        return fields
+    named = authority if agrees((authority,), target) else target.authority.encode()
+    return _only_host(fields, named) if hosts else ((b"Host", named), *fields)
+
+
+def within_tunnel(fields: Fields, authority: bytes, tunnel: Destination) -> Fields | None:
+    """The fields with one Host at most, if all that the request names is what its tunnel leads to; else None."""
+    hosts = _hosts(fields)
+    if not agrees([*hosts, authority] if authority else hosts, tunnel):
+        return None
+    return _only_host(fields, hosts[0]) if len(hosts) > 1 else fields
+
+
+def _hosts(fields: Fields) -> list[bytes]:
+    return [value for name, value in fields if len(name) == 4 and name.lower() == b"host"]
+
+
+def _only_host(fields: Fields, value: bytes) -> Fields:
+    """The fields with this value for the first Host, its name as it was written, and without the others."""
+    place, name = next((place, name) for place, (name, _) in enumerate(fields) if name.lower() == b"host")
+    others = [field for field in fields[place:] if field[0].lower() != b"host"]
+    return (*fields[:place], (name, value), *others)

@@ -1,0 +1,33 @@
+"""What becomes of a request. Only `policy/judge.py` makes these; who carries the request obeys."""
+
+from typing import NamedTuple
+
+from .fields import Fields
+
+DEFAULT = "default"
+"""What is said to have decided where no rule did."""
+
+
+class Forward(NamedTuple):
+    """The request leaves, with exactly these header fields."""
+
+    fields: Fields
+    rule: str = DEFAULT
+    """The name of the rule that decided."""
+    place: str | None = None
+    """The file and line of that rule."""
+    header: str | None = None
+    """The name of the field that carries the token, the last of `fields`; None: the request passes without one."""
+
+
+class Refuse(NamedTuple):
+    """The request does not leave: its client gets this status (RFC 9110 §15), and why."""
+
+    status: int
+    text: str
+    rule: str | None = None
+    """The name of the rule that decided; None where none was asked."""
+    place: str | None = None
+
+
+Verdict = Forward | Refuse

@@ -1,0 +1,109 @@
+"""Options: one row for each, brought by the room that it is about and joined by who puts rooms together.
+
+A parser takes a value, not empty unless that is the default, and raises ValueError that says what to use instead.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from .errors import SettingsError
+
+Parser = Callable[[str], Any]
+
+
+class Option(NamedTuple):
+    """One `jwt_…` option. All are strings to mitmproxy, which drops a script whose `int` option is bad."""
+
+    name: str
+    default: str
+    parse: Parser
+    topic: str
+    """Where `jwtproxy-run help` tells more of it."""
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable of this option."""
+        return self.name.upper()
+
+    @property
+    def member(self) -> str:
+        """Its name among settings."""
+        return self.name.removeprefix("jwt_")
+
+    def check(self, value: str) -> Any:
+        """The value, checked; empty means the default. Raises SettingsError naming option, value and way out."""
+        value = value or self.default
+        try:
+            return self.parse(value)
+        except SettingsError as error:
+            raise SettingsError(f"bad value for {self.name}: {error}", error.hint) from None
+        except ValueError as error:
+            hint = f"{error} ({self.name} or {self.variable})"
+            raise SettingsError(f"bad value {value!r} for {self.name}", hint) from None
+
+
+def declare(loader: Any, rows: Iterable[Option], environ: Mapping[str, str]) -> None:
+    """Declare the options to mitmproxy; before anyone sets one, it is what its variable says, or our default."""
+    for row in rows:
+        loader.add_option(row.name, str, environ.get(row.variable) or row.default, row.help)
+
+
+def parse(rows: Iterable[Option], values: Any) -> dict[str, Any]:
+    """The checked values of the options, which are attributes of `values`. Raises SettingsError for the first bad."""
+    return {row.member: row.check(getattr(values, row.name)) for row in rows}
+
+
+def check_known(names: Iterable[str], rows: Iterable[Option]) -> None:
+    """Refuse a name that looks like one of ours but is none, and has no effect. Raises SettingsError."""
+    known = [row.name for row in rows]
+    for name in sorted(names):
+        if name.startswith("jwt_") and name not in known:
+            raise SettingsError(f"unknown option {name!r}", f"the options are {', '.join(known)}")
+
+
+def string(value: str) -> str:
+    """Any string that can be written as UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("use UTF-8") from None
+    return value
+
+
+def one_of(*choices: str) -> Parser:
+    """One of these strings."""
+
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"use one of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def seconds(value: str) -> float:
+    """A time limit in seconds; 0 is none."""
+    try:
+        parsed = float(value)
+    except ValueError:
+        parsed = math.nan
+    if not 0 <= parsed < math.inf:
+        raise ValueError("use a number of seconds, 0 for no limit")
+    return parsed
+
+
+def whole_seconds(least: int) -> Parser:
+    """Seconds, at most those of a century; 0 if empty."""
+    most = 100 * 365 * 86_400
+
+    def parse(value: str) -> int:
+        if not value:
+            return 0
+        short = value.isascii() and value.isdigit() and len(value) <= len(str(most))
+        if not (short and least <= int(value) <= most):
+            raise ValueError(f"use a whole number of seconds, {least} to {most}")
+        return int(value)
+
+    return parse

@@ -1,0 +1,1 @@
+"""mitmproxy as this proxy needs it."""

@@ -1,0 +1,197 @@
+"""mitmproxy's addon manager, made fast: half of a request's time went into asking forty addons for each event.
+
+- Which hooks listen to an event is found out once, and anew when addons or options change. An addon whose options
+  leave it nothing to do stays loaded but is not asked for each flow.
+- Hooks that need not wait run at once, without a task for each.
+- What users bring (scripts and their addons) is looked up at every event, as mitmproxy does: its hooks may come and go.
+
+Order, error isolation and AddonHalt are mitmproxy's.
+"""
+
+import functools
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from mitmproxy import addonmanager, exceptions, flow, hooks, http
+from mitmproxy import addons as theirs
+from mitmproxy.proxy import commands, events, mode_servers
+
+from . import stock
+
+
+class Step(NamedTuple):
+    """One addon of the chain and its hook for some event; no hook where it has to be asked each time."""
+
+    addon: Any
+    hook: Callable[..., Any] | None
+
+
+# Of each flow, and frequent. Everything else, such as starting and ending, reaches every addon.
+_PER_FLOW = frozenset(("requestheaders", "request", "responseheaders", "response", "error"))
+
+
+class AddonManager(addonmanager.AddonManager):
+    """mitmproxy's, with a table of hooks."""
+
+    def __init__(self, master: Any) -> None:
+        super().__init__(master)
+        self._table: dict[str, tuple[Step, ...]] = {}
+        self._begun: dict[hooks.Hook, Awaitable[None]] = {}
+
+    def register(self, addon: Any) -> Any:
+        """Register an addon."""
+        self._table.clear()
+        return super().register(addon)
+
+    def add(self, *addons: Any) -> None:
+        """Add addons to the end of the chain."""
+        super().add(*addons)
+        self._table.clear()
+
+    def remove(self, addon: Any) -> None:
+        """Remove an addon."""
+        super().remove(addon)
+        self._table.clear()
+
+    def clear(self) -> None:
+        """Remove all addons."""
+        super().clear()
+        self._table.clear()
+
+    def _configure_all(self, updated: set[str]) -> None:
+        super()._configure_all(updated)
+        self._table.clear()
+
+    async def handle_lifecycle(self, event: hooks.Hook) -> None:
+        """Run an event's hooks, or what `finish` left of them."""
+        rest = self._begun.pop(event, None) or self._run(event)
+        if rest is not None:
+            await rest
+        message = getattr(event, _field(type(event)))
+        if isinstance(message, flow.Flow) and self._listeners("update"):
+            await self.trigger_event(hooks.UpdateHook([message]))
+
+    async def trigger_event(self, event: hooks.Hook) -> None:
+        """Run an event's hooks."""
+        if (rest := self._run(event)) is not None:
+            await rest
+
+    def trigger(self, event: hooks.Hook) -> None:
+        """Run the hooks of an event, if there are any: for most log records there are none."""
+        if self._listeners(event.name):
+            super().trigger(event)
+
+    def finish(self, event: hooks.Hook) -> bool:
+        """Run an event's hooks if none of them has to wait; else begin, and leave the rest to `handle_lifecycle`."""
+        rest = self._run(event)
+        message = getattr(event, _field(type(event)))
+        if isinstance(message, flow.Flow) and rest is None and (message.intercepted or self._listeners("update")):
+            rest = _nothing()
+        if rest is not None:
+            self._begun[event] = rest
+        return rest is None
+
+    def _run(self, event: hooks.Hook) -> Awaitable[None] | None:
+        """Run hooks up to the first that waits; what is left then."""
+        arguments = [getattr(event, name) for name in _fields(type(event))]
+        steps = self._listeners(event.name)
+        for index, (_, hook) in enumerate(steps):
+            if hook is None:
+                return self._run_rest(event, steps[index:], None)
+            try:
+                result = hook(*arguments)
+            except exceptions.AddonHalt:
+                return None
+            except Exception:
+                with addonmanager.safecall():
+                    raise
+            else:
+                if result is not None and inspect.isawaitable(result):
+                    return self._run_rest(event, steps[index:], result)
+        return None
+
+    async def _run_rest(self, event: hooks.Hook, steps: tuple[Step, ...], begun: Awaitable[Any] | None) -> None:
+        """As mitmproxy's trigger_event, whose first hook may have begun already."""
+        for addon, hook in steps:
+            try:
+                with addonmanager.safecall():
+                    if begun is not None:
+                        await begun
+                    elif hook is None:
+                        await self.invoke_addon(addon, event)
+                    elif inspect.isawaitable(result := hook(*event.args())):
+                        await result
+            except exceptions.AddonHalt:
+                return
+            begun = None
+
+    def _listeners(self, name: str) -> tuple[Step, ...]:
+        steps = self._table.get(name)
+        if steps is None:
+            steps = self._table[name] = tuple(step for addon in self.chain for step in self._steps(addon, name))
+        return steps
+
+    def _steps(self, addon: Any, name: str) -> Iterator[Step]:
+        if not type(addon).__module__.startswith(("mitmproxy.addons.", "jwtproxy.")):
+            yield Step(addon, None)
+        elif isinstance(addon, theirs.script.ScriptLoader):
+            if addon.addons:
+                yield Step(addon, None)
+        elif isinstance(addon, theirs.onboarding.Onboarding) and name == "request":
+            yield Step(addon, functools.partial(_onboard, addon))
+        elif not (name in _PER_FLOW and stock.is_idle(addon, self.master.options)):
+            for member in addonmanager.traverse([addon]):
+                if callable(hook := getattr(member, name, None)):
+                    yield Step(member, hook)
+
+
+class ConnectionHandler(mode_servers.ProxyConnectionHandler):
+    """mitmproxy's, but hooks that need not wait are run on the spot."""
+
+    async def handle_client(self) -> None:
+        """Serve one client connection."""
+        self.layer = _Hooked(self.layer, self.master.addons)  # type: ignore[assignment]
+        await super().handle_client()
+
+
+class _Hooked:
+    """A layer whose hooks are done, where they can be, before its commands get to mitmproxy."""
+
+    def __init__(self, layer: Any, addons: Any) -> None:
+        self._layer = layer
+        self._addons: AddonManager = addons
+
+    def handle_event(self, event: events.Event) -> Iterator[commands.Command]:
+        todo: deque[events.Event] = deque((event,))
+        while todo:
+            for command in self._layer.handle_event(todo.popleft()):
+                if not isinstance(command, commands.StartHook) or not self._addons.finish(command):
+                    yield command
+                elif command.blocking:
+                    todo.append(events.HookCompleted(command))
+
+
+def _onboard(addon: theirs.onboarding.Onboarding, request_flow: http.HTTPFlow) -> Awaitable[None] | None:
+    """Its hook is a coroutine, for the sake of the one host it serves: ask for the host before beginning one."""
+    return addon.request(request_flow) if request_flow.request.pretty_host == addon.host else None
+
+
+async def _nothing() -> None:
+    pass
+
+
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def _fields(event: type) -> tuple[str, ...]:
+    names = _FIELDS.get(event)
+    if names is None:
+        names = _FIELDS[event] = tuple(field.name for field in fields(event))
+    return names
+
+
+def _field(event: type) -> str:
+    return _fields(event)[0]

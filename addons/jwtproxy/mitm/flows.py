@@ -1,0 +1,60 @@
+"""mitmproxy's flows: what we note of them, what they say as a value, and how one is answered at once."""
+
+from mitmproxy.http import HTTPFlow, Response
+
+from ..conduct.host import Fault
+from ..conduct.request import RequestHead
+from ..observe.pages import Page
+
+RULE = "jwtproxy_rule"
+"""In a flow's metadata, where there are rules: the name of the one that decided, or `default`."""
+
+_TO_SELF, _FAULT, _TUNNEL = "jwtproxy_to_self", "jwtproxy_fault", "jwtproxy_tunnel"
+
+
+def to_self(flow: HTTPFlow) -> bool:
+    """Whether the request is one to the proxy itself."""
+    return _TO_SELF in flow.metadata
+
+
+def mark_to_self(flow: HTTPFlow) -> None:
+    """Note that the request is one to the proxy itself."""
+    flow.metadata[_TO_SELF] = True
+
+
+def mark_fault(flow: HTTPFlow, fault: Fault) -> None:
+    """Note what is wrong with the request as its client sent it."""
+    flow.metadata[_FAULT] = fault.value  # a plain string, as metadata is recorded with the flow
+
+
+def mark_tunnel(flow: HTTPFlow, origin: str) -> None:
+    """Note what the CONNECT asked for that the request came in by."""
+    flow.metadata[_TUNNEL] = origin
+
+
+def head_of(flow: HTTPFlow) -> RequestHead:
+    """The request as it stands now."""
+    request, noted = flow.request.data, flow.metadata
+    fault = noted.get(_FAULT)
+    return RequestHead(
+        request.method,
+        request.scheme.decode("utf-8", "surrogateescape"),
+        request.host,
+        request.port,
+        request.path,
+        request.headers.fields,
+        flow.client_conn.peername[:2],
+        noted.get(_TUNNEL, ""),
+        request.http_version,
+        Fault(fault) if fault else None,
+    )
+
+
+def respond(flow: HTTPFlow, page: Page) -> None:
+    """Answer the flow with this page at once: its body, if any, is not waited for."""
+    flow.response = Response.make(page.code, page.body, page.headers)
+    if flow.request.method == "HEAD":
+        flow.response.data.content = b""  # its length stays in the header (RFC 9110 §9.3.2)
+    if page.code == 304:
+        del flow.response.headers["content-length"]  # it would be that of the page (RFC 9110 §8.6)
+    flow.request.stream = True

@@ -1,0 +1,175 @@
+"""The gate: nothing leaves a master without a verdict that allows it, and with exactly the fields that it gives.
+
+Hooks alone cannot promise that: another addon may halt them, switch streaming on or rewrite headers later, and a script
+may be gone. So every stream asks the gate once more just before it contacts an upstream. All that a stream can reach
+is its master's options; there the gate hangs, one for each master, and where none does, nothing passes.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+from mitmproxy.http import HTTPFlow
+from mitmproxy.options import Options
+
+from ..conduct.fields import Fields
+from ..conduct.request import RequestHead
+from ..conduct.verdict import Refuse, Verdict
+from ..config.errors import SettingsError
+from ..observe import pages
+from ..observe.pages import Page
+from .flows import RULE, head_of, respond, to_self
+
+logger = logging.getLogger(__name__)
+
+_FRESH = 1.0
+"""Seconds for which a token stands for its request; one whose body took longer gets another when it leaves."""
+
+_UNSIGNED = Refuse(502, "the request could not be signed and was not forwarded")
+
+
+class Judge(Protocol):
+    """Who makes verdicts; another one once anything changes that they depend on."""
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether it is worth noting which rule decided."""
+        ...
+
+    def verdict(self, head: RequestHead, now: float) -> Verdict:
+        """What becomes of a request at `now`, in seconds since the epoch."""
+        ...
+
+    def clean_trailers(self, trailers: Fields) -> Fields:
+        """What may pass of a request's trailers."""
+        ...
+
+
+class _Signed(NamedTuple):
+    """What a request looked like when it was signed, and by what."""
+
+    fields: Fields
+    decided_by: tuple[bytes, str, int, bytes, bytes]
+    judge: Judge
+    at: float
+
+
+class Gate:
+    """Applies verdicts to flows, and remembers what it has signed."""
+
+    def __init__(self, judge: Callable[[], Judge | None]) -> None:
+        """`judge`: who makes verdicts now; nothing passes while that is None."""
+        self._judge = judge
+        self._signed: WeakKeyDictionary[HTTPFlow, _Signed] = WeakKeyDictionary()
+
+    def protect(self, flow: HTTPFlow) -> None:
+        """Sign the request, or answer it at once, unless that is done or it is one to the proxy itself."""
+        if not to_self(flow) and (page := self.refusal_for(flow)):
+            respond(flow, page)
+
+    def refuse_fault(self, flow: HTTPFlow) -> None:
+        """Answer a request, or CONNECT, that was wrong as its client sent it; before any hook."""
+        judge = self._judge()
+        if judge and isinstance(verdict := judge.verdict(head_of(flow), time.time()), Refuse):
+            respond(flow, _page(verdict))
+
+    def refusal_for(self, flow: HTTPFlow) -> Page | None:
+        """The last look before an upstream is contacted: None if signed as it stands or now, else the refusal."""
+        if to_self(flow):
+            return pages.NONE
+        if self._is_signed(flow):
+            return None
+        refusal = self._sign(flow)
+        return _page(refusal) if refusal else None
+
+    def clean_trailers(self, trailers: Fields) -> Fields:
+        """What may pass of a request's trailers."""
+        judge = self._judge()
+        return judge.clean_trailers(trailers) if judge else ()
+
+    def _is_signed(self, flow: HTTPFlow) -> bool:
+        # The very tuple we made: any change to the fields would have made another.
+        signed = self._signed.get(flow)
+        return (
+            signed is not None
+            and signed.fields is flow.request.headers.fields
+            and signed.decided_by == _decided_by(flow)
+            and signed.judge is self._judge()
+            and time.time() - signed.at < _FRESH
+        )
+
+    def _sign(self, flow: HTTPFlow) -> Refuse | None:
+        """Attach a token, or say how to refuse. Whatever goes wrong, the request must not leave; why stays with us."""
+        try:
+            return self._apply(flow)
+        except SettingsError as error:
+            logger.error("jwtproxy: error: a request was refused: %s\njwtproxy: hint: %s", error, error.hint)
+        except Exception as error:
+            logger.error("jwtproxy: error: a request was refused, signing failed: %s", type(error).__name__)
+        return _UNSIGNED
+
+    def _apply(self, flow: HTTPFlow) -> Refuse | None:
+        judge, now = self._judge(), time.time()
+        if judge is None:
+            return _UNSIGNED
+        verdict = judge.verdict(head_of(flow), now)
+        if judge.has_rules and verdict.rule:
+            flow.metadata[RULE] = verdict.rule
+        if isinstance(verdict, Refuse):
+            return verdict
+        flow.request.headers.fields = verdict.fields
+        self._signed[flow] = _Signed(verdict.fields, _decided_by(flow), judge, now)
+        return None
+
+
+_SHUT = Gate(lambda: None)
+_HUNG, _COUNT = "jwtproxy_gate", "jwtproxy_count"
+
+
+def hang(options: Options, gate: Gate) -> None:
+    """Have all streams of the master with these options pass this gate."""
+    vars(options)[_HUNG] = gate  # past what mitmproxy takes for the setting of an option
+
+
+def hang_if_none(options: Options, gate: Gate) -> None:
+    """The same, but a gate that hangs there already stays, open or shut."""
+    vars(options).setdefault(_HUNG, gate)
+
+
+def shut(options: Options) -> None:
+    """Let nothing pass any more."""
+    hang(options, _SHUT)
+
+
+def is_shut(options: Options) -> bool:
+    """Whether nobody answers for what would pass."""
+    return gate_of(options) is _SHUT
+
+
+def gate_of(options: Options) -> Gate:
+    """The gate that the streams of the master with these options pass."""
+    gate: Gate = vars(options).get(_HUNG, _SHUT)
+    return gate
+
+
+def count_with(options: Options, count: Callable[[], None]) -> None:
+    """Have this called for each request that sets out for an upstream."""
+    vars(options)[_COUNT] = count
+
+
+def count(options: Options) -> None:
+    """One more request sets out for an upstream."""
+    if counter := vars(options).get(_COUNT):
+        counter()
+
+
+def _page(refusal: Refuse) -> Page:
+    return pages.text(refusal.status, refusal.text)
+
+
+def _decided_by(flow: HTTPFlow) -> tuple[bytes, str, int, bytes, bytes]:
+    """What, beside the header fields, a verdict depends on."""
+    request = flow.request.data
+    return request.scheme, request.host, request.port, request.method, request.path

@@ -1,0 +1,136 @@
+"""The one place that bends mitmproxy: what takes the place of what, what that relies on, and the way back.
+
+Ours are imported only after a look at mitmproxy, so that an unsuitable one is told of in one line, and not by whichever
+part trips over it first.
+"""
+
+import inspect
+import pkgutil
+import sys
+from typing import Any, NamedTuple
+
+from ..config.errors import SettingsError
+
+SUITABLE = "mitmproxy>=12.2,<13"
+"""The versions that this was made for, as pip wants them."""
+
+_HTTP = "mitmproxy.proxy.layers.http"
+
+
+class Patch(NamedTuple):
+    """One name within a module or class of mitmproxy's, and what takes its place."""
+
+    owner: str
+    """`module` or `module:Class`."""
+    name: str
+    ours: str
+    """`module:name`."""
+    relies_on: str = ""
+    """Attributes of what is replaced that ours overrides or uses."""
+
+
+NEEDED = (
+    Patch(
+        _HTTP,
+        "HttpStream",
+        "jwtproxy.mitm.stream:Stream",
+        "_handle_event check_invalid check_killed flow_done handle_protocol_error make_server_connection passthrough "
+        "send_response start_request_stream state_done state_errored state_stream_request_body "
+        "state_wait_for_response_headers",
+    ),
+    Patch(_HTTP, "Http1Server", "jwtproxy.mitm.http1:Server", "read_headers"),
+    Patch(_HTTP, "Http1Client", "jwtproxy.mitm.http1:Client", "read_headers"),
+    Patch(f"{_HTTP}._http1", "ChunkedReader", "jwtproxy.mitm.http1:ChunkedBody", "__call__"),
+)
+"""What makes mitmproxy safe."""
+
+FASTER = (
+    Patch(
+        "mitmproxy.proxy.mode_servers",
+        "ProxyConnectionHandler",
+        "jwtproxy.mitm.dispatch:ConnectionHandler",
+        "handle_client hook_task",
+    ),
+    Patch("mitmproxy.http:Headers", "get_all", "jwtproxy.mitm.lookups:get_all"),
+    Patch("mitmproxy.http:Headers", "get", "jwtproxy.mitm.lookups:get"),
+    Patch("mitmproxy.http:Headers", "__contains__", "jwtproxy.mitm.lookups:contains"),
+)
+"""What makes it fast. A mitmproxy that lacks any of this is used as it is."""
+
+# What ours call or take the place of, and how it looked when they were made for it.
+_SIGNATURES = {
+    f"{_HTTP}._http1:make_error_response": "(status_code: int, message: str = '') -> bytes",
+    "mitmproxy.addonmanager:AddonManager.handle_lifecycle": "(self, event: mitmproxy.hooks.Hook)",
+    "mitmproxy.addonmanager:AddonManager.invoke_addon": "(self, addon, event: mitmproxy.hooks.Hook)",
+    "mitmproxy.addonmanager:AddonManager.trigger_event": "(self, event: mitmproxy.hooks.Hook)",
+    "mitmproxy.proxy.server:ConnectionHandler.handle_client": "(self) -> None",
+    "mitmproxy.proxy.server:ConnectionHandler.hook_task": "(self, hook: mitmproxy.proxy.commands.StartHook) -> None",
+}
+
+_ABSENT = object()
+_replaced: dict[Patch, Any] = {}  # and what was there before
+
+
+def install(*, faster: bool = False) -> list[str]:
+    """Put ours in place, once; what mitmproxy lacks of `faster`, and so goes without.
+
+    Raises SettingsError, and changes nothing, where it lacks what makes it safe.
+    """
+    if lacking := missing(NEEDED):
+        hint = f"install a suitable one: pip install '{SUITABLE}'"
+        raise SettingsError(f"this mitmproxy is not suitable: it lacks {', '.join(lacking)}", hint)
+    lacking = missing(FASTER) or _changed() if faster else []
+    for patch in NEEDED if lacking or not faster else NEEDED + FASTER:
+        if patch not in _replaced:
+            owner = pkgutil.resolve_name(patch.owner)
+            _replaced[patch] = vars(owner).get(patch.name, _ABSENT)
+            setattr(owner, patch.name, pkgutil.resolve_name(patch.ours))
+    return lacking
+
+
+def install_or_exit() -> None:
+    """For a script: what it raises, mitmproxy only logs, and goes on to serve without it."""
+    try:
+        install()
+    except SettingsError as error:
+        sys.exit(f"jwtproxy: error: {error}\njwtproxy: hint: {error.hint}")
+
+
+def undo() -> None:
+    """Put mitmproxy's own parts back."""
+    while _replaced:
+        patch, before = _replaced.popitem()
+        owner = pkgutil.resolve_name(patch.owner)
+        if before is _ABSENT:
+            delattr(owner, patch.name)
+        else:
+            setattr(owner, patch.name, before)
+
+
+def missing(patches: tuple[Patch, ...]) -> list[str]:
+    """The names that this mitmproxy lacks of those that the patches need."""
+    return [
+        f"{patch.name}.{attribute}" if attribute else patch.name
+        for patch in patches
+        for attribute in ("", *patch.relies_on.split())
+        if not _find(f"{patch.owner}{'.' if ':' in patch.owner else ':'}{patch.name}{'.' * bool(attribute)}{attribute}")
+    ]
+
+
+def _changed() -> list[str]:
+    """The names whose signature is another than it was, or that do something else."""
+    reshaped = [
+        name.partition(":")[2]
+        for name, signature in _SIGNATURES.items()
+        if not (found := _find(name)) or str(inspect.signature(found)) != signature
+    ]
+    same = pkgutil.resolve_name("jwtproxy.mitm.lookups:agree")()
+    return reshaped if same else [*reshaped, "Headers.get_all"]
+
+
+def _find(name: str) -> Any:
+    """What mitmproxy has by this name; None if nothing."""
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return None

@@ -1,0 +1,1 @@
+"""What the proxy tells of itself, and what it keeps to itself."""

@@ -1,0 +1,105 @@
+"""The pages the proxy answers itself."""
+
+import html
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import generate_etag, parse_accept_header, parse_etags
+
+from ..config.options import Option, one_of
+
+_ALLOW = "GET, HEAD, OPTIONS"
+_JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
+_JWKS = "application/jwk-set+json"  # RFC 7517 §8.5.2
+
+STATUS_PATH = "/status"
+JWKS_PATH = "/.well-known/jwks.json"
+
+OPTIONS = (
+    Option(
+        "jwt_pages",
+        "auto",
+        one_of("auto", "on", "off"),
+        "pages",
+        "Whether the proxy serves its own pages, such as /status: auto (on in regular and upstream mode), on or off.",
+    ),
+)
+
+NOTHING_PUBLISHED = '{"keys": []}\n', 0
+"""A JWKS without keys, and for how many seconds it may be kept."""
+
+_PATHS = (STATUS_PATH, JWKS_PATH)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One answer: status code, header fields, body. A HEAD request's body stays off the wire by its sender."""
+
+    code: int
+    body: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Read = Callable[[Mapping[str, str]], Page]
+"""Make a page for a request with these header fields."""
+
+
+def is_own(path: str) -> bool:
+    """Whether a path, with or without a query, is that of one of our pages."""
+    return path.partition("?")[0] in _PATHS
+
+
+def answer(method: str, path: str, headers: Mapping[str, str], read: Mapping[str, Read]) -> Page:
+    """Answer one request made to the proxy itself; `read` makes each of our pages."""
+    if method == "OPTIONS" and path == "*":
+        return Page(204, headers={"Allow": _ALLOW})  # RFC 9110 §9.3.7: a ping
+    path = path.partition("?")[0]
+    if path not in _PATHS:
+        return text(404, f"this is a proxy; the only pages here are {' and '.join(_PATHS)}")
+    if method == "OPTIONS":
+        return Page(204, headers={"Allow": _ALLOW})
+    if method not in ("GET", "HEAD"):
+        return text(405, f"{path} is read-only", Allow=_ALLOW)
+    return read[path](headers)
+
+
+def status(headers: Mapping[str, str], members: Mapping[str, Any]) -> Page:
+    """The page of these members, as JSON, or as HTML where the client prefers that."""
+    own = {"Cache-Control": "no-store", "Vary": "Accept"}
+    wanted = parse_accept_header(headers.get("accept", ""), MIMEAccept).best_match([_JSON, "text/html", _HTML])
+    if wanted and wanted != _JSON:
+        return Page(200, _html(members), {"Content-Type": _HTML, **own})
+    return Page(200, json.dumps(members) + "\n", {"Content-Type": _JSON, **own})
+
+
+def jwks(headers: Mapping[str, str], body: str, max_age: int) -> Page:
+    """The public keys, which may be kept for `max_age` seconds (RFC 9111 §5.2.2.1), or that they are as before."""
+    etag = generate_etag(body.encode())
+    own = {"Cache-Control": f"public, max-age={max_age}", "ETag": f'"{etag}"'}
+    if parse_etags(headers.get("if-none-match")).contains_weak(etag):  # RFC 9110 §13.1.2
+        return Page(304, headers=own)
+    return Page(200, body, {"Content-Type": _JWKS, **own})
+
+
+def text(code: int, message: str, **headers: str) -> Page:
+    """A short plain answer in our voice."""
+    return Page(code, f"jwtproxy: {message}\n", {"Content-Type": _TEXT, **headers})
+
+
+NONE = text(404, "this is a proxy; it serves no pages here")
+
+
+def _html(members: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><th scope=row>{html.escape(name)}<td>{html.escape(str(value))}\n" for name, value in members.items()
+    )
+    return (
+        "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n"
+        "<meta name=viewport content='width=device-width'>\n<title>jwtproxy</title>\n"
+        "<style>body{font:16px/1.5 system-ui,sans-serif;margin:3rem;color-scheme:light dark}"
+        "th{text-align:left;font-weight:400;padding-right:2rem}td{font-variant-numeric:tabular-nums}</style>\n"
+        f"<h1>jwtproxy</h1>\n<table>\n{rows}</table>\n"
+    )

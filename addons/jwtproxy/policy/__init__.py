@@ -1,0 +1,1 @@
+"""Settings and rules in, a verdict on each request out."""

@@ -1,0 +1,120 @@
+"""The verdict on a request: the only place that makes one."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..conduct.fields import Fields, MalformedFieldError, normalise, strip
+from ..conduct.host import Fault
+from ..conduct.request import RequestHead
+from ..conduct.verdict import Forward, Refuse, Verdict
+from ..tokens.key_source import KeySource
+from ..tokens.keyring import Reader, unique
+from . import decision
+from .decision import Decisions
+from .rules import BLOCK, Matcher
+from .settings import Settings
+
+_MALFORMED = Refuse(400, "a header value contains a line break; the request was not forwarded")
+_FAULTS = {
+    Fault.TARGET: Refuse(400, "the request's target is neither a URL nor a path"),
+    Fault.HOST: Refuse(400, "the request's host or port is not valid"),
+}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Everything that decides, read at one time."""
+
+    decisions: Decisions
+    host_mismatch: str
+    """What becomes of a request that names another host than its tunnel's: refuse or allow."""
+    since: Mapping[object, float]
+    """When each key was first seen: seconds since the epoch."""
+    jwks: str
+    """All public keys, also those that no longer or not yet sign (RFC 7517 §5)."""
+
+    def verdict(self, head: RequestHead, now: float) -> Verdict:
+        """What becomes of a request at `now` (seconds since the epoch).
+
+        Raises NoKeyError where no key may sign now, ValueError where its destination matters and cannot be dialled.
+        """
+        if refusal := self._refusal(head):
+            return refusal
+        if head.method == b"CONNECT":
+            return Forward(head.fields)  # what comes through the tunnel is signed
+        return self._decided(head, now)
+
+    def _refusal(self, head: RequestHead) -> Refuse | None:
+        """How a request is refused that was wrong as its client sent it."""
+        if head.fault is None:
+            return None
+        if head.fault is not Fault.TUNNEL:
+            return _FAULTS[head.fault]
+        return None if self.host_mismatch == "allow" else _misdirected(head.tunnel)
+
+    def _decided(self, head: RequestHead, now: float) -> Verdict:
+        rule, place, action, maker = self.decisions.on(head)
+        if action == BLOCK:
+            text = f"blocked by rule {rule!r}" if place else "no rule allows this request"
+            return Refuse(403, text, rule, place)
+        try:
+            kept = strip(head.fields, self.token_fields)
+        except MalformedFieldError:
+            return _MALFORMED
+        if not maker:
+            return Forward(kept, rule, place)
+        origin = head.destination.origin if maker.profile.wants_origin else ""
+        token = maker.token(origin, now).encode()
+        return Forward((*kept, (maker.field, token)), rule, place, maker.profile.header)
+
+    def clean_trailers(self, trailers: Fields) -> Fields:
+        """Trailers without any field that may carry a token; none at all where one might hide."""
+        try:
+            return strip(trailers, self.token_fields)
+        except MalformedFieldError:
+            return ()
+
+    def __str__(self) -> str:
+        """What to tell of it, in a few words."""
+        rules = self.decisions.rules
+        keys = {key.kid or key.place for maker in self.decisions.all_makers for key in maker.ring.keys}
+        return f"keys: {len(keys)}, rules: {len(rules.rules) if rules else 0}"
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether rules decide, so that it is worth telling which."""
+        return self.decisions.rules is not None
+
+    @cached_property
+    def headers(self) -> frozenset[str]:
+        """The names of all header fields that may carry a token."""
+        return frozenset(maker.profile.header for maker in self.decisions.all_makers)
+
+    @cached_property
+    def token_fields(self) -> frozenset[bytes]:
+        """The same, normalised: no client may send any."""
+        return frozenset(map(normalise, self.headers))
+
+
+UNSIGNED = Policy(Decisions(None, None, {}), "refuse", {}, "")
+"""Where nobody signs: only what is wrong is refused."""
+
+
+def load(settings: Settings, source: KeySource, compile_filter: Callable[[str], Matcher], reader: Reader) -> Policy:
+    """Read all that decides. Raises SettingsError."""
+    decisions = decision.load(settings, source, compile_filter, reader)
+    return Policy(decisions, settings.host_mismatch, reader.since, _jwks(decisions))
+
+
+def _jwks(decisions: Decisions) -> str:
+    found = unique(key for maker in decisions.all_makers for key in maker.ring.keys if key.kid)
+    return json.dumps({"keys": [key.public for key in found if key.public]}, indent=1) + "\n"
+
+
+def _misdirected(tunnel: str) -> Refuse:
+    """The name that the client gave stays out of it."""
+    return Refuse(
+        421, f"this tunnel leads to {tunnel}, but the request names another host; jwt_host_mismatch=allow permits it"
+    )

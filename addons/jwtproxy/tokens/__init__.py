@@ -1,0 +1,1 @@
+"""Keys and claims in, signed tokens out."""

@@ -1,0 +1,52 @@
+"""Turn claims into a token."""
+
+import hmac
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from jwt.algorithms import Algorithm, HMACAlgorithm
+
+from .algorithms import implementation
+
+
+class Signer:
+    """Signs with one key, prepared once: PyJWT's `encode` prepares it anew for each token. Never shows it.
+
+    The key is one that fits the algorithm (algorithms.py sees to that): bytes, or cryptography's private key.
+    """
+
+    def __init__(self, key: Any, algorithm: str, kid: str = "", typ: str = "JWT") -> None:
+        header = {"alg": algorithm, "typ": typ, **({"kid": kid} if kid else {})}
+        self.header = header
+        """The JOSE header (RFC 7515 §4)."""
+        self.signature = _prepare(implementation(algorithm), key)
+        """Sign a JWS signing input (RFC 7515 §5.1)."""
+        self._head = _base64url(_encode(header).encode()) + b"."
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        """The claims as a compact JWS (RFC 7515 §7.1)."""
+        signing_input = self._head + _base64url(_encode(claims).encode())
+        return (signing_input + b"." + _base64url(self.signature(signing_input))).decode()
+
+
+def _prepare(algorithm: Algorithm, key: Any) -> Callable[[bytes], bytes]:
+    if not isinstance(algorithm, HMACAlgorithm):
+        return partial(algorithm.sign, key=algorithm.prepare_key(key))
+    prepared = hmac.new(algorithm.prepare_key(key), digestmod=algorithm.hash_alg)
+
+    def mac(signing_input: bytes) -> bytes:
+        copy = prepared.copy()
+        copy.update(signing_input)
+        return copy.digest()
+
+    return mac
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _base64url(data: bytes) -> bytes:
+    return urlsafe_b64encode(data).rstrip(b"=")

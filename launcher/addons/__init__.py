@@ -1,0 +1,1 @@
+"""mitmproxy addons that only jwtproxy-run has."""

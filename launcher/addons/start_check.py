@@ -1,0 +1,25 @@
+"""What went wrong during the start ends it."""
+
+import asyncio
+
+from mitmproxy import ctx
+from mitmproxy.addons import errorcheck
+
+from jwtproxy.config.errors import SettingsError
+
+
+class StartCheck(errorcheck.ErrorCheck):
+    """mitmproxy addon: an error logged during the start ends it."""
+
+    name = "errorcheck"
+
+    async def shutdown_if_errored(self) -> None:
+        """Raise SettingsError for the first error logged so far."""
+        await asyncio.sleep(0)  # as in mitmproxy: what is being logged right now counts too
+        if self.logger.has_errored:
+            raise SettingsError(self.logger.has_errored[0].getMessage(), "fix what it names; -v shows more")
+
+    def finish(self) -> None:
+        """The start is over: from here on errors are logged."""
+        super().finish()
+        ctx.master.addons.get("termlog").starting = False

@@ -1,0 +1,142 @@
+"""What people see while it serves: a few lines at the start, a line for each request, warnings and errors."""
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from mitmproxy import ctx, http, log
+from mitmproxy.addons import dumper, termlog
+from mitmproxy.contrib import click as miniclick
+from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, UpstreamMode
+from mitmproxy.utils import human, strutils, vt_codes
+
+from jwtproxy import __version__
+from jwtproxy.mitm import flows
+
+_COLOURS = {2: "green", 3: "magenta", 4: "red", 5: "red"}
+
+
+def colours_wanted(stream: IO[str]) -> bool:
+    """Whether to colour what is written there: only for a person (https://no-color.org)."""
+    return vt_codes.ensure_supported(stream) and not os.environ.get("NO_COLOR")
+
+
+class Logs(termlog.TermLog):
+    """mitmproxy addon: log records on stderr, warnings and errors in our voice."""
+
+    name = "termlog"
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.logger.setFormatter(_Formatter(colorize=colours_wanted(sys.stderr)))
+        self.logger.addFilter(self._wanted)
+        self.starting = True
+        self.announces = True
+        """Whether to tell of the start; of several workers, one does."""
+
+    def configure(self, updated: set[str]) -> None:
+        """Follow the verbosity."""
+        super().configure(updated)
+        if updated & {"termlog_verbosity", "scripts"}:
+            # A record costs as much as signing a token, and each connection makes several; scripts may listen to them.
+            heard = ctx.options.termlog_verbosity == "debug" or ctx.options.scripts
+            logging.getLogger("mitmproxy.proxy.server").setLevel(logging.NOTSET if heard else logging.WARNING)
+
+    def _wanted(self, record: logging.LogRecord) -> bool:
+        """Not yet: errors of the start are reported once, at its end. Not ours to repeat: each connection's story."""
+        if self.starting and (record.levelno >= logging.ERROR or not self.announces):
+            return False
+        chatter = record.levelno <= logging.INFO and record.name.startswith("mitmproxy.")
+        return not chatter or ctx.options.termlog_verbosity == "debug"
+
+
+class _Formatter(log.MitmFormatter):
+    """mitmproxy's own, but for warnings and errors, which start as all our errors do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.levelno < logging.WARNING:
+            return super().format(record)
+        message = record.getMessage()
+        if not message.startswith("jwtproxy: "):
+            message = f"jwtproxy: {'error' if record.levelno >= logging.ERROR else 'warning'}: {message}"
+        if record.exc_info:
+            message = f"{message}\n{self.formatException(record.exc_info)}"
+        return miniclick.style(message, fg=log.LOG_COLORS.get(record.levelno)) if self.colorize else message
+
+
+class Requests(dumper.Dumper):
+    """mitmproxy addon: mitmdump's own output, but for the default detail, which is one line per request."""
+
+    name = "dumper"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out_has_vt_codes = colours_wanted(self.outfp)
+
+    def running(self) -> None:
+        """Say where we are and how to try it."""
+        if ctx.master.addons.get("termlog").announces and ctx.options.flow_detail > 0:
+            self._greet(ctx.master.addons.get("proxyserver").listen_addrs())
+
+    def echo(self, text: str, ident: int | None = None, **style: Any) -> None:
+        """Print; into the void once nobody reads us any more, as a proxy has better to do than to fail for that."""
+        try:
+            super().echo(text, ident, **style)
+            self.outfp.flush()
+        except OSError:
+            self.outfp = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as we are
+
+    def echo_flow(self, f: http.HTTPFlow) -> None:
+        """Print one flow."""
+        if ctx.options.flow_detail > 1:
+            super().echo_flow(f)
+        elif not _is_health_check(f):
+            self._echo_line(f)
+
+    def _echo_line(self, flow: http.HTTPFlow) -> None:
+        request = flow.request
+        method = self.style(strutils.escape_control_characters(request.method), bold=True)
+        url = strutils.escape_control_characters(request.pretty_url if ctx.options.showhost else request.url)
+        rule = f" ({flow.metadata[flows.RULE]})" if flows.RULE in flow.metadata else ""
+        self.echo(f"{time.strftime('%H:%M:%S')} {method} {url} {self._outcome(flow)}{rule}")
+
+    def _outcome(self, flow: http.HTTPFlow) -> str:
+        if flow.error or not flow.response:
+            reason = flow.error.msg if flow.error else "no answer"
+            return self.style(strutils.escape_control_characters(reason), fg="red")
+        code = flow.response.status_code
+        colour = {"fg": colour} if (colour := _COLOURS.get(code // 100)) else {}
+        duration = human.pretty_duration((flow.response.timestamp_end or 0) - flow.request.timestamp_start)
+        return f"{self.style(str(code), **colour)} {duration}"
+
+    def _greet(self, addresses: list[tuple[Any, ...]]) -> None:
+        if not addresses:
+            return
+        # The first is enough: the others differ in family, or belong to modes whose users know them.
+        host, port, *_ = addresses[0]
+        url = f"http://{_dialable(host)}:{port}"
+        every = " (every address of this machine)" if host in ("0.0.0.0", "::") else ""  # noqa: S104  # compared only
+        self.echo(f"jwtproxy {__version__} listening on {url}{every}", bold=True)
+        if isinstance(ProxyMode.parse(ctx.options.mode[0]), (RegularMode, UpstreamMode)):
+            if ctx.options.jwt_pages != "off":
+                self.echo(f"  status  {url}/status")
+            self.echo(f"  try     curl --proxy {url} http://example.com/")
+        self.echo(f"  CA      {_certificate()} (for HTTPS, have clients trust it)")
+
+
+def _dialable(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # compared only
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+def _certificate() -> Path:
+    return (Path(ctx.options.confdir).expanduser() / "mitmproxy-ca-cert.pem").resolve()
+
+
+def _is_health_check(flow: http.HTTPFlow) -> bool:
+    """Our own pages, while all is well: probes ask for them every few seconds."""
+    return flows.to_self(flow) and flow.response is not None and flow.response.status_code < 400

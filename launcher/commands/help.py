@@ -1,0 +1,121 @@
+"""`jwtproxy-run help [TOPIC]`: the manual that comes with the package, rendered for a terminal, as it is for a pipe."""
+
+import difflib
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from importlib.resources import files
+
+from ..report import report
+
+NOT_SHOWN = 2
+
+_USAGE = """\
+usage: jwtproxy-run help [TOPIC]
+
+Without a topic, list the topics. On a terminal, a topic is shown in $PAGER (less); elsewhere it is plain Markdown.
+`jwtproxy-run --help` lists the flags, `jwtproxy-run --options` every option.
+"""
+_WIDEST = 120  # columns: longer lines are hard to read
+
+
+def run(arguments: list[str]) -> int:
+    """Show a topic of the manual, or list the topics; the exit status."""
+    if set(arguments) & {"-h", "--help"}:
+        _print(_USAGE)
+        return 0
+    manual = topics()
+    if not arguments:
+        _print(f"{_USAGE}\n{_listing(manual)}")
+        return 0
+    word = " ".join(arguments)
+    text = manual.get(_name(word))
+    if text is None:
+        report(f"unknown topic {word!r}", _hint(word, manual))
+        return NOT_SHOWN
+    if sys.stdout.isatty():
+        _page(_rendered(text))
+    else:
+        _print(text)
+    return 0
+
+
+def topics() -> dict[str, str]:
+    """The manual: the Markdown of each topic by its name, in alphabetical order."""
+    pages = (page for page in files("jwtproxy.launcher").joinpath("help").iterdir() if page.name.endswith(".md"))
+    return {_name(page.name): page.read_text("utf-8") for page in sorted(pages, key=lambda page: page.name)}
+
+
+def summary(text: str) -> str:
+    """What a topic is about: the sentence below its title."""
+    return " ".join(text.split("\n\n", 2)[1].split())
+
+
+def _name(word: str) -> str:
+    return word.lower().removesuffix(".md")
+
+
+def _listing(manual: dict[str, str]) -> str:
+    width = max(map(len, manual))
+    return "".join(f"  {name:<{width}}  {summary(text)}\n" for name, text in manual.items())
+
+
+def _hint(word: str, manual: dict[str, str]) -> str:
+    """The topics that were probably meant: by their name, or else by what they mention."""
+    if near := difflib.get_close_matches(_name(word), manual, n=1):
+        return f"did you mean {near[0]}?"
+    whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+    if mentions := [name for name, text in manual.items() if word and whole.search(text)]:
+        return f"it is mentioned in: {', '.join(mentions)}"
+    return f"the topics are: {', '.join(manual)}"
+
+
+def _print(text: str) -> None:
+    """Print; if nobody reads us any more (`| head -1`), that is no failure, nor is a locale without our dashes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would complain at its end
+
+
+def _rendered(text: str) -> str:
+    from ..rendering import render  # takes a while, and is needed here alone
+
+    return render(text, min(shutil.get_terminal_size().columns, _WIDEST))
+
+
+def _page(text: str) -> None:
+    """Show it in the user's pager; print it where there is none."""
+    pager = _pager()
+    if not pager or not _shown_by(pager, text):
+        _print(text)
+
+
+def _pager() -> str:
+    """A shell command, or nothing."""
+    if os.environ.get("TERM", "dumb") == "dumb":
+        return ""
+    return os.environ.get("PAGER", "less" if shutil.which("less") else "")
+
+
+def _shown_by(pager: str, text: str) -> bool:
+    """Whether the pager could be run. As for git: colours pass, and what fits on the screen needs no key to leave."""
+    command = ["/bin/sh", "-c", pager]
+    environment = {"LESS": "-FRX"} | os.environ
+    # A closed terminal shall end the pager, which inherits the mask; Ctrl-C is for the pager, and we wait for it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        shown = subprocess.run(command, env=environment, input=text.encode(), check=False)  # noqa: S603  # the user's own
+    except OSError:
+        return False
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return shown.returncode not in (126, 127)  # POSIX: cannot be run, not found

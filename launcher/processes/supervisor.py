@@ -1,0 +1,152 @@
+"""Several workers behind one port: gunicorn's arbiter forks, watches and replaces them."""
+
+import asyncio
+import gc
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+from gunicorn.workers import base
+
+from ..report import report
+
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+_HEARTBEAT = 1.0
+_HUNG_AFTER = 10
+"""Seconds without a heartbeat until a worker is killed and replaced."""
+
+NOT_BOOTED: int = Arbiter.WORKER_BOOT_ERROR
+"""The exit status of a worker that could not start; it ends the whole."""
+
+Work = Callable[[int, Iterable[socket.socket], Callable[[], Awaitable[None]]], int]
+"""Serve as worker number n on these sockets, with a heartbeat to keep running, until told to end; the exit status."""
+
+
+def run(work: Work, descriptors: list[int], workers: int, grace: float, refresh: Callable[[bool], None]) -> int:
+    """Run this many workers on these listening sockets; the exit status of the whole. Grace in seconds.
+
+    `refresh` is called once a second, and told whether a SIGHUP asks for it: what it renews in this process is what
+    workers start with that are forked later.
+    """
+    gc.collect()
+    gc.freeze()  # what is loaded by now is shared by all workers, if the collector leaves its pages alone
+    parent = os.getpid()
+    try:
+        _Arbiter(_Application(work, descriptors, workers, grace), refresh).run()
+    except SystemExit as end:
+        if os.getpid() != parent:  # a worker's: the arbiter has to see its status as it is
+            raise
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # the interpreter's own handlers are back in a moment
+        return 2 if end.code == NOT_BOOTED else int(end.code or 0)
+    return 0
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    # Not USR1, USR2: re-executing is not a thing this proxy does.
+    SIGNALS: ClassVar = [*_ENDS, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU]
+    _halting = False
+
+    def __init__(self, application: BaseApplication, refresh: Callable[[bool], None]) -> None:
+        super().__init__(application)
+        self._refresh = refresh
+
+    def init_signals(self) -> None:
+        """Take signals, also a SIGHUP that came during the start."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+
+    def handle_hup(self) -> None:
+        """Have everybody read keys and rules again; gunicorn would replace the workers."""
+        self._refresh(True)
+        self.kill_workers(signal.SIGHUP)
+
+    def murder_workers(self) -> None:
+        """Once a second: see to hung workers, and to what has changed."""
+        self._refresh(False)
+        super().murder_workers()
+
+    def reap_workers(self) -> None:
+        """Wait for those that ended. Several that cannot start end the whole only once."""
+        try:
+            super().reap_workers()
+        except HaltServer:
+            if not self._halting:
+                self._halting = True
+                raise
+
+    def handle_term(self) -> NoReturn:
+        """Have the workers finish; told again, do not wait for them."""
+        signal.signal(signal.SIGTERM, lambda *_: self.SIG_QUEUE.put_nowait(signal.SIGQUIT))
+        raise StopIteration
+
+
+class _Application(BaseApplication):  # type: ignore[misc]
+    def __init__(self, work: Work, descriptors: list[int], workers: int, grace: float) -> None:
+        self.work = work
+        shared_memory = Path("/dev/shm")  # noqa: S108  # for the heartbeats: a file each, unlinked at once
+        self._config = {
+            "bind": [f"fd://{descriptor}" for descriptor in descriptors],
+            "workers": workers,
+            "worker_class": _Worker,
+            "logger_class": _Log,
+            "timeout": _HUNG_AFTER,
+            "graceful_timeout": math.ceil(grace) + 1,  # the workers keep to the grace themselves
+            "control_socket_disable": True,
+            "worker_tmp_dir": str(shared_memory) if os.access(shared_memory, os.W_OK) else None,
+        }
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._config.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> None:
+        """Nothing to load: it is loaded already."""
+
+
+class _Worker(base.Worker):  # type: ignore[misc]
+    def init_process(self) -> NoReturn:
+        for number in _ENDS:  # until the event loop has its own handlers; the arbiter's only queue
+            signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what we start with is fresh
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        sys.exit(self.app.work(self.age, [listener.sock for listener in self.sockets], self._beat))
+
+    async def _beat(self) -> None:
+        """Tell the arbiter that we are alive; leave when it is not."""
+        while os.getppid() == self.ppid:
+            self.notify()
+            await asyncio.sleep(_HEARTBEAT)
+        os._exit(1)
+
+
+class _Log:
+    """gunicorn's log in our voice: only what is wrong, and not what the worker has said itself."""
+
+    def __init__(self, cfg: Any) -> None:
+        self.cfg = cfg
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+
+    def warning(self, message: str, *arguments: Any, **_: Any) -> None:
+        if arguments[-1:] != (NOT_BOOTED,) and not message.startswith(("Shutting down", "Reason")):
+            report(message % arguments if arguments else message)
+
+    error = critical = warning
+
+    def exception(self, message: str, *arguments: Any, **_: Any) -> None:
+        self.warning(f"{message}: {sys.exception()!r}", *arguments)
+
+    def info(self, *_: Any, **__: Any) -> None:
+        pass
+
+    debug = close_on_exec = reopen_files = info

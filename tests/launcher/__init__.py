@@ -1,0 +1,1 @@
+"""Tests of launcher, in the shape of the source."""

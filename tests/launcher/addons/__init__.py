@@ -1,0 +1,1 @@
+"""Tests of launcher/addons, in the shape of the source."""

@@ -1,0 +1,272 @@
+"""What people see."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mitmproxy.flow import Error
+from mitmproxy.http import HTTPFlow, Response
+from mitmproxy.options import Options
+from mitmproxy.test import tflow, tutils
+
+import jwtproxy
+from jwtproxy.addons.jwt_inject import JwtInject
+from jwtproxy.launcher.addons import terminal
+from jwtproxy.launcher.master import Master
+from jwtproxy.mitm import flows
+from jwtproxy.tokens.key_source import SECRET, KeySource
+
+pytestmark = pytest.mark.usefixtures("pristine")
+
+
+class Terminal(io.StringIO):
+    """Where a person reads."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def _with(look: Callable[[Master], None], **options: Any) -> None:
+    """Do something where all of mitmdump's addons are."""
+
+    async def run() -> None:
+        master = Master(Options())
+        master.add_ours(JwtInject(KeySource(SECRET, bytes(64))))
+        master.options.update(**options)
+        try:
+            look(master)
+        finally:
+            await master.done()
+
+    asyncio.run(run())
+
+
+def _flow(code: int = 200, *, to_self: bool = False, path: str = "/x", method: str = "GET") -> HTTPFlow:
+    request = tutils.treq(host="up.example", port=80, path=path.encode(), method=method.encode(), timestamp_start=1.0)
+    flow = tflow.tflow(req=request)
+    flow.response = Response.make(code)
+    flow.response.timestamp_end = 1.25
+    if to_self:
+        flows.mark_to_self(flow)
+    return flow
+
+
+def _printed(flow: HTTPFlow, capsys: pytest.CaptureFixture[str], **options: Any) -> str:
+    """What is printed for a flow."""
+
+    def look(master: Master) -> None:
+        dumper = master.addons.get("dumper")
+        if flow.error:
+            dumper.error(flow)
+        else:
+            dumper.response(flow)
+
+    _with(look, **options)
+    return capsys.readouterr().out
+
+
+# --- errors
+
+
+def test_colours_are_for_people_who_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not terminal.colours_wanted(io.StringIO())
+    assert terminal.colours_wanted(Terminal())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not terminal.colours_wanted(Terminal())
+
+
+# --- requests
+
+
+@pytest.mark.parametrize(
+    ("flow", "line"),
+    [
+        (_flow(), "GET http://up.example/x 200 250ms"),
+        (_flow(404, method="POST", path="/a?b=%2F"), "POST http://up.example/a?b=%2F 404 250ms"),
+        (_flow(502, to_self=True), "GET http://up.example/x 502 250ms"),
+        (_flow(100), "GET http://up.example/x 100 250ms"),
+        (_flow(path="/\x1b[31mred\x07"), "GET http://up.example/.[31mred. 200 250ms"),
+    ],
+)
+def test_a_request_is_one_line(flow: HTTPFlow, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d {re.escape(line)}\n", _printed(flow, capsys))
+
+
+def test_a_failed_request_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    flow = _flow()
+    flow.error = Error("connection\x1b refused")
+    assert re.fullmatch(r"\S+ GET http://up.example/x connection. refused\n", _printed(flow, capsys))
+
+
+def test_an_unanswered_request_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    flow = _flow()
+    flow.response = None
+    _with(lambda master: master.addons.get("dumper").echo_flow(flow))
+    assert capsys.readouterr().out.endswith(" http://up.example/x no answer\n")
+
+
+def test_the_host_header_is_shown_if_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    flow = _flow()
+    flow.request.headers["host"] = "pretty.example"
+    assert "http://up.example/x" in _printed(flow, capsys)
+    assert "http://pretty.example/x" in _printed(flow, capsys, showhost=True)
+
+
+def test_probes_are_not_shown_while_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _printed(_flow(to_self=True), capsys) == ""
+    assert _printed(_flow(404, to_self=True), capsys) != ""
+
+
+def test_the_rule_that_decided_is_named_last(capsys: pytest.CaptureFixture[str]) -> None:
+    flow = _flow()
+    assert "pay" not in _printed(flow, capsys)
+    flow.metadata["jwtproxy_rule"] = "pay"
+    assert re.search(r" 200 \S+ \W?(rule )?pay\W?$", _printed(flow, capsys))
+
+
+@pytest.mark.parametrize(("detail", "lines"), [(0, 0), (1, 1), (2, 2)])
+def test_the_detail_is_that_of_the_option(detail: int, lines: int, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = _printed(_flow(), capsys, flow_detail=detail)
+    assert len(printed.splitlines()) == lines if lines < 2 else "content-length: 0" in printed
+
+
+@pytest.mark.parametrize(("code", "coloured"), [(200, True), (404, True), (101, False)])
+def test_people_see_colours(code: int, coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    _with(lambda master: master.addons.get("dumper").response(_flow(code)))
+    assert ("\x1b[" in screen.getvalue().partition("/x ")[2]) is coloured
+
+
+def test_a_reader_who_has_gone_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+
+        def look(master: Master) -> None:
+            for _ in range(2):
+                master.addons.get("dumper").response(_flow())
+            master.addons.get("dumper").outfp.close()
+
+        _with(look)
+
+
+# --- the greeting
+
+
+@pytest.mark.parametrize(
+    ("address", "url", "every"),
+    [
+        (("127.0.0.1", 8080), "http://127.0.0.1:8080", False),
+        (("::1", 8080, 0, 0), "http://[::1]:8080", False),
+        (("0.0.0.0", 9123), "http://localhost:9123", True),
+        (("::", 9123, 0, 0), "http://localhost:9123", True),
+    ],
+)
+def test_the_greeting_says_where_we_are_and_how_to_try_it(
+    address: tuple[Any, ...],
+    url: str,
+    every: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def look(master: Master) -> None:
+        monkeypatch.setattr(master.addons.get("proxyserver"), "listen_addrs", lambda: [address, ("other", 1)])
+        master.addons.get("dumper").running()
+
+    _with(look)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"jwtproxy {jwtproxy.__version__} listening on {url}")
+    assert ("every address" in first) is every
+    assert [line.split()[0] for line in rest] == ["status", "try", "CA"]
+    assert rest[0].endswith(f" {url}/status")
+    assert f"curl --proxy {url} " in rest[1]
+    assert f"{tmp_path}/.mitmproxy/mitmproxy-ca-cert.pem" in rest[2]
+
+
+def test_without_a_server_or_when_quiet_there_is_no_greeting(capsys: pytest.CaptureFixture[str]) -> None:
+    def ungreeting(master: Master) -> None:
+        master.addons.get("termlog").announces = False
+        master.addons.get("dumper").running()
+
+    _with(lambda master: master.addons.get("dumper").running())
+    _with(lambda master: master.addons.get("dumper").running(), flow_detail=0)
+    _with(ungreeting)
+    assert capsys.readouterr().out == ""
+
+
+# --- the log
+
+
+def _logged(
+    say: Callable[[], None], capsys: pytest.CaptureFixture[str], *, started: bool = True, **options: Any
+) -> str:
+    def look(master: Master) -> None:
+        logging.getLogger().setLevel(logging.DEBUG)
+        if started:
+            master.addons.get("errorcheck").finish()
+        say()
+
+    _with(look, **options)
+    return capsys.readouterr().err
+
+
+def _everything() -> None:
+    logging.getLogger("script").info("a script's info")
+    logging.getLogger("mitmproxy.proxy.layer").info("a connection's story")
+    logging.getLogger("mitmproxy.addons.x").warning("careful")
+    logging.getLogger("mitmproxy.addons.x").error("wrong")
+    logging.getLogger("ours").error("jwtproxy: error: ours")
+
+
+def test_warnings_and_errors_are_in_our_voice(capsys: pytest.CaptureFixture[str]) -> None:
+    first, *rest = _logged(_everything, capsys).splitlines()
+    assert first.endswith("a script's info")
+    assert rest == ["jwtproxy: warning: careful", "jwtproxy: error: wrong", "jwtproxy: error: ours"]
+
+
+def test_errors_of_the_start_are_told_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _logged(_everything, capsys, started=False)
+    assert "jwtproxy: warning: careful" in said
+    assert "error" not in said
+
+
+def test_verbose_tells_the_story_of_connections(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "a connection's story" in _logged(_everything, capsys, termlog_verbosity="debug")
+
+
+def test_quiet_leaves_only_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _logged(_everything, capsys, termlog_verbosity="error")
+    assert said == "jwtproxy: error: wrong\njwtproxy: error: ours\n"
+
+
+def _fail() -> None:
+    try:
+        raise ValueError("deep down")
+    except ValueError:
+        logging.getLogger("x").exception("wrong")
+
+
+def test_an_exception_is_shown_with_its_cause(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _logged(_fail, capsys)
+    assert said.startswith("jwtproxy: error: wrong\nTraceback")
+    assert said.endswith("ValueError: deep down\n")
+
+
+def test_people_see_errors_in_red(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    _logged(_everything, capsys)
+    assert "\x1b[31mjwtproxy: error: wrong\x1b[0m\n" in screen.getvalue()

@@ -1,0 +1,1 @@
+"""Tests of launcher/processes, in the shape of the source."""

@@ -1,0 +1,106 @@
+"""Sockets are bound early, and mitmproxy gets them when it asks to listen."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from jwtproxy.config.errors import SettingsError
+from jwtproxy.launcher.processes.sockets import Loop, bind
+
+
+@pytest.fixture
+def taken() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def _bound(host: str, port: int = 0) -> list[tuple[str, int]]:
+    """Where it listens for a host."""
+    sockets = bind(host, port)
+    addresses = [sock.getsockname()[:2] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return addresses
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_an_address_is_one_socket(host: str) -> None:
+    ((bound, port),) = _bound(host)
+    assert bound == host
+    assert port > 0
+
+
+def test_no_host_is_every_address_on_one_port() -> None:
+    addresses = _bound("")
+    assert {host for host, _ in addresses} <= {"0.0.0.0", "::"}
+    assert "0.0.0.0" in {host for host, _ in addresses}
+    assert len({port for _, port in addresses}) == 1
+
+
+def test_a_name_is_all_its_addresses_on_one_port() -> None:
+    addresses = _bound("localhost")
+    assert {host for host, _ in addresses} <= {"127.0.0.1", "::1"}
+    assert len({port for _, port in addresses}) == 1
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-name.invalid", "a" * 64, "127.0.0.1 "])
+def test_a_host_that_is_not_here_is_an_error(host: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        bind(host, 8080)
+    assert str(caught.value).startswith(f"cannot listen on {host}:8080: ")
+    assert "--host or HTTP_HOST" in caught.value.hint
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", ""])
+def test_a_port_that_is_taken_is_an_error(taken: socket.socket, host: str) -> None:
+    port = taken.getsockname()[1]
+    with pytest.raises(SettingsError) as caught:
+        bind(host, port)
+    reason = os.strerror(errno.EADDRINUSE).lower()
+    assert str(caught.value) == f"cannot listen on {host or '*'}:{port}: {reason}"
+    assert "--port or HTTP_PORT" in caught.value.hint
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_server_takes_the_sockets_bound_for_it(shared: bool) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.close()
+
+    async def ask(host: str, port: int) -> bytes:
+        reader, writer = await asyncio.open_connection(host, port)
+        with closing(writer):
+            return await reader.read()
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        sockets = bind("", 0)
+        port = sockets[0].getsockname()[1]
+        loop.take({("", port): sockets}, shared=shared)
+        server = await asyncio.start_server(answer, "", port)
+        assert {sock.getsockname()[:2] for sock in server.sockets} == {sock.getsockname()[:2] for sock in sockets}
+        assert await ask("127.0.0.1", port) == b"hello"
+        server.close()
+        other = await asyncio.start_server(answer, "127.0.0.1", 0)
+        assert await ask("127.0.0.1", other.sockets[0].getsockname()[1]) == b"hello"
+        other.close()
+        await other.wait_closed()
+
+    asyncio.run(run(), loop_factory=Loop)
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """A kept-alive answer in two writes would take 40 ms (Nagle's algorithm)."""
+    (listening,) = bind("127.0.0.1", 0)
+    with listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

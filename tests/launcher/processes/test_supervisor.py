@@ -1,0 +1,60 @@
+"""What gunicorn's arbiter says and how it ends, in our voice."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jwtproxy.launcher.processes import supervisor
+
+
+def _work(number: int, listeners: Iterable[object], beat: Callable[[], Awaitable[None]]) -> int:
+    raise AssertionError("no worker is started here")
+
+
+@pytest.mark.parametrize(("end", "status"), [(None, 0), (0, 0), (1, 1), (supervisor.NOT_BOOTED, 2)])
+def test_the_status_of_the_whole_is_ours(monkeypatch: pytest.MonkeyPatch, end: int | None, status: int) -> None:
+    """A worker that could not start is a start that failed, as with one worker."""
+
+    def run(self: Any) -> None:
+        assert (self.cfg.workers, self.cfg.graceful_timeout, self.cfg.control_socket_disable) == (3, 2, True)
+        if end is not None:
+            raise SystemExit(end)
+
+    monkeypatch.setattr(supervisor._Arbiter, "run", run)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        assert supervisor.run(_work, [], 3, 0.3, lambda asked: None) == status
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        gc.unfreeze()
+
+
+def test_only_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line of ours each; a worker that could not start has said why itself."""
+    log = supervisor._Log(SimpleNamespace())
+    log.setup(SimpleNamespace())
+    log.info("Booting worker with pid: %s", 7)
+    log.debug("Arbiter booted")
+    log.error("Worker (pid:%s) exited with code %s.", 7, supervisor.NOT_BOOTED)
+    log.error("Shutting down: %s", "Master")
+    log.error("Reason: %s", "Worker failed to boot.")
+    assert capsys.readouterr() == ("", "")
+    log.error("Worker (pid:%s) was sent %s!", 7, "SIGKILL")
+    log.warning("100% sure")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        log.exception("Exception in worker process")
+    assert capsys.readouterr().err.splitlines() == [
+        "jwtproxy: error: worker (pid:7) was sent SIGKILL!",
+        "jwtproxy: error: 100% sure",
+        "jwtproxy: error: exception in worker process: ValueError('why')",
+    ]

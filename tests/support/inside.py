@@ -1,0 +1,229 @@
+"""A real proxy inside this process, its upstream and its clients.
+
+mitmproxy is imported inside functions only: it warns, and `conftest.py` imports this before warnings are caught.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from jwtproxy.conduct.fields import Fields
+from jwtproxy.conduct.request import RequestHead
+from jwtproxy.conduct.verdict import Forward, Refuse, Verdict
+from jwtproxy.policy.judge import UNSIGNED
+
+if TYPE_CHECKING:
+    from mitmproxy.master import Master
+    from mitmproxy.options import Options
+
+    from jwtproxy.mitm.gate import Judge
+
+_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Upstream:
+    """A server on loopback. It answers its requests with these bytes in turn, later ones with 200; None is silence."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self._answers = list(answers)
+        self._writers: list[asyncio.StreamWriter] = []
+        self.heads: list[bytes] = []
+        self.bodies: list[bytes] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.authority = "127.0.0.1:{1}".format(*self._server.sockets[0].getsockname())
+        return self
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._server.close()
+
+    def hang_up(self) -> None:
+        """Close the last connection."""
+        self._writers[-1].close()
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+        for writer in self._writers:
+            writer.close()
+        await self._server.wait_closed()
+
+    def request(self, *lines: str, body: bytes = b"", method: str = "GET") -> bytes:
+        """What a client tells the proxy to get something from here."""
+        head = (f"{method} http://{self.authority}/ HTTP/1.1", f"Host: {self.authority}", *lines, "", "")
+        return "\r\n".join(head).encode() + body
+
+    async def answer(self, data: bytes) -> None:
+        """Answer, on the last connection, a request that was met with silence."""
+        self._writers[-1].write(data)
+        await self._writers[-1].drain()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+                self.bodies.append(await _body(reader, self.heads[-1]))
+                answer = self._answers.pop(0) if self._answers else _OK
+                if answer is not None:
+                    writer.write(answer)
+        writer.close()
+
+
+@dataclass
+class Reply:
+    """One answer."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def code(self) -> int:
+        """The status code."""
+        return int(self.head.split()[1])
+
+
+class Client:
+    """One connection to the proxy."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+    def send(self, data: bytes) -> None:
+        """Send something."""
+        self._writer.write(data)
+
+    async def ask(self, request: bytes, *, head_only: bool = False) -> Reply:
+        """Send something, wait for an answer."""
+        self.send(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        return Reply(head, b"" if head_only else await _body(self._reader, head))
+
+    async def exactly(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        return await self._reader.readexactly(size)
+
+    async def rest(self) -> bytes:
+        """All that comes until the proxy closes the connection."""
+        return await self._reader.read()
+
+
+async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    """The body after this head, chunked ones as they come."""
+    if b"transfer-encoding: chunked" in head.lower():
+        return await reader.readuntil(b"0\r\n\r\n")
+    length = re.search(rb"content-length: *(\d+)", head.lower())
+    return await reader.readexactly(int(length[1])) if length else b""
+
+
+@dataclass
+class Inside:
+    """A proxy in this process."""
+
+    master: Master
+    port: int
+
+    def client(self) -> Client:
+        """A new connection to it."""
+        return Client(self.port)
+
+    async def ask(self, request: bytes) -> Reply:
+        """The answer to one request on a connection of its own."""
+        async with self.client() as client:
+            return await client.ask(request)
+
+
+class Serve(Protocol):
+    """Start a proxy with these addons and options."""
+
+    def __call__(self, *addons: Any, **options: Any) -> AbstractAsyncContextManager[Inside]:
+        """Serve until the end of the block."""
+        ...
+
+
+@contextlib.asynccontextmanager
+async def serve(*addons: Any, **options: Any) -> AsyncIterator[Inside]:
+    """mitmproxy's own server on loopback, on a port of its choice, with those addons it needs and those given."""
+    from mitmproxy.addons import core, modifyheaders, next_layer, proxyserver
+    from mitmproxy.master import Master
+    from mitmproxy.options import Options
+
+    master, server = Master(Options()), proxyserver.Proxyserver()
+    master.addons.add(core.Core(), server, next_layer.NextLayer(), modifyheaders.ModifyHeaders(), *addons)
+    master.options.update(**{"listen_host": "127.0.0.1", "listen_port": 0, "rawtcp": False} | options)
+    running = asyncio.create_task(master.run())
+    try:
+        while not server.is_running:
+            await asyncio.sleep(0.01)
+        yield Inside(master, server.listen_addrs()[0][1])
+    finally:
+        await server.servers.update([])
+        master.shutdown()
+        await running
+        while server.connections:
+            await asyncio.sleep(0.01)
+
+
+class Verdicts:
+    """A judge that says the same of every request, and notes whom it was asked about."""
+
+    has_rules = False
+
+    def __init__(self, refusal: Refuse | None = None) -> None:
+        self._refusal = refusal
+        self.asked: list[RequestHead] = []
+
+    def verdict(self, head: RequestHead, now: float) -> Verdict:
+        """The refusal, if there is one; else the request leaves as it is."""
+        self.asked.append(head)
+        return self._refusal or Forward(head.fields)
+
+    def clean_trailers(self, trailers: Fields) -> Fields:
+        """All of them."""
+        return trailers
+
+
+def open_gate(options: Options, judge: Judge = UNSIGNED) -> None:
+    """Let everything pass the master with these options but what this judge refuses."""
+    from jwtproxy.mitm import gate
+
+    gate.hang(options, gate.Gate(lambda: judge))
+
+
+class Opens:
+    """An addon in place of JwtInject: it signs nothing, lets pass what its judge does, and counts what leaves."""
+
+    def __init__(self, judge: Judge = UNSIGNED, *, timeout: float = 0.0) -> None:
+        self._judge, self._timeout = judge, timeout
+        self.count = 0
+
+    def load(self, loader: Any) -> None:
+        """Take the place."""
+        from mitmproxy import ctx
+
+        from jwtproxy.mitm import gate, patches, response_timeout
+
+        patches.install()
+        open_gate(ctx.options, self._judge)
+        gate.count_with(ctx.options, self._add)
+        for option in response_timeout.OPTIONS:
+            loader.add_option(option.name, str, f"{self._timeout:g}", option.help)
+
+    def _add(self) -> None:
+        self.count += 1

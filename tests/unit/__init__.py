@@ -1,0 +1,1 @@
+"""Tests in the shape of the source: a folder for each room, a file for each module."""

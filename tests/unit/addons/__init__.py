@@ -1,0 +1,1 @@
+"""Tests of unit/addons, in the shape of the source."""

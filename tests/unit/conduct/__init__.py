@@ -1,0 +1,1 @@
+"""Tests of unit/conduct, in the shape of the source."""

@@ -1,0 +1,1 @@
+"""Tests of unit/config, in the shape of the source."""

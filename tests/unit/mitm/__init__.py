@@ -1,0 +1,1 @@
+"""Tests of unit/mitm, in the shape of the source."""

@@ -1,0 +1,285 @@
+"""The faster addon manager does what mitmproxy's does: same hooks, same order, same isolation."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mitmproxy import addonmanager, exceptions
+from mitmproxy.master import Master as StockMaster
+from mitmproxy.options import Options
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http import HttpRequestHeadersHook, HttpRequestHook
+from mitmproxy.test import tflow
+
+from jwtproxy.launcher.master import Master
+from jwtproxy.mitm import dispatch, patches
+from tests.support.inside import Opens
+
+if TYPE_CHECKING:
+    from tests.support.inside import Serve, Upstream
+
+pytestmark = pytest.mark.usefixtures("pristine")
+
+_numbers = itertools.count()
+Deeds = st.sampled_from(["returns", "waits", "raises", "waits and raises", "halts", "waits and halts", "has none"])
+Addons = st.lists(st.tuples(Deeds, st.booleans(), st.lists(Deeds, max_size=2)), max_size=5)
+
+
+def _addon(deed: str, ours: bool, said: list[str], label: str, children: list[Any]) -> Any:
+    """An addon whose `request` hook does this; of a module that is looked up once, or of one that a user brought."""
+
+    def end() -> None:
+        if "raises" in deed:
+            raise ValueError
+        if "halts" in deed:
+            raise exceptions.AddonHalt
+
+    def request(self: Any, flow: Any) -> None:
+        said.append(label)
+        end()
+
+    async def waiting(self: Any, flow: Any) -> None:
+        said.append(label)
+        await asyncio.sleep(0)
+        said.append(f"{label} again")
+        end()
+
+    hooks = {} if deed == "has none" else {"request": waiting if "waits" in deed else request}
+    made = type(f"Addon{next(_numbers)}", (), hooks | {"__module__": "jwtproxy.tests" if ours else "users"})()
+    made.addons = children
+    return made
+
+
+def _heard(
+    manager: Callable[[StockMaster], addonmanager.AddonManager], spec: list[tuple[str, bool, list[str]]]
+) -> list[str]:
+    """What the hooks of these addons, and of those they bring, say for one event."""
+    said: list[str] = []
+
+    async def run() -> None:
+        master = StockMaster(Options())
+        master.addons = manager(master)
+        for index, (deed, ours, inner) in enumerate(spec):
+            # Of ours, those with addons of their own do not share hooks with them.
+            children = [_addon(one, ours, said, f"{index}.{n}", []) for n, one in enumerate(() if ours else inner)]
+            master.addons.add(_addon(deed, ours, said, str(index), children))
+        for _ in range(2):
+            await master.addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+        await master.done()
+
+    asyncio.run(run())
+    return said
+
+
+@given(Addons)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_hooks_are_heard_as_mitmproxy_would(spec: list[tuple[str, bool, list[str]]]) -> None:
+    assert _heard(dispatch.AddonManager, spec) == _heard(addonmanager.AddonManager, spec)
+
+
+class Listener:
+    """An addon that notes what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def request(self, flow: Any) -> None:
+        self.heard.append("request")
+
+
+class Updated(Listener):
+    """One that also wants to know of any change."""
+
+    def update(self, flows: Any) -> None:
+        self.heard.append("update")
+
+
+def _run(look: Callable[[Master], Any], **options: Any) -> Any:
+    async def run() -> Any:
+        master = Master(Options())
+        master.options.update(**options)
+        try:
+            done = look(master)
+            return await done if asyncio.iscoroutine(done) else done
+        finally:
+            await master.done()
+
+    return asyncio.run(run())
+
+
+def _names(master: Master, hook: str) -> set[str]:
+    return {type(step.addon).__name__ for step in master.addons._listeners(hook)}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"anticache": True}, "AntiCache"),
+        ({"map_remote": ["|a|b"]}, "MapRemote"),
+        ({"modify_headers": ["/a/b"]}, "ModifyHeaders"),
+        ({"proxyauth": "a:b"}, "ProxyAuth"),
+        ({"stickycookie": "."}, "StickyCookie"),
+    ],
+)
+def test_an_addon_is_asked_when_its_option_gives_it_something_to_do(options: dict[str, Any], name: str) -> None:
+    def heard(master: Master) -> set[str]:
+        return _names(master, "request") | _names(master, "requestheaders")
+
+    assert name not in _run(heard)
+    assert name in _run(heard, **options)
+
+    def later(master: Master) -> set[str]:
+        heard(master)
+        master.options.update(**options)
+        return heard(master)
+
+    assert name in _run(later)
+
+
+def test_addons_that_come_and_go_are_followed() -> None:
+    async def look() -> None:
+        master = StockMaster(Options())
+        master.addons = manager = dispatch.AddonManager(master)
+        hook, first, second = HttpRequestHook(tflow.tflow()), Listener(), Updated()
+        await manager.handle_lifecycle(hook)
+        manager.add(first, second)
+        await manager.handle_lifecycle(hook)
+        manager.remove(first)
+        await manager.handle_lifecycle(hook)
+        manager.clear()
+        await manager.handle_lifecycle(hook)
+        assert first.heard == ["request"]
+        assert second.heard == ["request", "update"] * 2
+        await master.done()
+
+    asyncio.run(look())
+
+
+def test_hooks_that_a_user_adds_later_are_heard() -> None:
+    async def look(master: Master) -> None:
+        addon = Listener()
+        master.addons.add(addon)
+        await master.addons.handle_lifecycle(HttpRequestHeadersHook(tflow.tflow()))
+        addon.requestheaders = lambda flow: addon.heard.append("requestheaders")  # type: ignore[attr-defined]
+        await master.addons.handle_lifecycle(HttpRequestHeadersHook(tflow.tflow()))
+        assert addon.heard == ["requestheaders"]
+
+    _run(look)
+
+
+def test_a_hook_that_is_no_function_is_ignored_or_reported_as_by_mitmproxy(caplog: pytest.LogCaptureFixture) -> None:
+    async def look(master: Master) -> None:
+        addon, number = Listener(), Updated()
+        addon.request = ModuleType("request")  # type: ignore[method-assign,assignment]
+        number.request = 1  # type: ignore[method-assign,assignment]
+        master.addons.add(addon, number)
+        await master.addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+
+    _run(look)
+    assert "not callable" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("spec", "finished"),
+    [
+        ([], True),
+        (["returns", "raises"], True),
+        (["halts", "waits"], True),
+        (["returns", "waits"], False),
+    ],
+)
+def test_what_need_not_wait_is_finished_at_once(spec: list[str], finished: bool) -> None:
+    async def look() -> None:
+        master, said = StockMaster(Options()), list[str]()
+        master.addons = manager = dispatch.AddonManager(master)
+        for index, deed in enumerate(spec):
+            manager.add(_addon(deed, True, said, str(index), []))
+        hook = HttpRequestHook(tflow.tflow())
+        assert manager.finish(hook) is finished
+        if not finished:
+            await manager.handle_lifecycle(hook)
+            assert said == ["0", "1", "1 again"], "each once"
+        manager.add(Updated())
+        assert not manager.finish(hook), "there is more to tell than the event itself"
+        await manager.handle_lifecycle(hook)
+        await master.done()
+
+    asyncio.run(look())
+
+
+def test_an_intercepted_flow_is_waited_for() -> None:
+    class Intercepts:
+        __module__ = "jwtproxy.tests"
+
+        def request(self, flow: Any) -> None:
+            flow.intercept()
+
+    async def look() -> None:
+        master = StockMaster(Options())
+        master.addons = manager = dispatch.AddonManager(master)
+        manager.add(Intercepts())
+        hook = HttpRequestHook(tflow.tflow())
+        assert not manager.finish(hook)
+        await manager.handle_lifecycle(hook)
+        await master.done()
+
+    asyncio.run(look())
+
+
+class Layer:
+    """A layer that has two hooks, one that it waits for, and notes the events it gets."""
+
+    def __init__(self) -> None:
+        self.blocking, self.other = HttpRequestHook(tflow.tflow()), HttpRequestHeadersHook(tflow.tflow())
+        self.other.blocking = False
+        self.events: list[events.Event] = []
+
+    def handle_event(self, event: events.Event) -> Iterator[commands.Command]:
+        self.events.append(event)
+        if isinstance(event, events.Start):
+            yield self.blocking
+            yield self.other
+        else:
+            yield commands.Log("it goes on")
+
+
+@pytest.mark.parametrize(("deed", "at_once"), [("returns", True), ("waits", False)])
+def test_a_layer_goes_on_at_once_where_nothing_has_to_wait(deed: str, at_once: bool) -> None:
+    async def look() -> None:
+        master, said, layer = StockMaster(Options()), list[str](), Layer()
+        master.addons = manager = dispatch.AddonManager(master)
+        manager.add(_addon(deed, True, said, "heard", []))
+        yielded = list(dispatch._Hooked(layer, manager).handle_event(events.Start()))
+        if at_once:
+            assert [type(one) for one in yielded] == [commands.Log]
+            done = layer.events[1]
+            assert isinstance(done, events.HookCompleted)
+            assert (done.command, len(layer.events)) == (layer.blocking, 2), "nobody waits for the other hook"
+        else:
+            assert yielded == [layer.blocking], "mitmproxy runs what is left, and tells the layer"
+            await manager.handle_lifecycle(layer.blocking)
+        assert said[0] == "heard"
+        await master.done()
+
+    asyncio.run(look())
+
+
+def test_traffic_passes_by_it(serve: Serve, upstream: type[Upstream], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addonmanager, "AddonManager", dispatch.AddonManager)  # which each master makes one of
+
+    async def run() -> None:
+        patches.install(faster=True)
+        async with upstream() as server, serve(gate := Opens()) as proxy, proxy.client() as client:
+            for _ in range(2):
+                assert (await client.ask(server.request())).code == 200
+            assert proxy.master.addons._table, "hooks were looked up once"  # type: ignore[attr-defined]
+            assert gate.count == 2
+
+    asyncio.run(run())

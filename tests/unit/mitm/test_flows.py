@@ -1,0 +1,88 @@
+"""What a flow says as a value, what we note of it, and how it is answered at once."""
+
+from __future__ import annotations
+
+import pytest
+from mitmproxy.http import Headers, HTTPFlow
+from mitmproxy.test import tflow, tutils
+
+from jwtproxy.conduct.host import Fault
+from jwtproxy.conduct.request import RequestHead
+from jwtproxy.mitm import flows
+from jwtproxy.observe import pages
+from jwtproxy.observe.pages import Page
+
+
+def _flow(method: str = "GET") -> HTTPFlow:
+    flow = tflow.tflow(
+        req=tutils.treq(
+            method=method.encode(),
+            scheme=b"https",
+            host="A.example",
+            port=8443,
+            path=b"/a?b",
+            headers=Headers([(b"X-A", b"1"), (b"x-a", b"2")]),
+            http_version=b"HTTP/2.0",
+        )
+    )
+    flow.client_conn.peername = ("::1", 5, 0, 0)  # type: ignore[assignment]
+    return flow
+
+
+def test_a_head_is_what_the_request_says_now() -> None:
+    flow = _flow("POST")
+    fields = ((b"X-A", b"1"), (b"x-a", b"2"))
+    expected = RequestHead(b"POST", "https", "A.example", 8443, b"/a?b", fields, ("::1", 5), "", b"HTTP/2.0", None)
+    assert flows.head_of(flow) == expected
+    assert flows.head_of(flow).fields is flow.request.headers.fields
+    flow.request.host, flow.request.path = "b.example", "/c"
+    assert (flows.head_of(flow).host, flows.head_of(flow).path) == ("b.example", b"/c")
+
+
+def test_what_was_noted_is_part_of_it() -> None:
+    flow = _flow()
+    flows.mark_fault(flow, Fault.TUNNEL)
+    flows.mark_tunnel(flow, "https://a.example")
+    head = flows.head_of(flow)
+    assert (head.fault, head.tunnel) == (Fault.TUNNEL, "https://a.example")
+    assert all(type(noted) is str for noted in flow.metadata.values()), "it is recorded with the flow"
+    assert flows.head_of(flow.copy()).fault is Fault.TUNNEL
+
+
+def test_a_scheme_that_is_no_text_is_kept() -> None:
+    flow = _flow()
+    flow.request.data.scheme = b"\xff"
+    assert flows.head_of(flow).scheme == "\udcff"
+
+
+def test_a_request_to_the_proxy_is_marked() -> None:
+    flow, other = _flow(), _flow()
+    flows.mark_to_self(flow)
+    assert flows.to_self(flow)
+    assert flows.to_self(flow.copy())
+    assert not flows.to_self(other)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_a_page_is_the_answer_and_the_body_is_not_waited_for(method: str) -> None:
+    flow = _flow(method)
+    flows.respond(flow, pages.text(405, "no", Allow="GET"))
+    assert flow.response
+    assert (flow.response.status_code, flow.response.text) == (405, "jwtproxy: no\n")
+    assert flow.response.headers["allow"] == "GET"
+    assert flow.response.headers["content-length"] == "13"
+    assert flow.request.stream is True
+
+
+def test_the_answer_to_head_tells_the_length_alone() -> None:
+    flow = _flow("HEAD")
+    flows.respond(flow, pages.text(404, "no"))
+    assert flow.response
+    assert (flow.response.raw_content, flow.response.headers["content-length"]) == (b"", "13")
+
+
+def test_not_modified_has_no_length() -> None:
+    flow = _flow()
+    flows.respond(flow, Page(304, headers={"ETag": '"a"'}))
+    assert flow.response
+    assert (flow.response.headers["etag"], "content-length" in flow.response.headers) == ('"a"', False)

@@ -1,0 +1,1 @@
+"""Tests of unit/observe, in the shape of the source."""

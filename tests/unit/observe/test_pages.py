@@ -1,0 +1,188 @@
+"""The proxy's own pages."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jwtproxy.config.errors import SettingsError
+from jwtproxy.observe import pages
+
+MEMBERS = {"proxied_requests": 7, "version": "<1&2>"}
+CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+JWKS = '{"keys": [{"kty": "OKP"}]}\n'
+
+
+READ: dict[str, pages.Read] = {
+    pages.STATUS_PATH: lambda headers: pages.status(headers, MEMBERS),
+    pages.JWKS_PATH: lambda headers: pages.jwks(headers, JWKS, 300),
+}
+UNASKED: dict[str, pages.Read] = {}
+
+
+def _get(path: str = "/status", method: str = "GET", **headers: str) -> pages.Page:
+    return pages.answer(method, path, {name.replace("_", "-"): value for name, value in headers.items()}, READ)
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_html"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/json", False),
+        ("text/html", True),
+        ("TEXT/HTML", True),
+        ("text/*", True),
+        (CHROME, True),
+        (FIREFOX, True),
+        ("text/html, application/json", False),
+        ("text/html;q=0.5, application/json", False),
+        ("text/html, application/json;q=0.5", True),
+        ("text/html;q=0", False),
+        ("text/plain", False),
+        ("image/png", False),
+        ("nonsense", False),
+        ("text/html;q=x, ;;,", False),
+    ],
+)
+def test_json_unless_html_is_preferred(accept: str, is_html: bool) -> None:
+    page = _get(accept=accept)
+    assert page.code == 200
+    assert page.headers["Content-Type"] == ("text/html; charset=utf-8" if is_html else "application/json")
+    assert page.headers["Cache-Control"] == "no-store"
+    assert page.headers["Vary"] == "Accept"
+    if is_html:
+        assert page.body.startswith("<!doctype html>")
+    else:
+        assert json.loads(page.body) == MEMBERS
+
+
+def test_html_shows_every_member_escaped() -> None:
+    body = _get(accept="text/html").body
+    assert "proxied_requests" in body
+    assert ">7\n" in body
+    assert "&lt;1&amp;2&gt;" in body
+    assert "<1&2>" not in body
+
+
+@pytest.mark.parametrize("path", ["/status", "/status?", "/status?x=/y?z"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_status_may_be_asked_with_a_query(method: str, path: str) -> None:
+    assert pages.is_own(path)
+    assert _get(path, method) == _get()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "", "*", "/nope", "/status/", "/Status", "//status", "/status/x", "/status%3F", "status"),
+        *("/.well-known/", "/.well-known/jwks", "/jwks.json", "/.well-known/jwks.json/", "/.well-known//jwks.json"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
+def test_other_paths_do_not_exist(method: str, path: str) -> None:
+    assert not pages.is_own(path)
+    page = pages.answer(method, path, {"accept": "text/html"}, UNASKED)
+    assert (page.code, "Allow" in page.headers) == (404, False)
+    assert page.body.startswith("jwtproxy: ")
+    assert "/status" in page.body
+    assert "/.well-known/jwks.json" in page.body
+
+
+@pytest.mark.parametrize("path", ["/status", "/.well-known/jwks.json", "/.well-known/jwks.json?x"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW", "get", ""])
+def test_pages_can_only_be_read(method: str, path: str) -> None:
+    page = pages.answer(method, path, {}, UNASKED)
+    assert (page.code, page.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert page.body.startswith("jwtproxy: ")
+
+
+@pytest.mark.parametrize("path", ["*", "/status", "/.well-known/jwks.json"])
+def test_options_says_what_is_allowed(path: str) -> None:
+    assert pages.answer("OPTIONS", path, {}, UNASKED) == pages.Page(204, "", {"Allow": "GET, HEAD, OPTIONS"})
+
+
+def test_options_of_an_unknown_path_is_404() -> None:
+    assert pages.answer("OPTIONS", "/nope", {}, UNASKED).code == 404
+
+
+@given(st.text(), st.text(), st.text())
+def test_any_request_has_an_answer(method: str, path: str, accept: str) -> None:
+    assert _get(path, method, accept=accept).code in (200, 204, 404, 405)
+    assert _get(accept=accept).code == 200
+
+
+# --- the public keys
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/.well-known/jwks.json", "/.well-known/jwks.json?v=1"])
+def test_the_public_keys_may_be_kept_for_a_while(method: str, path: str) -> None:
+    assert pages.is_own(path)
+    page = _get(path, method, accept="text/html")
+    assert (page.code, page.body) == (200, JWKS)
+    assert page.headers.keys() == {"Content-Type", "Cache-Control", "ETag"}
+    assert page.headers["Content-Type"] == "application/jwk-set+json"
+    assert page.headers["Cache-Control"] == "public, max-age=300"
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ("{etag}", 304),
+        ("W/{etag}", 304),
+        ('"other", {etag}', 304),
+        ("*", 304),
+        ('"other"', 200),
+        ("", 200),
+        ("nonsense", 200),
+    ],
+)
+def test_who_has_the_same_keys_gets_no_body(sent: str, code: int) -> None:
+    etag = _get(pages.JWKS_PATH).headers["ETag"]
+    assert re.fullmatch('"[!-~]+"', etag)
+    for method in ("GET", "HEAD"):
+        page = _get(pages.JWKS_PATH, method, if_none_match=sent.format(etag=etag))
+        assert page.code == code
+        assert page.headers["ETag"] == etag
+        assert page.headers["Cache-Control"] == "public, max-age=300"
+        assert (page.body == "") == (code == 304)
+
+
+def test_other_keys_have_another_etag() -> None:
+    etags = {pages.jwks({}, body, 0).headers["ETag"] for body in (JWKS, '{"keys": []}\n', JWKS)}
+    assert len(etags) == 2
+
+
+@given(st.text())
+def test_any_if_none_match_has_an_answer(sent: str) -> None:
+    assert _get(pages.JWKS_PATH, if_none_match=sent).code in (200, 304)
+
+
+def test_a_short_answer_speaks_in_our_voice() -> None:
+    page = pages.text(502, "no way", Allow="GET")
+    assert page == pages.Page(502, "jwtproxy: no way\n", {"Content-Type": "text/plain; charset=utf-8", "Allow": "GET"})
+    assert pages.NONE.code == 404
+
+
+# --- the option
+
+
+def test_the_pages_may_be_on_or_off_or_as_the_mode_wants_it() -> None:
+    (option,) = pages.OPTIONS
+    assert (option.name, option.check("")) == ("jwt_pages", "auto")
+    assert [option.check(value) for value in ("auto", "on", "off")] == ["auto", "on", "off"]
+
+
+@pytest.mark.parametrize("value", ["yes", "ON", "1"])
+def test_what_is_neither_is_an_error(value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^bad value '{value}' for jwt_pages$") as caught:
+        pages.OPTIONS[0].check(value)
+    assert caught.value.hint == "use one of auto, on, off (jwt_pages or JWT_PAGES)"

@@ -1,0 +1,1 @@
+"""Tests of unit/policy, in the shape of the source."""

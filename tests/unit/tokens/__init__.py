@@ -1,0 +1,1 @@
+"""Tests of unit/tokens, in the shape of the source."""
