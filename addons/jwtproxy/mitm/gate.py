@@ -70,9 +70,9 @@ class Gate:
             respond(flow, page)
 
     def refuse_fault(self, flow: HTTPFlow) -> None:
-        """Answer a request, or CONNECT, that was wrong as its client sent it; before any hook."""
+        """Answer a request, or CONNECT, that was wrong as its client sent it, whatever the rules say."""
         judge = self._judge()
-        if judge and isinstance(verdict := judge.verdict(head_of(flow), time.time()), Refuse):
+        if judge and isinstance(verdict := _ask(judge, flow, time.time()), Refuse) and verdict.rule is None:
             respond(flow, _page(verdict))
 
     def refusal_for(self, flow: HTTPFlow) -> Page | None:
@@ -101,20 +101,11 @@ class Gate:
         )
 
     def _sign(self, flow: HTTPFlow) -> Refuse | None:
-        """Attach a token, or say how to refuse. Whatever goes wrong, the request must not leave; why stays with us."""
-        try:
-            return self._apply(flow)
-        except SettingsError as error:
-            logger.error("jwtproxy: error: a request was refused: %s\njwtproxy: hint: %s", error, error.hint)
-        except Exception as error:
-            logger.error("jwtproxy: error: a request was refused, signing failed: %s", type(error).__name__)
-        return _UNSIGNED
-
-    def _apply(self, flow: HTTPFlow) -> Refuse | None:
+        """Attach a token, or say how to refuse."""
         judge, now = self._judge(), time.time()
         if judge is None:
             return _UNSIGNED
-        verdict = judge.verdict(head_of(flow), now)
+        verdict = _ask(judge, flow, now)
         if judge.has_rules and verdict.rule:
             flow.metadata[RULE] = verdict.rule
         if isinstance(verdict, Refuse):
@@ -122,6 +113,17 @@ class Gate:
         flow.request.headers.fields = verdict.fields
         self._signed[flow] = _Signed(verdict.fields, _decided_by(flow), judge, now)
         return None
+
+
+def _ask(judge: Judge, flow: HTTPFlow, now: float) -> Verdict:
+    """The verdict. Whatever goes wrong, the request must not leave; why stays with us."""
+    try:
+        return judge.verdict(head_of(flow), now)
+    except SettingsError as error:
+        logger.error("jwtproxy: error: a request was refused: %s\njwtproxy: hint: %s", error, error.hint)
+    except Exception as error:
+        logger.error("jwtproxy: error: a request was refused, signing failed: %s", type(error).__name__)
+    return _UNSIGNED
 
 
 _SHUT = Gate(lambda: None)

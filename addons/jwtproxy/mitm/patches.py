@@ -109,12 +109,14 @@ def undo() -> None:
 
 def missing(patches: tuple[Patch, ...]) -> list[str]:
     """The names that this mitmproxy lacks of those that the patches need."""
-    return [
-        f"{patch.name}.{attribute}" if attribute else patch.name
-        for patch in patches
-        for attribute in ("", *patch.relies_on.split())
-        if not _find(f"{patch.owner}{'.' if ':' in patch.owner else ':'}{patch.name}{'.' * bool(attribute)}{attribute}")
-    ]
+    return [name for patch in patches for name in _lacking(patch)]
+
+
+def _lacking(patch: Patch) -> list[str]:
+    part = getattr(_find(patch.owner), patch.name, None)
+    if part is None:
+        return [patch.name]
+    return [f"{patch.name}.{name}" for name in patch.relies_on.split() if not hasattr(part, name)]
 
 
 def _changed() -> list[str]:

@@ -161,6 +161,19 @@ def test_a_fault_that_is_allowed_is_signed_later() -> None:
     assert flow.request.headers.fields == ((b"a", b"b"),)
 
 
+def test_so_is_one_that_a_rule_blocks_refused_later() -> None:
+    """Scripts are to see it first, as every other request that a rule is about."""
+    judge, flow = Verdicts(Refuse(403, "blocked", "admin", "rules.yaml:1")), _flow()
+    Gate(lambda: judge).refuse_fault(flow)
+    assert flow.response is None
+
+
+def test_a_judge_that_fails_over_a_fault_refuses_too() -> None:
+    judge, flow = Fails(RuntimeError("no")), _flow()
+    Gate(lambda: judge).refuse_fault(flow)
+    assert _answer(flow) == (502, UNSIGNED)
+
+
 # --- what was signed already
 
 

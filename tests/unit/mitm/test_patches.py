@@ -79,8 +79,8 @@ def test_undo_restores_every_name(faster: bool, times: int) -> None:
     [
         (http.HttpStream, "flow_done", "HttpStream.flow_done"),
         (http.HttpStream, "make_server_connection", "HttpStream.make_server_connection"),
-        (http, "Http1Client", "Http1Client, Http1Client.read_headers"),
-        (_http1, "ChunkedReader", "ChunkedReader, ChunkedReader.__call__"),
+        (http, "Http1Client", "Http1Client"),
+        (_http1, "ChunkedReader", "ChunkedReader"),
     ],
 )
 def test_one_that_lacks_what_is_needed_is_refused_and_left_alone(
@@ -105,13 +105,13 @@ def test_all_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(http, "Http1Server")
     lacking = patches.missing(patches.NEEDED)
     assert "HttpStream.make_server_connection" in lacking
-    assert {"Http1Server", "Http1Server.read_headers"} <= set(lacking)
+    assert "Http1Server" in lacking
     assert not {"HttpStream", "HttpStream.check_invalid", "HttpStream.start_request_stream"} & set(lacking)
 
 
-def test_a_module_that_is_gone_lacks_all_of_it() -> None:
+def test_of_a_module_that_is_gone_the_part_is_named() -> None:
     gone = patches.Patch("mitmproxy.gone:Class", "name", "x:y", "a b")
-    assert patches.missing((gone,)) == ["name", "name.a", "name.b"]
+    assert patches.missing((gone,)) == ["name"]
 
 
 def _other(self: Any, event: Any, more: Any) -> None:
@@ -121,7 +121,7 @@ def _other(self: Any, event: Any, more: Any) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "value", "said"),
     [
-        (mode_servers, "ProxyConnectionHandler", None, ["ProxyConnectionHandler", "handle_client", "hook_task"]),
+        (mode_servers, "ProxyConnectionHandler", None, ["ProxyConnectionHandler"]),
         (AddonManager, "trigger_event", None, ["AddonManager.trigger_event"]),
         (AddonManager, "trigger_event", _other, ["AddonManager.trigger_event"]),
         (AddonManager, "invoke_addon", _other, ["AddonManager.invoke_addon"]),
@@ -138,7 +138,7 @@ def test_one_that_lacks_what_makes_it_fast_is_used_as_it_is(
         monkeypatch.setattr(owner, name, value)
     before = _now()
     lacking = patches.install(faster=True)
-    assert [one.removeprefix("ProxyConnectionHandler.") for one in lacking] == said
+    assert lacking == said
     needed = len(patches.NEEDED)
     assert _now() == [*(pkgutil.resolve_name(patch.ours) for patch in patches.NEEDED), *before[needed:]]
     patches.undo()
