@@ -18,14 +18,17 @@ build: .venv/.built ## make .venv: jwtproxy itself (editable), what it needs, an
 run: build .env ## serve on HTTP_PORT (8080); makes a .env with a new secret if there is none
 	@exec .venv/bin/jwtproxy-run
 
+# What needs no process of its own, as a rule.
+UNITS = tests/unit tests/project/test_architecture.py tests/project/test_messages.py
+
 # The name of the image, and of the container that runs it.
 IMAGE = jwtproxy
 
 docker: .env ## the same in a container: build the image, serve on HTTP_PORT (8080) with the same .env
 	@exec sh .ci/docker $(IMAGE)
 
-check: lint ## lint, then run the unit tests
-	.venv/bin/pytest --numprocesses=auto --dist=worksteal -q -m 'not slow and not thorough' tests/unit tests/launcher tests/project
+check: lint ## lint, then run the unit tests and those of the architecture
+	.venv/bin/pytest --numprocesses=auto --dist=worksteal -q -m 'not slow and not thorough' $(UNITS)
 
 # Branch coverage is that of the unit tests: measured in each of a thousand proxies, it would take half of the time.
 test: lint ## lint, then run the tests and report the branch coverage

@@ -36,7 +36,7 @@ class Master(master.Master):
         self.addons.add(self._termlog_addon, Recordings(), *defaults, Requests(), keepserving.KeepServing())
         self.addons.add(readfile.ReadFileStdin(), StartCheck())
         if lacking:
-            logger.warning("this mitmproxy is newer than jwtproxy expects and lacks %s, so jwtproxy is slower", lacking)
+            logger.warning("this mitmproxy differs in %s, so jwtproxy is slower", ", ".join(lacking))
 
     def add_ours(self, signing: JwtInject, counters: Counters | None = None, *, announces: bool = True) -> None:
         """Add our addons, last: what the others change is what gets signed."""

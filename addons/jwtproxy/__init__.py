@@ -10,8 +10,9 @@ addons    mitmproxy's doors, `mitmdump -s`: hooks only                          
 launcher  jwtproxy-run: commands, processes, addons of its own, help                         (all)
 
 Of these only mitm, addons and launcher know mitmproxy. `addons` and `launcher` are folders of their own in a checkout.
-A request's way: a hook of addons makes a `conduct.request.RequestHead` of mitmproxy's flow (mitm), asks
-`policy.judge.Policy.verdict`, and does as it is told.
+A request's way: a hook in addons hands the flow to `mitm.gate`, which makes a `conduct.request.RequestHead` of it, asks
+`policy.judge.Policy.verdict` (which asks conduct and tokens), and does as it is told; `mitm.stream` asks the gate once
+more just before the request leaves.
 """
 
 __version__ = "0.1.0"

@@ -238,7 +238,7 @@ def test_it_holds_byte_code_for_normal_and_optimised_runs_and_no_tools_of_develo
 
 
 def test_a_change_of_code_rebuilds_no_dependencies(image: str, clone: Path) -> None:
-    changed = clone / "addons/jwtproxy/claims.py"
+    changed = clone / "addons/jwtproxy/tokens/claims.py"
     before = changed.read_bytes()
     changed.write_bytes(before + b"\n# changed\n")
     try:
@@ -420,7 +420,8 @@ def test_compose_is_a_full_demonstration_and_leaves_nothing(clone: Path, base: s
 
 
 def test_compose_passes_every_option_on(clone: Path) -> None:
-    options = re.findall(r'Option\(\s*"(\w+)"', (clone / "addons/jwtproxy/settings.py").read_text())
+    sources = "\n".join(path.read_text() for path in (clone / "addons/jwtproxy").rglob("*.py"))
+    options = re.findall(r'Option\(\s*"(jwt_\w+)"', sources)
     # Paths of this machine mean nothing in there: who mounts a file names it in compose.yaml.
     paths = {"jwt_key_file", "jwt_key_dir", "jwt_rules"}
     variables = {name.upper(): f"value of {name}" for name in options if name not in paths}

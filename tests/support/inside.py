@@ -184,10 +184,16 @@ class Verdicts:
     """A judge that says the same of every request, and notes whom it was asked about."""
 
     has_rules = False
+    signs = True
 
     def __init__(self, refusal: Refuse | None = None) -> None:
         self._refusal = refusal
         self.asked: list[RequestHead] = []
+
+    def refusal(self, head: RequestHead) -> Refuse | None:
+        """The refusal, if there is one."""
+        self.asked.append(head)
+        return self._refusal
 
     def verdict(self, head: RequestHead, now: float) -> Verdict:
         """The refusal, if there is one; else the request leaves as it is."""

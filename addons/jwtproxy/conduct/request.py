@@ -1,6 +1,7 @@
 """What is known of a request before its body, whoever carried it here."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,6 +49,10 @@ class RequestHead:
         host = (b"Host", self.destination.authority.encode())
         others = [field for field in self.fields if len(field[0]) != 4 or field[0].lower() != b"host"]
         return b"".join([b"%s: %s\n" % field for field in (host, *others)])
+
+
+Matcher = Callable[[RequestHead], object]
+"""Tells whether something, such as a rule, is about a request."""
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -11,10 +11,8 @@ from mitmproxy import flowfilter
 from pyparsing import ParseException
 
 from ..conduct.destination import normalise
-from ..conduct.request import RequestHead
+from ..conduct.request import Matcher
 from ..config.errors import SettingsError
-
-Matcher = Callable[[RequestHead], object]
 
 _MOST_NESTED = 4
 """Of parentheses; the time that mitmproxy's parser takes is four times as long for each more."""

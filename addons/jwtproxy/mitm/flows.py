@@ -1,5 +1,7 @@
 """mitmproxy's flows: what we note of them, what they say as a value, and how one is answered at once."""
 
+from typing import Any
+
 from mitmproxy.http import HTTPFlow, Response
 
 from ..conduct.host import Fault
@@ -35,6 +37,7 @@ def mark_tunnel(flow: HTTPFlow, origin: str) -> None:
 def head_of(flow: HTTPFlow) -> RequestHead:
     """The request as it stands now."""
     request, noted = flow.request.data, flow.metadata
+    peer: Any = flow.client_conn.peername  # None of a connection that is gone, whatever its type says
     fault = noted.get(_FAULT)
     return RequestHead(
         request.method,
@@ -43,7 +46,7 @@ def head_of(flow: HTTPFlow) -> RequestHead:
         request.port,
         request.path,
         request.headers.fields,
-        flow.client_conn.peername[:2],
+        peer[:2] if peer else None,
         noted.get(_TUNNEL, ""),
         request.http_version,
         Fault(fault) if fault else None,

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _FRESH = 1.0
 """Seconds for which a token stands for its request; one whose body took longer gets another when it leaves."""
 
-_UNSIGNED = Refuse(502, "the request could not be signed and was not forwarded")
+_UNSIGNED = pages.text(502, "the request could not be signed and was not forwarded")
 
 
 class Judge(Protocol):
@@ -38,8 +38,17 @@ class Judge(Protocol):
         """Whether it is worth noting which rule decided."""
         ...
 
+    @property
+    def signs(self) -> bool:
+        """Whether any request is signed."""
+        ...
+
+    def refusal(self, head: RequestHead) -> Refuse | None:
+        """How a request, or CONNECT, is refused that was wrong as its client sent it."""
+        ...
+
     def verdict(self, head: RequestHead, now: float) -> Verdict:
-        """What becomes of a request at `now`, in seconds since the epoch."""
+        """What becomes of a request, but for a CONNECT, at `now`, in seconds since the epoch."""
         ...
 
     def clean_trailers(self, trailers: Fields) -> Fields:
@@ -69,11 +78,19 @@ class Gate:
         if not to_self(flow) and (page := self.refusal_for(flow)):
             respond(flow, page)
 
-    def refuse_fault(self, flow: HTTPFlow) -> None:
-        """Answer a request, or CONNECT, that was wrong as its client sent it, whatever the rules say."""
+    @property
+    def signs(self) -> bool:
+        """Whether what passes is signed, so that what cannot be must not pass."""
         judge = self._judge()
-        if judge and isinstance(verdict := _ask(judge, flow, time.time()), Refuse) and verdict.rule is None:
-            respond(flow, _page(verdict))
+        return judge is None or judge.signs
+
+    def refuse_fault(self, flow: HTTPFlow) -> None:
+        """Answer a request, or CONNECT, that was wrong as its client sent it, before any hook sees it."""
+        judge = self._judge()
+        if judge is None:
+            respond(flow, _UNSIGNED)
+        elif refusal := judge.refusal(head_of(flow)):
+            respond(flow, _page(refusal))
 
     def refusal_for(self, flow: HTTPFlow) -> Page | None:
         """The last look before an upstream is contacted: None if signed as it stands or now, else the refusal."""
@@ -81,8 +98,7 @@ class Gate:
             return pages.NONE
         if self._is_signed(flow):
             return None
-        refusal = self._sign(flow)
-        return _page(refusal) if refusal else None
+        return self._sign(flow)
 
     def clean_trailers(self, trailers: Fields) -> Fields:
         """What may pass of a request's trailers."""
@@ -100,30 +116,28 @@ class Gate:
             and time.time() - signed.at < _FRESH
         )
 
-    def _sign(self, flow: HTTPFlow) -> Refuse | None:
-        """Attach a token, or say how to refuse."""
+    def _sign(self, flow: HTTPFlow) -> Page | None:
+        """Attach a token, or say how to refuse. Whatever goes wrong, the request must not leave; why stays with us."""
+        try:
+            return self._apply(flow)
+        except SettingsError as error:
+            logger.error("jwtproxy: error: a request was refused: %s\njwtproxy: hint: %s", error, error.hint)
+        except Exception as error:
+            logger.error("jwtproxy: error: a request was refused, signing failed: %s", type(error).__name__)
+        return _UNSIGNED
+
+    def _apply(self, flow: HTTPFlow) -> Page | None:
         judge, now = self._judge(), time.time()
         if judge is None:
             return _UNSIGNED
-        verdict = _ask(judge, flow, now)
+        verdict = judge.verdict(head_of(flow), now)
         if judge.has_rules and verdict.rule:
             flow.metadata[RULE] = verdict.rule
         if isinstance(verdict, Refuse):
-            return verdict
+            return _page(verdict)
         flow.request.headers.fields = verdict.fields
         self._signed[flow] = _Signed(verdict.fields, _decided_by(flow), judge, now)
         return None
-
-
-def _ask(judge: Judge, flow: HTTPFlow, now: float) -> Verdict:
-    """The verdict. Whatever goes wrong, the request must not leave; why stays with us."""
-    try:
-        return judge.verdict(head_of(flow), now)
-    except SettingsError as error:
-        logger.error("jwtproxy: error: a request was refused: %s\njwtproxy: hint: %s", error, error.hint)
-    except Exception as error:
-        logger.error("jwtproxy: error: a request was refused, signing failed: %s", type(error).__name__)
-    return _UNSIGNED
 
 
 _SHUT = Gate(lambda: None)

@@ -27,6 +27,8 @@ class Patch(NamedTuple):
     """`module:name`."""
     relies_on: str = ""
     """Attributes of what is replaced that ours overrides or uses."""
+    also: str = ""
+    """Attributes of the owner that ours uses."""
 
 
 NEEDED = (
@@ -40,7 +42,7 @@ NEEDED = (
     ),
     Patch(_HTTP, "Http1Server", "jwtproxy.mitm.http1:Server", "read_headers"),
     Patch(_HTTP, "Http1Client", "jwtproxy.mitm.http1:Client", "read_headers"),
-    Patch(f"{_HTTP}._http1", "ChunkedReader", "jwtproxy.mitm.http1:ChunkedBody", "__call__"),
+    Patch(f"{_HTTP}._http1", "ChunkedReader", "jwtproxy.mitm.http1:ChunkedBody", "__call__", "make_error_response"),
 )
 """What makes mitmproxy safe."""
 
@@ -59,7 +61,6 @@ FASTER = (
 
 # What ours call or take the place of, and how it looked when they were made for it.
 _SIGNATURES = {
-    f"{_HTTP}._http1:make_error_response": "(status_code: int, message: str = '') -> bytes",
     "mitmproxy.addonmanager:AddonManager.handle_lifecycle": "(self, event: mitmproxy.hooks.Hook)",
     "mitmproxy.addonmanager:AddonManager.invoke_addon": "(self, addon, event: mitmproxy.hooks.Hook)",
     "mitmproxy.addonmanager:AddonManager.trigger_event": "(self, event: mitmproxy.hooks.Hook)",
@@ -113,10 +114,12 @@ def missing(patches: tuple[Patch, ...]) -> list[str]:
 
 
 def _lacking(patch: Patch) -> list[str]:
-    part = getattr(_find(patch.owner), patch.name, None)
+    owner = _find(patch.owner)
+    part = getattr(owner, patch.name, None)
     if part is None:
         return [patch.name]
-    return [f"{patch.name}.{name}" for name in patch.relies_on.split() if not hasattr(part, name)]
+    lacking = [f"{patch.name}.{name}" for name in patch.relies_on.split() if not hasattr(part, name)]
+    return lacking + [name for name in patch.also.split() if not hasattr(owner, name)]
 
 
 def _changed() -> list[str]:

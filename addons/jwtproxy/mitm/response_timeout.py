@@ -41,7 +41,7 @@ TimeOut = Callable[[float], CommandGenerator[None]]
 
 @dataclass
 class Alarm:
-    """The timer of one client connection, and who waits for an answer; all wait equally long."""
+    """The timer of one client connection, and who waits for an answer."""
 
     _waiting: dict[Any, tuple[float, float, TimeOut]] = field(default_factory=dict)
     _wakeup: RequestWakeup | None = None
@@ -65,7 +65,7 @@ class Alarm:
     def ring(self) -> CommandGenerator[None]:
         """Time out every stream whose time is up, then sleep until the next one's."""
         while self._waiting:
-            stream, (deadline, timeout, time_out) = next(iter(self._waiting.items()))  # the oldest
+            stream, (deadline, timeout, time_out) = min(self._waiting.items(), key=lambda waiting: waiting[1][0])
             if (left := deadline - time.monotonic()) > 0:
                 yield self._wake_after(left)
                 return

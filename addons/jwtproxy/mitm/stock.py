@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from mitmproxy import addons
 from mitmproxy.addons.modifyheaders import parse_modify_spec
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
@@ -16,8 +15,8 @@ class Need(NamedTuple):
     """What follows when an option is set."""
 
     option: str
-    addon: type | None = None
-    """A stock addon that has nothing to do for a flow otherwise. One that is in no row is always asked."""
+    addon: str = ""
+    """The class of a stock addon that has nothing to do for a flow otherwise. One that is in no row is always asked."""
     requests: bool = False
     """It wants whole requests: it reads their bodies, or changes one in a hook that a streamed one has left behind."""
     responses: bool = False
@@ -27,24 +26,24 @@ class Need(NamedTuple):
 
 
 NEEDS = (
-    Need("anticache", addons.anticache.AntiCache, requests=True),
-    Need("anticomp", addons.anticomp.AntiComp, requests=True),
-    Need("block_list", addons.blocklist.BlockList, requests=True),
-    Need("map_local", addons.maplocal.MapLocal, requests=True),
-    Need("map_remote", addons.mapremote.MapRemote, requests=True),
-    Need("modify_body", addons.modifybody.ModifyBody, requests=True, responses=True),
-    Need("modify_headers", addons.modifyheaders.ModifyHeaders),
-    Need("proxyauth", addons.proxyauth.ProxyAuth),
-    Need("upstream_auth", addons.upstream_auth.UpstreamAuth),
-    Need("save_stream_file", addons.save.Save, requests=True, responses=True, flag="-w"),
-    Need("hardump", addons.savehar.SaveHar, requests=True, responses=True, flag="hardump"),
+    Need("anticache", "AntiCache", requests=True),
+    Need("anticomp", "AntiComp", requests=True),
+    Need("block_list", "BlockList", requests=True),
+    Need("map_local", "MapLocal", requests=True),
+    Need("map_remote", "MapRemote", requests=True),
+    Need("modify_body", "ModifyBody", requests=True, responses=True),
+    Need("modify_headers", "ModifyHeaders"),
+    Need("proxyauth", "ProxyAuth"),
+    Need("upstream_auth", "UpstreamAuth"),
+    Need("save_stream_file", "Save", requests=True, responses=True, flag="-w"),
+    Need("hardump", "SaveHar", requests=True, responses=True, flag="hardump"),
     Need("rfile", flag="-r"),
     Need("client_replay", flag="-C"),
-    Need("server_replay", addons.serverplayback.ServerPlayback, requests=True, flag="-S"),
+    Need("server_replay", "ServerPlayback", requests=True, flag="-S"),
     # Commands can load flows for a replay too, but only scripts give commands here.
-    Need("scripts", addons.serverplayback.ServerPlayback),
-    Need("stickycookie", addons.stickycookie.StickyCookie, requests=True, flag="stickycookie"),
-    Need("stickyauth", addons.stickyauth.StickyAuth, requests=True, flag="stickyauth"),
+    Need("scripts", "ServerPlayback"),
+    Need("stickycookie", "StickyCookie", requests=True, flag="stickycookie"),
+    Need("stickyauth", "StickyAuth", requests=True, flag="stickyauth"),
 )
 
 _WHOLE_FLOWS_SHOWN = 3  # the flow_detail from which on bodies are printed
@@ -62,7 +61,9 @@ def option(options: Options, name: str, default: Any = None) -> Any:
 
 def is_idle(addon: object, options: Options) -> bool:
     """Whether a stock addon has nothing to do for any flow."""
-    wants = [need.option for need in NEEDS if need.addon is type(addon)]
+    kind = type(addon)
+    is_stock = kind.__module__.startswith("mitmproxy.addons.")
+    wants = [need.option for need in NEEDS if is_stock and need.addon == kind.__name__]
     return bool(wants) and not any(option(options, name) for name in wants)
 
 

@@ -1,4 +1,4 @@
-"""The seam inside mitmproxy: what its hooks cannot see or do, in one subclass of its HttpStream.
+"""A request and its answer inside mitmproxy: what its hooks cannot see or do, in one subclass of its HttpStream.
 
 - A request in origin form is one to the proxy itself; by the time a hook runs, mitmproxy has forgotten the form.
 - The Host of a request names where it goes: what else it says is replaced by the target's authority, and is a fault
@@ -111,7 +111,8 @@ class Stream(http.HttpStream):
     def flow_done(self) -> CommandGenerator[None]:
         """The answer is sent. What follows an upgrade to something unknown could not be signed: close."""
         response = self.flow.response
-        if response and response.status_code == 101 and not self.flow.websocket:
+        signs = gate.gate_of(self.context.options).signs
+        if signs and response and response.status_code == 101 and not self.flow.websocket:
             yield Log("closing the upgraded connection, as what is sent on it cannot be signed", WARNING)
             self.client_state = self.server_state = self.state_errored
             yield CloseConnection(self.context.client)

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..conduct.request import Matcher
 from ..config.errors import SettingsError
 from ..config.watch import Watched
 from ..tokens.key_source import KeySource
 from ..tokens.keyring import NoKeyError, Reader
 from . import judge
-from .rules import Matcher
 from .settings import Settings
 
 PERIOD = 0.5

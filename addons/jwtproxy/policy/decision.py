@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ..conduct.request import RequestHead
+from ..conduct.request import Matcher, RequestHead
 from ..conduct.verdict import DEFAULT
 from ..config.errors import SettingsError
 from ..tokens.algorithms import AUTO
@@ -13,7 +13,7 @@ from ..tokens.key_source import KeySource
 from ..tokens.keyring import Reader
 from ..tokens.token_maker import TokenMaker
 from . import rules
-from .rules import BLOCK, PASS, SIGN, Matcher, Rule, RuleSet
+from .rules import BLOCK, PASS, SIGN, Rule, RuleSet
 from .settings import Settings
 
 

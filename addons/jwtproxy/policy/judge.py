@@ -7,16 +7,16 @@ from functools import cached_property
 
 from ..conduct.fields import Fields, MalformedFieldError, normalise, strip
 from ..conduct.host import Fault
-from ..conduct.request import RequestHead
+from ..conduct.request import Matcher, RequestHead
 from ..conduct.verdict import Forward, Refuse, Verdict
 from ..tokens.key_source import KeySource
 from ..tokens.keyring import Reader, unique
 from . import decision
 from .decision import Decisions
-from .rules import BLOCK, Matcher
+from .rules import BLOCK
 from .settings import Settings
 
-_MALFORMED = Refuse(400, "a header value contains a line break; the request was not forwarded")
+_MALFORMED = "a header value contains a line break; the request was not forwarded"
 _FAULTS = {
     Fault.TARGET: Refuse(400, "the request's target is neither a URL nor a path"),
     Fault.HOST: Refuse(400, "the request's host or port is not valid"),
@@ -40,14 +40,10 @@ class Policy:
 
         Raises NoKeyError where no key may sign now, ValueError where its destination matters and cannot be dialled.
         """
-        if refusal := self._refusal(head):
-            return refusal
-        if head.method == b"CONNECT":
-            return Forward(head.fields)  # what comes through the tunnel is signed
-        return self._decided(head, now)
+        return self.refusal(head) or self._decided(head, now)
 
-    def _refusal(self, head: RequestHead) -> Refuse | None:
-        """How a request is refused that was wrong as its client sent it."""
+    def refusal(self, head: RequestHead) -> Refuse | None:
+        """How a request, or CONNECT, is refused that was wrong as its client sent it; None if it was not."""
         if head.fault is None:
             return None
         if head.fault is not Fault.TUNNEL:
@@ -60,9 +56,9 @@ class Policy:
             text = f"blocked by rule {rule!r}" if place else "no rule allows this request"
             return Refuse(403, text, rule, place)
         try:
-            kept = strip(head.fields, self.token_fields)
+            kept = strip(head.fields, self.token_fields) if self.signs else head.fields
         except MalformedFieldError:
-            return _MALFORMED
+            return Refuse(400, _MALFORMED, rule, place)
         if not maker:
             return Forward(kept, rule, place)
         origin = head.destination.origin if maker.profile.wants_origin else ""
@@ -72,7 +68,7 @@ class Policy:
     def clean_trailers(self, trailers: Fields) -> Fields:
         """Trailers without any field that may carry a token; none at all where one might hide."""
         try:
-            return strip(trailers, self.token_fields)
+            return strip(trailers, self.token_fields) if self.signs else trailers
         except MalformedFieldError:
             return ()
 
@@ -81,6 +77,11 @@ class Policy:
         rules = self.decisions.rules
         keys = {key.kid or key.place for maker in self.decisions.all_makers for key in maker.ring.keys}
         return f"keys: {len(keys)}, rules: {len(rules.rules) if rules else 0}"
+
+    @property
+    def signs(self) -> bool:
+        """Whether any request is signed."""
+        return bool(self.decisions.all_makers)
 
     @property
     def has_rules(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..conduct.request import RequestHead
+from ..conduct.request import Matcher, RequestHead
 from ..conduct.verdict import DEFAULT
 from ..config import yaml
 from ..config.errors import SettingsError
@@ -15,9 +15,6 @@ from ..tokens import claims, key_source
 from . import settings
 
 SIGN, PASS, BLOCK = "sign", "pass", "block"
-
-Matcher = Callable[[RequestHead], object]
-"""Tells whether a rule is about a request."""
 
 _TOP = ("default", "rules")
 _TOKEN = ("user", "issuer", "subject", "audience", "ttl", "claims", "typ", "header", "key", "algorithm")

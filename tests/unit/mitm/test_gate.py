@@ -124,7 +124,8 @@ def test_without_a_judge_nothing_leaves() -> None:
     assert _page(shut.refusal_for(_flow())) == (502, UNSIGNED)
     assert shut.clean_trailers(((b"a", b"b"),)) == ()
     shut.refuse_fault(other := _flow())
-    assert other.response is None, "it is the gate's turn later"
+    assert _answer(other) == (502, UNSIGNED), "a CONNECT would not come to the gate again"
+    assert shut.signs, "nothing may pass that could not be signed"
 
 
 def test_a_judge_that_fails_refuses_and_no_detail_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -159,19 +160,6 @@ def test_a_fault_that_is_allowed_is_signed_later() -> None:
     Gate(lambda: judge).refuse_fault(flow)
     assert flow.response is None
     assert flow.request.headers.fields == ((b"a", b"b"),)
-
-
-def test_so_is_one_that_a_rule_blocks_refused_later() -> None:
-    """Scripts are to see it first, as every other request that a rule is about."""
-    judge, flow = Verdicts(Refuse(403, "blocked", "admin", "rules.yaml:1")), _flow()
-    Gate(lambda: judge).refuse_fault(flow)
-    assert flow.response is None
-
-
-def test_a_judge_that_fails_over_a_fault_refuses_too() -> None:
-    judge, flow = Fails(RuntimeError("no")), _flow()
-    Gate(lambda: judge).refuse_fault(flow)
-    assert _answer(flow) == (502, UNSIGNED)
 
 
 # --- what was signed already

@@ -21,7 +21,7 @@ from jwtproxy.conduct.verdict import Forward, Refuse
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.mitm.filters import compile_filter
 from jwtproxy.policy import judge
-from jwtproxy.policy.judge import Policy
+from jwtproxy.policy.judge import UNSIGNED, Policy
 from jwtproxy.policy.settings import OPTIONS, parse
 from jwtproxy.tokens import key_source
 from jwtproxy.tokens.key_source import KeySource
@@ -116,11 +116,19 @@ def test_each_request_has_a_token_of_its_own(load: Loader) -> None:
     assert len(tokens) == 3
 
 
-@pytest.mark.parametrize("fields", [FIELDS, ((b"x-my-jwt", b"evil"), (b"A", b"b\nc"))])
-def test_a_connect_passes_as_it_is(load: Loader, fields: Fields) -> None:
-    """It goes to us or to the next proxy; what comes through the tunnel is signed."""
-    head = replace(HEAD, method=b"CONNECT", host="blocked.example", fields=fields)
-    assert load("default: block\n" + RULES).verdict(head, NOW) == Forward(fields)
+def test_a_connect_is_refused_for_what_is_wrong_with_it_alone(load: Loader) -> None:
+    """It goes to us or to the next proxy; rules are for what comes through the tunnel."""
+    policy = load("default: block\n" + RULES)
+    assert policy.refusal(replace(HEAD, method=b"CONNECT", host="blocked.example")) is None
+
+
+def test_what_a_script_makes_a_connect_of_is_judged_like_all_others(load: Loader) -> None:
+    head = replace(HEAD, method=b"CONNECT", fields=((b"x-my-jwt", b"evil"),))
+    verdict = load().verdict(head, NOW)
+    assert isinstance(verdict, Forward)
+    assert [name for name, _ in verdict.fields] == [b"x-my-jwt"]
+    assert verdict.fields[0][1] != b"evil"
+    assert isinstance(load(RULES).verdict(replace(head, host="blocked.example"), NOW), Refuse)
 
 
 COPIES: list[tuple[Fields, Fields]] = [
@@ -146,7 +154,9 @@ def test_no_copy_of_the_token_leaves_but_ours_and_nothing_drops_it(load: Loader,
 def test_a_value_in_which_a_line_may_hide_is_refused(load: Loader, value: bytes, host: str) -> None:
     """Where no token is put in, too: none may come from the client."""
     verdict = load(RULES).verdict(_to(host, fields=(*FIELDS, (b"X", value))), NOW)
-    assert verdict == Refuse(400, "a header value contains a line break; the request was not forwarded")
+    assert isinstance(verdict, Refuse)
+    assert verdict[:2] == (400, "a header value contains a line break; the request was not forwarded")
+    assert verdict.rule
 
 
 # --- what was wrong as the client sent it
@@ -164,7 +174,8 @@ def test_a_value_in_which_a_line_may_hide_is_refused(load: Loader, value: bytes,
 def test_what_is_no_target_is_refused(load: Loader, mismatch: str, method: bytes, fault: Fault, text: str) -> None:
     """Before any rule is asked, which could not even look at it."""
     policy = load(RULES, host_mismatch=mismatch)
-    assert policy.verdict(_to("a b", method=method, fault=fault), NOW) == Refuse(400, text)
+    head = _to("a b", method=method, fault=fault)
+    assert policy.verdict(head, NOW) == policy.refusal(head) == Refuse(400, text)
 
 
 TUNNEL = "https://127.0.0.1:8443"
@@ -253,8 +264,7 @@ def test_a_destination_that_cannot_be_dialled_matters_only_where_it_is_looked_at
         with pytest.raises(ValueError, match=r"\w") as caught:
             policy.verdict(head, NOW)
         assert not isinstance(caught.value, SettingsError)
-    connect = replace(head, method=b"CONNECT")
-    assert load(RULES).verdict(connect, NOW) == Forward(FIELDS)
+    assert load(RULES).refusal(replace(head, method=b"CONNECT")) is None
 
 
 def test_while_no_key_may_sign_nothing_is_signed(load: Loader) -> None:
@@ -338,3 +348,12 @@ def test_it_is_known_since_when_keys_are_there(load: Loader) -> None:
     policy = load(source=KeySource(key_source.KEY_DIR, None, str(load.folder / "keys")))
     assert len(policy.since) == 1
     assert load().since == {}
+
+
+def test_where_nobody_signs_only_what_is_wrong_is_refused() -> None:
+    fields = ((b"x-my-jwt", b"mine"), (b"A", b"b\r\n c"))
+    assert UNSIGNED.verdict(replace(HEAD, fields=fields), NOW) == Forward(fields)
+    assert UNSIGNED.clean_trailers(fields) == fields
+    assert not UNSIGNED.signs
+    assert UNSIGNED.verdict(replace(HEAD, fault=Fault.HOST), NOW) == UNSIGNED.refusal(replace(HEAD, fault=Fault.HOST))
+    assert isinstance(UNSIGNED.refusal(replace(HEAD, fault=Fault.TUNNEL, tunnel="https://a")), Refuse)
