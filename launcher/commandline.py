@@ -34,6 +34,7 @@ examples:
   jwtproxy-run --port 9090 --set jwt_user=ci       another port, another user in the tokens
   jwtproxy-run --mode reverse:https://api.example  stand in front of one server
   jwtproxy-run -s mine.py -w flows                 everything mitmdump can do
+  jwtproxy-run help keys                           the manual, a topic of it; without a topic, the list of them
   jwtproxy-run --check                             check all settings, serve nothing
   jwtproxy-run explain GET https://api.example/    what would happen to a request, and its token
   jwtproxy-run keys new --alg ES256 --out key.pem  make a private key; also: keys list, keys jwks
