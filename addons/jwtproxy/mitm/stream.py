@@ -111,8 +111,8 @@ class Stream(http.HttpStream):
     def flow_done(self) -> CommandGenerator[None]:
         """The answer is sent. What follows an upgrade to something unknown could not be signed: close."""
         response = self.flow.response
-        signs = gate.gate_of(self.context.options).signs
-        if signs and response and response.status_code == 101 and not self.flow.websocket:
+        unknown = response and response.status_code == 101 and not self.flow.websocket
+        if unknown and gate.gate_of(self.context.options).signs:
             yield Log("closing the upgraded connection, as what is sent on it cannot be signed", WARNING)
             self.client_state = self.server_state = self.state_errored
             yield CloseConnection(self.context.client)

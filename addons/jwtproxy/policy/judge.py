@@ -78,12 +78,12 @@ class Policy:
         keys = {key.kid or key.place for maker in self.decisions.all_makers for key in maker.ring.keys}
         return f"keys: {len(keys)}, rules: {len(rules.rules) if rules else 0}"
 
-    @property
+    @cached_property
     def signs(self) -> bool:
         """Whether any request is signed."""
         return bool(self.decisions.all_makers)
 
-    @property
+    @cached_property
     def has_rules(self) -> bool:
         """Whether rules decide, so that it is worth telling which."""
         return self.decisions.rules is not None
