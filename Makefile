@@ -1,6 +1,6 @@
 # For GNU make and BSD make alike: POSIX rules only; what is clever is plain sh.
 .POSIX:
-.PHONY: help build run docker check test test-all test-newest docker-test verifiers bench soak mutants lint format clean
+.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers bench soak mutants lint format clean
 
 help: ## show this help (the default)
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r target text; do \
@@ -30,14 +30,17 @@ docker: .env ## the same in a container: build the image, serve on HTTP_PORT (80
 check: lint ## lint, then run the unit tests and those of the architecture
 	.venv/bin/pytest --numprocesses=auto --dist=worksteal -q -m 'not slow and not thorough' $(UNITS)
 
-# Branch coverage is that of the unit tests: measured in each of a thousand proxies, it would take half of the time.
-test: lint ## lint, then run the tests and report the branch coverage
+test: lint ## lint, then run the tests
 	@sh .ci/test 'not thorough'
 
 test-all: lint ## the same with every variant of every test: three times as many proxies
 	@sh .ci/test ''
 
-test-newest: build ## the unit tests and some others with the newest mitmproxy that pip finds, not that of uv.lock
+# That of the tests in one process: measured in a thousand proxies, it would take half of the time.
+coverage: build ## run the unit tests, and report the branch coverage
+	@sh .ci/coverage .venv
+
+test-newest: build ## coverage, and some other tests, with the newest mitmproxy that pip finds, not that of uv.lock
 	@sh .ci/newest
 
 docker-test: build ## prove what is said of the image and of compose.yaml, with a real Docker engine

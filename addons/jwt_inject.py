@@ -120,6 +120,7 @@ class JwtInject:
     def _apply(self) -> None:
         """Take over the options. Raises SettingsError and changes nothing then."""
         options.check_known(ctx.options.deferred, (*OPTIONS, *pages.OPTIONS))
+        options.check_elsewhere(pages.OPTIONS, ctx.options, os.environ)
         limits = options.parse((*connect_deadline.OPTIONS, *response_timeout.OPTIONS), ctx.options)
         current = self._current_for(settings.parse(ctx.options))
         stock.check_header_rules(ctx.options, current.policy.headers)

@@ -18,7 +18,7 @@ from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from jwtproxy.observe import pages
 from jwtproxy.observe.counters import Counters
-from jwtproxy.policy.judge import UNSIGNED
+from jwtproxy.policy.faults import UNSIGNED
 
 # Those that this addon declares.
 OPTIONS = pages.OPTIONS

@@ -13,9 +13,7 @@ from jwtproxy.config.errors import SettingsError
 from jwtproxy.mitm import patches
 
 from .commands import COMMANDS
-from .report import report
-
-NOT_STARTED = 2
+from .report import MISTAKEN, report
 
 _ENDS = (signal.SIGINT, signal.SIGTERM)
 
@@ -42,7 +40,7 @@ def _run(arguments: list[str]) -> int:
             patches.install(faster=True)
     except SettingsError as error:
         report(str(error), error.hint)
-        return NOT_STARTED
+        return MISTAKEN
     module = importlib.import_module(f".commands.{command or 'serve'}", __package__)
     status: int = module.run(arguments[1:] if command else arguments)
     return status

@@ -2,6 +2,9 @@
 
 import sys
 
+MISTAKEN = 2
+"""The exit status where what was asked for cannot be done as it was asked."""
+
 
 def report(message: str, hint: str = "") -> None:
     """One error on stderr, in one line, and a second that says what to do."""

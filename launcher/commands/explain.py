@@ -22,9 +22,7 @@ from jwtproxy.config.errors import SettingsError
 from jwtproxy.policy.settings import TOKEN
 
 from .. import commandline, environment
-from ..report import report
-
-NOT_EXPLAINED = 2
+from ..report import MISTAKEN, report
 
 _DESCRIPTION = """\
 Show which rule applies to a request, and the token it would get. Settings are read as for serving;
@@ -50,7 +48,7 @@ def run(arguments: list[str]) -> int:
         print(asyncio.run(_explain(arguments)))
     except SettingsError as error:
         report(str(error), error.hint)
-        return NOT_EXPLAINED
+        return MISTAKEN
     return 0
 
 

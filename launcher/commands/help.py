@@ -10,9 +10,7 @@ import subprocess
 import sys
 from importlib.resources import files
 
-from ..report import report
-
-NOT_SHOWN = 2
+from ..report import MISTAKEN, report
 
 _USAGE = """\
 usage: jwtproxy-run help [TOPIC]
@@ -36,7 +34,7 @@ def run(arguments: list[str]) -> int:
     text = manual.get(_name(word))
     if text is None:
         report(f"unknown topic {word!r}", _hint(word, manual))
-        return NOT_SHOWN
+        return MISTAKEN
     if sys.stdout.isatty():
         _page(_rendered(text))
     else:

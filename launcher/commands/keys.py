@@ -17,9 +17,7 @@ from jwtproxy.tokens.keys import Key, KeyRequest
 from jwtproxy.tokens.new_key import generate
 
 from .. import commandline, environment
-from ..report import report
-
-NOT_DONE = 2
+from ..report import MISTAKEN, report
 
 _USAGE = """\
 jwtproxy-run keys new [--alg ES256] [--out PATH]   make a key: a file, or one more in a folder; without PATH, print it
@@ -44,7 +42,7 @@ def run(arguments: list[str]) -> int:
             raise SettingsError(f"unknown command 'keys {command}'", "use keys new, keys list or keys jwks")
     except SettingsError as error:
         report(str(error), error.hint)
-        return NOT_DONE
+        return MISTAKEN
     return 0
 
 

@@ -32,10 +32,9 @@ from ..master import Master
 from ..option_checks import as_settings_errors
 from ..processes import capacity
 from ..processes.sockets import Loop, bind
-from ..report import report
+from ..report import MISTAKEN, report
 from . import COMMANDS
 
-NOT_STARTED = 2
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 Sockets = dict[tuple[str, int], list[socket.socket]]
@@ -78,7 +77,7 @@ def _run_to_end(arguments: list[str]) -> int:
         asyncio.run(_serve(plan), loop_factory=Loop)
     except SettingsError as error:
         report(str(error), error.hint)
-        return NOT_STARTED
+        return MISTAKEN
     return 0
 
 
@@ -228,6 +227,7 @@ async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]
         # We are leaving: who asks again must not meet the interpreter's own handlers, which are back in a moment, nor a
         # loop that is half closed.
         signal.pthread_sigmask(signal.SIG_BLOCK, [*ENDS, signal.SIGHUP])
+        running.stop_listening()
 
 
 async def _run(

@@ -46,6 +46,7 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__()
         self._bound: dict[tuple[str, int], list[socket.socket]] = {}
         self._backlog = BACKLOG
+        self._serving: list[_Servers] = []
 
     def take(self, bound: dict[tuple[str, int], list[socket.socket]], *, shared: bool) -> None:
         """Listen on these sockets when asked for their host and port. Shared: other processes accept from them too."""
@@ -64,7 +65,13 @@ class Loop(asyncio.SelectorEventLoop):
         servers = [await super(Loop, self).create_server(protocol_factory, sock=sock, **options) for sock in sockets]
         for sock in sockets:
             sock.listen(BACKLOG)
-        return _Servers(servers)
+        self._serving.append(_Servers(servers))
+        return self._serving[-1]
+
+    def stop_listening(self) -> None:
+        """Accept nothing more: the task of a connection that comes while the loop closes would be lost, with a cry."""
+        while self._serving:
+            self._serving.pop().close()
 
 
 class _Servers:

@@ -16,7 +16,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.workers import base
 
-from ..report import report
+from ..report import MISTAKEN, report
 
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 _HEARTBEAT = 1.0
@@ -45,7 +45,7 @@ def run(work: Work, descriptors: list[int], workers: int, grace: float, refresh:
         if os.getpid() != parent:  # a worker's: the arbiter has to see its status as it is
             raise
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # the interpreter's own handlers are back in a moment
-        return 2 if end.code == NOT_BOOTED else int(end.code or 0)
+        return MISTAKEN if end.code == NOT_BOOTED else int(end.code or 0)
     return 0
 
 

@@ -61,7 +61,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Au
 @pytest.fixture
 def start_proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Authority) -> Iterator[StartProxy]:
     """Start proxies with other settings: `start_proxy(*args, env=…, secret=…, cwd=…, prepared=…, wait=…,
-    measured=…, fresh=…)`.
+    fresh=…)`.
 
     prepared=False leaves out the prepared CA and the trust in the tests' CA (the config folder is then cwd/.mitmproxy).
     """
@@ -74,7 +74,6 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authori
         cwd: Path | None = None,
         prepared: bool = True,
         wait: bool = True,
-        measured: bool = False,
         fresh: bool = False,
     ) -> Proxy:
         trust = ("--set", f"ssl_verify_upstream_trusted_ca={authority.pem}") if prepared else ()
@@ -86,7 +85,6 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authori
             secret=secret,
             confdir=confdir if prepared else None,
             wait=wait,
-            measured=measured,
             fresh=fresh,
         )
         started.append(process)
@@ -110,7 +108,6 @@ def start_bare(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Itera
         cwd: Path | None = None,
         rawtcp: bool = False,
         wait: bool = True,
-        measured: bool = False,
         fresh: bool = False,
     ) -> BareMitmdump:
         process = BareMitmdump(
@@ -122,7 +119,6 @@ def start_bare(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Itera
             confdir=confdir,
             rawtcp=rawtcp,
             wait=wait,
-            measured=measured,
             fresh=fresh,
         )
         started.append(process)

@@ -142,7 +142,7 @@ def test_it_works_without_being_installed(start_bare: StartBare, recorder: Recor
         assert json.loads(client.request(message("GET", "/status", "Host: x")).body)["version"]
 
 
-@pytest.mark.parametrize("scripts", rows({"alone": [INJECT], **BY_ORDER}, "alone"))
+@pytest.mark.parametrize("scripts", rows({"alone": [INJECT], **BY_ORDER}, "alone", "status-first"))
 def test_without_pyjwt_it_signs_or_says_what_to_do(
     start_bare: StartBare, recorder: Recorder, tmp_path: Path, scripts: Sequence[Path]
 ) -> None:
@@ -179,7 +179,7 @@ MISTAKES: dict[str, tuple[str, Sequence[str], Mapping[str, str | None]]] = {
 }
 
 
-FEW = "missing empty not-hex odd short file-missing unknown-option algorithm timeout header-rule".split()
+FEW = "missing empty not-hex odd short file-missing unknown-option algorithm pages timeout header-rule".split()
 
 
 @pytest.mark.parametrize(("says", "args", "env"), rows(MISTAKES, *FEW))

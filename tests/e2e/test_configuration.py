@@ -507,7 +507,7 @@ def test_every_option_can_be_set_in_every_source(
     recorder.route("/silent", silent())
     args, env = give(source, values, tmp_path, own_confdir)
     with (
-        Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, secret=None, measured=False) as proxy,
+        Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, secret=None) as proxy,
         Raw(proxy.port) as client,
     ):
         assert client.request(message("GET", f"{recorder.url}/", f"Host: {recorder.authority}")).status == 200
@@ -536,7 +536,7 @@ def test_the_options_of_a_key_folder_can_be_set_in_every_source(
     (tmp_path / "keys/a.hex").write_text(SECRET)
     args, env = give(source, OPTIONS_OF_A_FOLDER, tmp_path, own_confdir)
     with (
-        Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, secret=None, measured=False) as proxy,
+        Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, secret=None) as proxy,
         Raw(proxy.port) as client,
     ):
         page = client.request(message("GET", "/.well-known/jwks.json", "Host: x"))
@@ -576,7 +576,7 @@ def test_the_stronger_source_wins(
         more_args, more_env = give(source, {"jwt_user": source}, tmp_path, own_confdir)
         args += more_args
         env |= more_env
-    with Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, measured=False) as proxy, Raw(proxy.port) as client:
+    with Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env) as proxy, Raw(proxy.port) as client:
         assert client.request(message("GET", f"{recorder.url}/", f"Host: {recorder.authority}")).status == 200
     assert verify(recorder.only().token)["payload"]["user"] == winner  # type: ignore[index]
 
@@ -616,7 +616,7 @@ def test_the_stronger_source_says_where_to_listen(
     """Where the proxy listens follows the same order; by default on 127.0.0.1 alone."""
     (tmp_path / ".env").write_text(dotenv)
     (own_confdir / "config.yaml").write_text(config)
-    with Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env, measured=False) as proxy:
+    with Proxy(*args, cwd=tmp_path, confdir=own_confdir, env=env) as proxy:
         assert f"http://{host}:{proxy.port}" in proxy.stdout
         for address in (f"127.0.0.{number}" for number in range(1, 6)):
             with socket.socket() as visitor:

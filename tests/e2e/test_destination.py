@@ -24,7 +24,7 @@ def unchecked(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority
     """A proxy to which contradictions over HTTP/2 come through, that mitmproxy would stop."""
     trust = ("--set", f"ssl_verify_upstream_trusted_ca={authority.pem}")
     options = (*trust, "--set", "validate_inbound_headers=false")
-    with Proxy(*options, cwd=tmp_path_factory.mktemp("unchecked"), confdir=confdir, measured=False) as process:
+    with Proxy(*options, cwd=tmp_path_factory.mktemp("unchecked"), confdir=confdir) as process:
         yield process
         process.stop()
         assert "Traceback" not in process.output, process.output

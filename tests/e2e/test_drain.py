@@ -155,7 +155,7 @@ def test_a_second_signal_ends_the_wait(start_proxy: StartProxy, recorder: Record
 
 def test_an_impatient_user_may_send_signals_until_it_is_over(start_proxy: StartProxy) -> None:
     """More of them change nothing, whichever they are."""
-    proxy = start_proxy("--workers", str(WORKERS), measured=False)
+    proxy = start_proxy("--workers", str(WORKERS))
     pids = [proxy.pid, *await_workers(proxy, WORKERS)]
     numbers = [signal.SIGINT, signal.SIGTERM] * 200
     while proxy.running and numbers:
@@ -173,7 +173,7 @@ def test_ctrl_c_ends_the_whole_group(
     """A terminal tells every process of the group, at once; and people press it more than once."""
     recorder.route("/late", late(30))
     command = [*launcher(), "--workers", str(workers), "--set", f"confdir={confdir}"]
-    env = clean_env(tmp_path, {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0"}, measured=False)
+    env = clean_env(tmp_path, {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0"})
     # setsid makes it the leader of a group of its own, under the same process id.
     with Process(["setsid", *command], env=env, cwd=tmp_path, ready=Proxy.READY) as proxy:
         pids = [proxy.pid, *await_workers(proxy, workers)]
@@ -200,7 +200,7 @@ def test_a_signal_while_workers_start_ends_the_start(
     start_proxy: StartProxy, delay: float, number: signal.Signals
 ) -> None:
     """At any moment from the first fork on, promptly: not by waiting until a deaf worker is killed."""
-    proxy = start_proxy("--workers", str(WORKERS), wait=False, measured=False, fresh=True)
+    proxy = start_proxy("--workers", str(WORKERS), wait=False, fresh=True)
     until(lambda: children(proxy.pid), 15, "the first worker is forked")
     time.sleep(delay)
     began, pids = time.monotonic(), proxy.pids()

@@ -668,7 +668,7 @@ def upload(proxy: Proxy, recorder: Recorder, body: Path, *fields: str) -> bytes:
 def guarded(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Iterator[Proxy]:
     """A proxy that wants a password."""
     folder = tmp_path_factory.mktemp("guarded")
-    with Proxy("--proxyauth", "me:pass", cwd=folder, confdir=confdir, measured=False) as process:
+    with Proxy("--proxyauth", "me:pass", cwd=folder, confdir=confdir) as process:
         yield process
         assert process.running
         process.stop()
@@ -720,7 +720,7 @@ def test_many_failures_leave_nothing_behind(
     start_proxy: StartProxy, recorder: Recorder, closed: str, number: int
 ) -> None:
     """Refusals, resets, nonsense, silence and clients that leave: afterwards no descriptor more is open than before."""
-    impatient = start_proxy(*IMPATIENT, measured=False)
+    impatient = start_proxy(*IMPATIENT)
     recorder.route("/reset", reset())
     recorder.route("/half", reset(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"))
     recorder.route("/nonsense", raw(b"nonsense\r\n\r\n"))

@@ -83,11 +83,10 @@ STARTS = {f"{delay}-{number.name}": (delay, number) for delay, number in zip(DEL
 FEW = "0-SIGINT 0.1-SIGTERM 0.25-SIGINT 0.4-SIGTERM 0.7-SIGINT 1.0-SIGTERM".split()
 
 
-# Measuring coverage would start before the first line of ours, and handle signals in its own way meanwhile.
 @pytest.mark.parametrize(("delay", "number"), rows(STARTS, *FEW))
 def test_a_signal_while_starting_ends_the_start(start_proxy: StartProxy, delay: float, number: int) -> None:
     """At any moment after the interpreter's own start."""
-    proxy = start_proxy(wait=False, measured=False, fresh=True)
+    proxy = start_proxy(wait=False, fresh=True)
     await_handlers(proxy)
     time.sleep(delay)
     ends(proxy, number)
@@ -96,7 +95,7 @@ def test_a_signal_while_starting_ends_the_start(start_proxy: StartProxy, delay: 
 @pytest.mark.parametrize("delay", [pytest.param(0.6, marks=thorough), 0.8, pytest.param(1.0, marks=thorough)])
 def test_a_signal_while_the_first_ca_is_made_ends_the_start(start_proxy: StartProxy, delay: float) -> None:
     """The first start of all takes longer: it makes a key."""
-    proxy = start_proxy(prepared=False, wait=False, measured=False, fresh=True)
+    proxy = start_proxy(prepared=False, wait=False, fresh=True)
     await_handlers(proxy)
     time.sleep(delay)
     ends(proxy, signal.SIGINT)
@@ -105,7 +104,7 @@ def test_a_signal_while_the_first_ca_is_made_ends_the_start(start_proxy: StartPr
 @pytest.mark.parametrize("pause", [pytest.param(0, marks=thorough), 0.01, pytest.param(0.05, marks=thorough)])
 def test_an_impatient_user_may_press_ctrl_c_again(start_proxy: StartProxy, pause: float) -> None:
     """More signals while the proxy is stopping change nothing, whichever they are."""
-    proxy = start_proxy(measured=False)
+    proxy = start_proxy()
     began = time.monotonic()
     numbers = SIGNALS * 200
     while proxy.running and numbers:
@@ -222,7 +221,7 @@ def test_a_proxy_with_idle_connections_ends(
     start_proxy: StartProxy, recorder: Recorder, what: Situation, number: int
 ) -> None:
     """A connection on which nothing happens is no reason to stay, or to complain."""
-    proxy = start_proxy(measured=False)
+    proxy = start_proxy()
     with contextlib.contextmanager(what)(proxy, recorder):
         ends(proxy, number)
 
@@ -232,7 +231,7 @@ def test_a_proxy_with_requests_in_flight_ends(
     start_proxy: StartProxy, recorder: Recorder, what: Situation, number: int
 ) -> None:
     """Ctrl-C ends it at once; SIGTERM when the grace is over, without a complaint either."""
-    proxy = start_proxy("--grace", "0.1", measured=False)
+    proxy = start_proxy("--grace", "0.1")
     with contextlib.contextmanager(what)(proxy, recorder):
         ends(proxy, number)
 
@@ -318,7 +317,7 @@ def test_help_and_version_always_work(tmp_path: Path, args: list[str], mess: boo
     if mess:
         (tmp_path / ".env").write_text("=\n'")
     env = {"HTTP_PORT": "x", "WORKERS": "y", "JWT_PAGES": "z"} if mess else {}
-    done = run_launcher(*args, cwd=tmp_path, secret=None, env=env, measured=False)
+    done = run_launcher(*args, cwd=tmp_path, secret=None, env=env)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert __version__ in done.stdout if args == ["--version"] else "JWT_SHARED_SECRET" in done.stdout
     assert not (tmp_path / ".mitmproxy").exists()
@@ -549,7 +548,7 @@ VERBOSE = {
 }
 
 
-@pytest.mark.parametrize("args", rows(VERBOSE, "v", "detail-4"))
+@pytest.mark.parametrize("args", rows(VERBOSE, "detail-4"))
 def test_nothing_secret_is_ever_printed(
     start_proxy: StartProxy,
     recorder: Recorder,
@@ -611,7 +610,7 @@ class Terminal:
 
         self.process = subprocess.Popen(
             [*launcher(), "--set", f"confdir={confdir}", *args],
-            env=clean_env(folder, own, measured=False),
+            env=clean_env(folder, own),
             cwd=folder,
             stdin=slave,
             stdout=slave,

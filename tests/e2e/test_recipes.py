@@ -107,13 +107,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Iterator[S
     folder = tmp_path_factory.mktemp("recipes")
     new, *exports, run = block("With public keys", "sh").splitlines()
     assert run == "jwtproxy-run"
-    made = run_launcher(*shlex.split(new)[1:], cwd=folder, secret=None, measured=False)
+    made = run_launcher(*shlex.split(new)[1:], cwd=folder, secret=None)
     assert made.returncode == 0, made.stderr
     env = dict(word.split("=", 1) for line in exports for word in shlex.split(line)[1:])
     key = jwk.ECKey.import_key((folder / env["JWT_KEY_FILE"]).read_text())
     with (
         Recorder() as upstream,
-        Proxy(cwd=folder, env=env, secret=None, confdir=confdir, measured=False) as proxy,
+        Proxy(cwd=folder, env=env, secret=None, confdir=confdir) as proxy,
     ):
         scene = Scene(proxy, upstream, key)
         scene.claims = dict(jwt.decode(scene.good(), key, algorithms=["ES256"]).claims)

@@ -402,7 +402,7 @@ def test_changes_are_followed_when_nobody_reads_of_them(
     scene.write("key.pem", first.text)
     process = subprocess.Popen(
         [*launcher(), "--workers", str(workers), "--set", f"confdir={confdir}"],
-        env=clean_env(tmp_path, {"HTTP_PORT": "0", "JWT_KEY_FILE": str(scene.folder / "key.pem")}, measured=False),
+        env=clean_env(tmp_path, {"HTTP_PORT": "0", "JWT_KEY_FILE": str(scene.folder / "key.pem")}),
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -433,7 +433,7 @@ class Terminal:
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
             [*launcher(), "--workers", str(workers), "--set", f"confdir={confdir}"],
-            env=clean_env(cwd, {"HTTP_PORT": "0", **env}, measured=False),
+            env=clean_env(cwd, {"HTTP_PORT": "0", **env}),
             cwd=cwd,
             stdin=slave,
             stdout=slave,

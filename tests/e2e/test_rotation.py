@@ -175,7 +175,7 @@ def test_a_rotation_under_load_is_noticed_by_no_verifier(
 
 def _new_key(folder: Path) -> Path:
     """Make one more key as users do."""
-    done = run_launcher("keys", "new", "--out", f"{folder}/", cwd=folder.parent, secret=None, measured=False)
+    done = run_launcher("keys", "new", "--out", f"{folder}/", cwd=folder.parent, secret=None)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.split()[0])
 

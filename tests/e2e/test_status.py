@@ -71,9 +71,9 @@ def everywhere(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authorit
 
 @pytest.fixture(scope="module")
 def lean(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Iterator[Proxy]:
-    """The same, not measured: for what is large."""
+    """The same, which trusts nobody and is a process of its own: for what is large."""
     folder, env = tmp_path_factory.mktemp("lean"), {"HTTP_HOST": "*"}
-    with Proxy(cwd=folder, confdir=confdir, env=env, measured=False, fresh=True) as process:
+    with Proxy(cwd=folder, confdir=confdir, env=env, fresh=True) as process:
         yield process
         process.stop()
         assert "Traceback" not in process.output, process.output

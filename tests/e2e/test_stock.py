@@ -84,7 +84,7 @@ def _run(case: Case, ours: bool, folder: Path, confdir: Path) -> Views:
         if ours:
             brought = [part for script in scripts for part in ("-s", str(script))]
             alone = {"WORKERS": "1"}  # as mitmdump is; what is compared keeps its state in the process
-            process = Proxy(*brought, *args, cwd=folder, confdir=confdir, env=alone, measured=False)
+            process = Proxy(*brought, *args, cwd=folder, confdir=confdir, env=alone)
         else:
             process = BareMitmdump(*args, cwd=folder, confdir=confdir, scripts=[*scripts, folder / "fixed.py"])
         with process:
@@ -454,7 +454,7 @@ def test_a_recorded_token_is_redacted_and_the_one_that_left_is_whole(
 ) -> None:
     """Redaction concerns what is recorded, never what is sent."""
     alone = {"WORKERS": "1"}
-    with Proxy("-w", str(tmp_path / "flows"), cwd=tmp_path, confdir=confdir, env=alone, measured=False) as proxy:
+    with Proxy("-w", str(tmp_path / "flows"), cwd=tmp_path, confdir=confdir, env=alone) as proxy:
         with Raw(proxy.port) as client:
             client.request(message("GET", recorder.url + "/", f"Host: {recorder.authority}"))
         proxy.stop()

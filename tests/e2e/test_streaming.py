@@ -32,7 +32,7 @@ sizes = pytest.mark.parametrize("size", [GIB // 4, pytest.param(GIB, marks=thoro
 @pytest.fixture(scope="module")
 def lean(tmp_path_factory: pytest.TempPathFactory, confdir: Path) -> Iterator[Proxy]:
     """A proxy whose memory nothing else has touched."""
-    with Proxy(cwd=tmp_path_factory.mktemp("lean"), confdir=confdir, measured=False, fresh=True) as process:
+    with Proxy(cwd=tmp_path_factory.mktemp("lean"), confdir=confdir, fresh=True) as process:
         yield process
 
 
@@ -91,7 +91,7 @@ def test_a_slow_upstream_takes_no_memory(
     start_proxy: StartProxy, h2_recorder: Recorder, proxy_ca: Path, tmp_path: Path, protocol: str
 ) -> None:
     """When the upstream stops reading, the client is made to wait; the proxy does not hoard."""
-    proxy, big = start_proxy(measured=False), _zeros(tmp_path / "big")
+    proxy, big = start_proxy(), _zeros(tmp_path / "big")
     idle = _idle(proxy, h2_recorder, "--cacert", str(proxy_ca))
     h2_recorder.paused = True
     upload = ["-T", str(big), f"{h2_recorder.url}/upload"]

@@ -84,7 +84,7 @@ def test_each_of_thousands_of_requests_has_a_token_of_its_own(
     start_proxy: StartProxy, recorder: Recorder, each: int
 ) -> None:
     """Over 50 connections at once no `jti` repeats, and each `iat` is within two seconds of its request."""
-    proxy = start_proxy(measured=False)
+    proxy = start_proxy()
     connections = 50
     sent = asyncio.run(_many(proxy.port, recorder, connections, each))
     requests = recorder.wait(connections * each)

@@ -210,7 +210,7 @@ def test_other_modes_are_served_by_several_workers(
 @pytest.mark.parametrize("times", [200, pytest.param(1000, marks=thorough)])
 def test_the_status_page_never_steps_back(start_proxy: StartProxy, recorder: Recorder, times: int) -> None:
     """Asked again and again over fresh connections during load, and exact afterwards."""
-    proxy = start_proxy("--workers", str(WORKERS), measured=False)
+    proxy = start_proxy("--workers", str(WORKERS))
     with Load(proxy.port, recorder, 4, pause=0.005) as load:
         pages = [status(proxy.port) for _ in range(times)]
     counts = [page["proxied_requests"] for page in pages]
@@ -225,7 +225,7 @@ def test_the_status_page_never_steps_back(start_proxy: StartProxy, recorder: Rec
 
 def test_a_killed_worker_is_replaced_and_nobody_else_notices(start_proxy: StartProxy, recorder: Recorder) -> None:
     """Each in turn, under load: within two seconds, without a zombie, and what it counted stays counted."""
-    proxy = start_proxy("--workers", str(WORKERS), measured=False)
+    proxy = start_proxy("--workers", str(WORKERS))
     first = await_workers(proxy, WORKERS)
     with Load(proxy.port, recorder, 6, first) as load:
         load.workers = lambda: children(proxy.pid)
@@ -264,7 +264,7 @@ def _accepts(port: int, worker: int) -> bool:
 
 def test_nothing_survives_the_parent(start_proxy: StartProxy, recorder: Recorder) -> None:
     """After `kill -9` of it, under load, nothing runs or listens any more; the port can be used again at once."""
-    proxy = start_proxy("--workers", str(WORKERS), measured=False)
+    proxy = start_proxy("--workers", str(WORKERS))
     pids = [proxy.pid, *await_workers(proxy, WORKERS)]
     with Load(proxy.port, recorder, 4):
         proxy.send_signal(signal.SIGKILL)

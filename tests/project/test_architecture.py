@@ -147,6 +147,14 @@ def wrong_patches(path: str, text: str) -> Iterator[str]:
             yield f"{path}:{line}: mitmproxy is patched"
 
 
+def wrong_verdicts(path: str, text: str) -> Iterator[str]:
+    """Verdicts made outside the room that decides; to recognise one, as `isinstance` does, is everyone's."""
+    if room_of(module_of(path)) != "policy":
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and _called(node) in ("Forward", "Refuse"):
+                yield f"{path}:{node.lineno}: a verdict is made outside policy"
+
+
 RULES: tuple[Rule, ...] = (
     wrong_rooms,
     wrong_packages,
@@ -154,6 +162,7 @@ RULES: tuple[Rule, ...] = (
     too_long,
     named_like_room,
     wrong_patches,
+    wrong_verdicts,
 )
 
 
@@ -380,6 +389,9 @@ PLANTED = [
     (too_long, IN_ADDONS, "pass\n" * (LONGEST_ADDON + 1)),
     (named_like_room, "addons/jwtproxy/policy/policy.py", ""),
     (named_like_room, "launcher/commands/commands.py", ""),
+    # a verdict that the room of verdicts did not make
+    (wrong_verdicts, IN_MITM, "from ..conduct.verdict import Refuse\nx = Refuse(400, 'no')"),
+    (wrong_verdicts, IN_ADDONS, "from jwtproxy.conduct import verdict\nx = verdict.Forward(())"),
     # a patch, in each way to make one
     (wrong_patches, IN_MITM, "from mitmproxy.proxy.layers import http\nhttp.HttpStream = Ours"),
     (wrong_patches, IN_MITM, "import mitmproxy.http\nmitmproxy.http.Headers.get = ours"),
@@ -431,6 +443,8 @@ INNOCENT = [
     (IN_MITM, "from .http import Headers\nHeaders.get = ours"),
     (IN_MITM, "from mitmproxy import http\ntable[http.Headers] = 1\nx = http.Headers.get == 1"),
     (PATCHES, "from mitmproxy import http\nhttp.HttpStream = Ours"),
+    (IN_POLICY, "from ..conduct.verdict import Refuse\nx = Refuse(400, 'no')"),
+    (IN_MITM, "from ..conduct.verdict import Refuse\nx = isinstance(verdict, Refuse)"),
 ]
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.harness import thorough
+
 ROOT = Path(__file__).parents[2]
 VERSION = re.findall(r'^__version__ = "(.+)"$', (ROOT / "addons/jwtproxy/__init__.py").read_text(), re.MULTILINE)[0]
 DIST_INFO = f"jwtproxy-{VERSION}.dist-info"
@@ -127,6 +129,7 @@ def test_wheel_installs_into_an_empty_environment_and_runs(source: Path, environ
     assert Path(status) == environment.site_packages / "jwtproxy/addons/status.py"
 
 
+@thorough
 def test_editable_install_runs_the_source_as_it_is_now(source: Path, environment: Environment) -> None:
     gained = environment.install(build(source, "editable"))
     assert {name for name in gained if "__editable__" not in name} == {DIST_INFO}

@@ -39,8 +39,6 @@ MIB = 1 << 20
 
 # Everything else would leak settings in.
 _KEPT = re.compile(r"PATH|LANG|LC_\w+|TMPDIR")
-# Coverage of a subprocess needs its own variables (`patch = subprocess`). It costs more than half of a start again.
-_MEASURING = re.compile(r"COVERAGE_\w+|COV_CORE_\w+")
 
 thorough = pytest.mark.thorough
 
@@ -54,14 +52,9 @@ def rows(table: Mapping[str, Any], *always: str) -> list[Any]:
     ]
 
 
-def clean_env(home: Path, extra: Mapping[str, str | None] | None = None, *, measured: bool = True) -> dict[str, str]:
-    """The environment of a child: nothing from outside that could set the product; `extra` wins, None there removes.
-
-    measured: whether coverage is measured in it, if it is in this process.
-    """
+def clean_env(home: Path, extra: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """The environment of a child: nothing from outside that could set the product; `extra` wins, None there removes."""
     kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
-    if measured:
-        kept |= {name: value for name, value in os.environ.items() if _MEASURING.fullmatch(name)}
     merged = {**kept, "HOME": str(home), **(extra or {})}
     return {name: value for name, value in merged.items() if value is not None}
 
@@ -230,8 +223,7 @@ class Proxy(Process):
 
     args: its command line. env: added to a clean environment (JWT_SHARED_SECRET=secret, HTTP_PORT=0); None removes a
     variable. confdir: the CA's folder, given as `--set confdir=`; None leaves it out. wait=False: do not wait until it
-    listens. measured=False: without coverage, for what would gain nothing by it or costs much (load, large bodies).
-    fresh=True: no fork.
+    listens. fresh=True: no fork.
     """
 
     READY = re.compile(r"listening on http://\S*?:(\d+)")
@@ -244,17 +236,16 @@ class Proxy(Process):
         secret: str | None = SECRET,
         confdir: Path | None = None,
         wait: bool = True,
-        measured: bool = True,
         fresh: bool = False,
     ) -> None:
         own = {"JWT_SHARED_SECRET": secret, "HTTP_PORT": "0", "WORKERS": os.environ.get("JWTPROXY_TEST_WORKERS")}
         where = () if confdir is None else ("--set", f"confdir={confdir}")
         super().__init__(
             [*launcher(), *where, *args],
-            env=clean_env(cwd, {**own, **(env or {})}, measured=measured),
+            env=clean_env(cwd, {**own, **(env or {})}),
             cwd=cwd,
             ready=self.READY if wait else None,
-            server=None if fresh else _launcher_server([*where, *args], env, measured=measured),
+            server=None if fresh else _launcher_server([*where, *args], env),
         )
 
 
@@ -262,7 +253,7 @@ class BareMitmdump(Process):
     """A stock `mitmdump -s addons/jwt_inject.py` from the checkout, on a free port of 127.0.0.1.
 
     scripts: what to load with `-s`. rawtcp: stock mitmdump has it on; the script cannot promise anything then.
-    Other parameters as for `Proxy`, but it is not measured unless told so.
+    Other parameters as for `Proxy`.
     """
 
     READY = re.compile(r"proxy listening at \S*?:(\d+)")
@@ -277,7 +268,6 @@ class BareMitmdump(Process):
         confdir: Path | None = None,
         rawtcp: bool = False,
         wait: bool = True,
-        measured: bool = False,
         fresh: bool = False,
     ) -> None:
         where = [] if confdir is None else ["--set", f"confdir={confdir}"]
@@ -286,12 +276,10 @@ class BareMitmdump(Process):
         super().__init__(
             [str(Path(sys.executable).with_name("mitmdump")), *fixed, *where, *loaded, *args],
             # Python holds back what it prints into a pipe, and with it the line that names the port.
-            env=clean_env(
-                cwd, {"JWT_SHARED_SECRET": secret, "PYTHONUNBUFFERED": "1", **(env or {})}, measured=measured
-            ),
+            env=clean_env(cwd, {"JWT_SHARED_SECRET": secret, "PYTHONUNBUFFERED": "1", **(env or {})}),
             cwd=cwd,
             ready=self.READY if wait else None,
-            server=None if fresh else _server("mitmdump", "-uP", env, measured=measured),
+            server=None if fresh else _server("mitmdump", "-uP", env),
         )
 
 
@@ -306,7 +294,6 @@ class StartProxy(Protocol):
         cwd: Path | None = ...,
         prepared: bool = ...,
         wait: bool = ...,
-        measured: bool = ...,
         fresh: bool = ...,
     ) -> Proxy:
         """Start a proxy that is stopped at the end of the test."""
@@ -324,7 +311,6 @@ class StartBare(Protocol):
         cwd: Path | None = ...,
         rawtcp: bool = ...,
         wait: bool = ...,
-        measured: bool = ...,
         fresh: bool = ...,
     ) -> BareMitmdump:
         """Start a stock mitmdump that is stopped at the end of the test."""
@@ -341,11 +327,10 @@ def run_launcher(
     env: Mapping[str, str | None] | None = None,
     secret: str | None = SECRET,
     timeout: float = START_TIMEOUT,
-    measured: bool = True,
     fresh: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run jwtproxy-run to its end (--help, --check, a refused setting); its exit status and output."""
-    with Proxy(*args, cwd=cwd, env=env, secret=secret, wait=False, measured=measured, fresh=fresh) as process:
+    with Proxy(*args, cwd=cwd, env=env, secret=secret, wait=False, fresh=fresh) as process:
         status = process.wait(timeout)
     return subprocess.CompletedProcess(process.argv, status, process.stdout, process.stderr)
 
@@ -355,21 +340,21 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess
     return subprocess.Popen(argv, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
 
 
-def _launcher_server(args: Sequence[str], env: Mapping[str, str | None] | None, *, measured: bool) -> ForkServer | None:
+def _launcher_server(args: Sequence[str], env: Mapping[str, str | None] | None) -> ForkServer | None:
     """What to fork to run jwtproxy-run with these arguments; where no script is used it restarts itself with -O."""
-    return _server("launcher", "-P" if may_bring_asserts(list(args)) else "-OP", env, measured=measured)
+    return _server("launcher", "-P" if may_bring_asserts(list(args)) else "-OP", env)
 
 
-def _server(kind: str, flags: str, env: Mapping[str, str | None] | None, *, measured: bool) -> ForkServer | None:
+def _server(kind: str, flags: str, env: Mapping[str, str | None] | None) -> ForkServer | None:
     """What to fork; None where only a fresh interpreter will do, as its environment changes how it works."""
     if os.environ.get("JWTPROXY_TEST_FRESH") or any(name.startswith("PYTHON") for name in env or {}):
         return None
-    return _shared_server(kind, flags, measured and any(map(_MEASURING.fullmatch, os.environ)))
+    return _shared_server(kind, flags)
 
 
 @functools.cache
-def _shared_server(kind: str, flags: str, measured: bool) -> ForkServer:
-    return ForkServer(kind, flags, clean_env(Path("/nonexistent"), measured=measured))
+def _shared_server(kind: str, flags: str) -> ForkServer:
+    return ForkServer(kind, flags, clean_env(Path("/nonexistent")))
 
 
 def verify(token: str, secret: str = SECRET, algorithm: str = "HS512") -> dict[str, object]:

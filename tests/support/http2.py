@@ -13,7 +13,7 @@ from mitmproxy.proxy.layers import http
 from mitmproxy.test import taddons, tflow
 
 from jwtproxy.mitm.gate import Judge
-from jwtproxy.policy.judge import UNSIGNED
+from jwtproxy.policy.faults import UNSIGNED
 
 from .inside import open_gate
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from jwtproxy.conduct.fields import Fields
 from jwtproxy.conduct.request import RequestHead
 from jwtproxy.conduct.verdict import Forward, Refuse, Verdict
-from jwtproxy.policy.judge import UNSIGNED
+from jwtproxy.policy.faults import UNSIGNED
 
 if TYPE_CHECKING:
     from mitmproxy.master import Master

@@ -63,6 +63,18 @@ def check_known(names: Iterable[str], rows: Iterable[Option]) -> None:
             raise SettingsError(f"unknown option {name!r}", f"the options are {', '.join(known)}")
 
 
+def check_elsewhere(rows: Iterable[Option], values: Any, environ: Mapping[str, str]) -> None:
+    """Check options that another addon declares, which may come later or not at all: a mistake is one all the same.
+
+    `values`: mitmproxy's options. Raises SettingsError.
+    """
+    for row in rows:
+        if row.name in values:
+            continue
+        given = values.deferred.get(row.name, environ.get(row.variable, ""))
+        row.check(str(getattr(given, "val", [given])[-1]))  # mitmproxy keeps what --set says as a list of strings
+
+
 def string(value: str) -> str:
     """Any string that can be written as UTF-8."""
     try:

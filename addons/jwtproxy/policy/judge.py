@@ -6,21 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..conduct.fields import Fields, MalformedFieldError, normalise, strip
-from ..conduct.host import Fault
 from ..conduct.request import Matcher, RequestHead
 from ..conduct.verdict import Forward, Refuse, Verdict
 from ..tokens.key_source import KeySource
 from ..tokens.keyring import Reader, unique
-from . import decision
+from . import decision, faults
 from .decision import Decisions
 from .rules import BLOCK
 from .settings import Settings
 
 _MALFORMED = "a header value contains a line break; the request was not forwarded"
-_FAULTS = {
-    Fault.TARGET: Refuse(400, "the request's target is neither a URL nor a path"),
-    Fault.HOST: Refuse(400, "the request's host or port is not valid"),
-}
 
 
 @dataclass(frozen=True)
@@ -44,11 +39,7 @@ class Policy:
 
     def refusal(self, head: RequestHead) -> Refuse | None:
         """How a request, or CONNECT, is refused that was wrong as its client sent it; None if it was not."""
-        if head.fault is None:
-            return None
-        if head.fault is not Fault.TUNNEL:
-            return _FAULTS[head.fault]
-        return None if self.host_mismatch == "allow" else _misdirected(head.tunnel)
+        return faults.refusal(head, self.host_mismatch)
 
     def _decided(self, head: RequestHead, now: float) -> Verdict:
         rule, place, action, maker = self.decisions.on(head)
@@ -99,10 +90,6 @@ class Policy:
         return frozenset(map(normalise, self.headers))
 
 
-UNSIGNED = Policy(Decisions(None, None, {}), "refuse", {}, "")
-"""Where nobody signs: only what is wrong is refused."""
-
-
 def load(settings: Settings, source: KeySource, compile_filter: Callable[[str], Matcher], reader: Reader) -> Policy:
     """Read all that decides. Raises SettingsError."""
     decisions = decision.load(settings, source, compile_filter, reader)
@@ -112,10 +99,3 @@ def load(settings: Settings, source: KeySource, compile_filter: Callable[[str], 
 def _jwks(decisions: Decisions) -> str:
     found = unique(key for maker in decisions.all_makers for key in maker.ring.keys if key.kid)
     return json.dumps({"keys": [key.public for key in found if key.public]}, indent=1) + "\n"
-
-
-def _misdirected(tunnel: str) -> Refuse:
-    """The name that the client gave stays out of it."""
-    return Refuse(
-        421, f"this tunnel leads to {tunnel}, but the request names another host; jwt_host_mismatch=allow permits it"
-    )

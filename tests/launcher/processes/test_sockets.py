@@ -97,6 +97,26 @@ def test_a_server_takes_the_sockets_bound_for_it(shared: bool) -> None:
     asyncio.run(run(), loop_factory=Loop)
 
 
+def test_a_loop_that_ends_accepts_nothing_more() -> None:
+    """The task of a connection that is accepted while the loop closes is destroyed, and Python says so."""
+
+    async def run() -> tuple[socket.socket, int]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        (sock,) = bind("127.0.0.1", 0)
+        port = sock.getsockname()[1]
+        loop.take({("127.0.0.1", port): [sock]}, shared=False)
+        await loop.create_server(asyncio.Protocol, "127.0.0.1", port)
+        loop.stop_listening()
+        loop.stop_listening()  # nothing more to do
+        return sock, port
+
+    sock, port = asyncio.run(run(), loop_factory=Loop)
+    assert sock.fileno() == -1
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
 def test_answers_do_not_wait_for_acknowledgements() -> None:
     """A kept-alive answer in two writes would take 40 ms (Nagle's algorithm)."""
     (listening,) = bind("127.0.0.1", 0)

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.config.options import Option, check_known, declare, one_of, seconds, string, whole_seconds
+from jwtproxy.config.options import (
+    Option,
+    check_elsewhere,
+    check_known,
+    declare,
+    one_of,
+    seconds,
+    string,
+    whole_seconds,
+)
 
 
 def _parse_even(value: str) -> int:
@@ -115,6 +124,35 @@ def test_a_misspelled_option_is_refused_and_all_are_listed(names: set[str], foun
             check_known(given_names, ROWS)
         assert str(caught.value) == f"unknown option {found!r}"
         assert caught.value.hint == "the options are jwt_user, jwt_size, jwt_note"
+    return None
+
+
+class Values(dict[str, str]):
+    """mitmproxy's options, as far as they are looked at."""
+
+    def __init__(self, deferred: dict[str, Any], **declared: str) -> None:
+        super().__init__(declared)
+        self.deferred = deferred
+
+
+@pytest.mark.parametrize(
+    ("values", "environ", "bad"),
+    [
+        (Values({}), {}, None),
+        (Values({"jwt_size": SimpleNamespace(val=["9", "8"])}), {}, None),  # of several, the last
+        (Values({"jwt_size": SimpleNamespace(val=["8", "9"])}), {}, "9"),
+        (Values({"jwt_size": "9"}), {}, "9"),
+        (Values({"jwt_size": "8"}), {"JWT_SIZE": "9"}, None),
+        (Values({}), {"JWT_SIZE": "9"}, "9"),
+        (Values({}), {"JWT_SIZE": ""}, None),
+        (Values({}, jwt_size="9"), {"JWT_SIZE": "9"}, None),  # who declares it checks it
+    ],
+)
+def test_options_of_other_addons_are_checked_too(values: Values, environ: dict[str, str], bad: str | None) -> None:
+    if bad is None:
+        return check_elsewhere(ROWS, values, environ)
+    with pytest.raises(SettingsError, match=rf"^bad value '{bad}' for jwt_size$"):
+        check_elsewhere(ROWS, values, environ)
     return None
 
 

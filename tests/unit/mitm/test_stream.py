@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import re
 import time
@@ -15,7 +14,7 @@ from mitmproxy.http import HTTPFlow
 from jwtproxy.conduct.verdict import Refuse
 from jwtproxy.mitm import flows, patches, stream
 from jwtproxy.observe import pages
-from jwtproxy.policy.judge import UNSIGNED
+from jwtproxy.policy.faults import Unsigned
 from tests.support.http2 import Http2
 from tests.support.inside import Opens, Verdicts
 
@@ -185,7 +184,7 @@ def test_a_request_to_the_proxy_keeps_its_hosts(serve: Serve) -> None:
 def test_in_a_tunnel_hosts_are_compared_with_it(
     serve: Serve, mismatch: str, hosts: list[str], code: int, expected: list[str]
 ) -> None:
-    judge = dataclasses.replace(UNSIGNED, host_mismatch=mismatch)
+    judge = Unsigned(mismatch)
 
     async def run() -> None:
         addon = Hosts()

@@ -21,7 +21,7 @@ from jwtproxy.conduct.verdict import Forward, Refuse
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.mitm.filters import compile_filter
 from jwtproxy.policy import judge
-from jwtproxy.policy.judge import UNSIGNED, Policy
+from jwtproxy.policy.judge import Policy
 from jwtproxy.policy.settings import OPTIONS, parse
 from jwtproxy.tokens import key_source
 from jwtproxy.tokens.key_source import KeySource
@@ -348,12 +348,3 @@ def test_it_is_known_since_when_keys_are_there(load: Loader) -> None:
     policy = load(source=KeySource(key_source.KEY_DIR, None, str(load.folder / "keys")))
     assert len(policy.since) == 1
     assert load().since == {}
-
-
-def test_where_nobody_signs_only_what_is_wrong_is_refused() -> None:
-    fields = ((b"x-my-jwt", b"mine"), (b"A", b"b\r\n c"))
-    assert UNSIGNED.verdict(replace(HEAD, fields=fields), NOW) == Forward(fields)
-    assert UNSIGNED.clean_trailers(fields) == fields
-    assert not UNSIGNED.signs
-    assert UNSIGNED.verdict(replace(HEAD, fault=Fault.HOST), NOW) == UNSIGNED.refusal(replace(HEAD, fault=Fault.HOST))
-    assert isinstance(UNSIGNED.refusal(replace(HEAD, fault=Fault.TUNNEL, tunnel="https://a")), Refuse)
