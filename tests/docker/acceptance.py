@@ -473,6 +473,8 @@ def _make_docker(clone: Path, upstream: Upstream, user: str, port: int, **variab
             claims = claims_of(answer, secret)
             show(f"make docker on port {port}: arrived with {claims}")
             assert claims["payload"]["user"] == user
+            # A busy engine may show who attaches only what comes later, though it was attached before the start.
+            logged = run("docker", "logs", name).stdout
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=20)
             until = time.monotonic() + 60  # the engine removes it when it finds the time
@@ -483,7 +485,8 @@ def _make_docker(clone: Path, upstream: Upstream, user: str, port: int, **variab
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             run("docker", "rm", "--force", "--volumes", name, check=False)
-    assert f"listening on http://localhost:{port}" in output
+    assert f"listening on http://localhost:{port}" in logged
+    assert f"GET {url} 200" in output
     return output
 
 
