@@ -14,7 +14,7 @@ from mitmproxy.addonmanager import Loader
 try:
     from jwtproxy.config import options
     from jwtproxy.config.errors import SettingsError
-    from jwtproxy.mitm import connect_deadline, filters, gate, patches, redacted, response_timeout, stock
+    from jwtproxy.mitm import connect_deadline, filters, gate, next_proxy, patches, redacted, response_timeout, stock
     from jwtproxy.observe import pages
     from jwtproxy.policy import settings
     from jwtproxy.policy.current import Change, CurrentPolicy, announce, follow
@@ -51,7 +51,7 @@ class JwtInject:
         self.gate = gate.Gate(lambda: self.policy)
         self._following: asyncio.Task[None] | None = None
         self._connecting = connect_deadline.ConnectDeadline()
-        self.addons = [self._connecting]
+        self.addons = [self._connecting, next_proxy.NextProxy(self.gate)]
 
     @property
     def policy(self) -> Policy | None:

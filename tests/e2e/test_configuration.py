@@ -105,7 +105,7 @@ SECRETS = """missing empty short empty-hides-no-other file-missing file-is-a-fol
 .env-of-the-folder-above""".split()
 
 
-@pytest.mark.parametrize("mistake", rows(BAD_SECRETS, *SECRETS))
+@pytest.mark.parametrize("mistake", rows(BAD_SECRETS, *SECRETS[::2]))
 def test_a_bad_secret_is_refused_and_not_shown(run: RunLauncher[Start], tmp_path: Path, mistake: Mistake) -> None:
     """One line says what is wrong with the secret without repeating it."""
     folder = tmp_path / "here"
@@ -227,7 +227,7 @@ flow-detail verbosity ciphers trusted-ca stream-size script-missing unknown-flag
 config-list config-binary config-wrong-type config-bad-pattern config-port-high .env-garbage .env-binary""".split()
 
 
-@pytest.mark.parametrize("mistake", rows(BAD_SETTINGS, *SETTINGS))
+@pytest.mark.parametrize("mistake", rows(BAD_SETTINGS, *SETTINGS[::2]))
 def test_a_bad_setting_is_refused(run: RunLauncher[Start], tmp_path: Path, mistake: Mistake) -> None:
     """One line names what is wrong, one how to mend it; status 2."""
     check(run, mistake, tmp_path)
@@ -250,7 +250,7 @@ def test_a_mistake_is_refused_by_a_fresh_process(tmp_path: Path, mistake: Mistak
 FROM = {f"{source}-{option}": (option, source) for source in ("variable", ".env", "config.yaml") for option in CHECKED}
 
 
-@pytest.mark.parametrize(("option", "source"), rows(FROM, *list(FROM)[::5]))
+@pytest.mark.parametrize(("option", "source"), rows(FROM, *list(FROM)[::10]))
 def test_a_bad_option_is_refused_wherever_it_is_set(
     run: RunLauncher[Start], tmp_path: Path, option: str, source: str
 ) -> None:

@@ -13,7 +13,7 @@ from mitmproxy.io import FlowWriter
 from mitmproxy.test import tflow
 
 from tests.support.clients import Http2, Raw, Reply, client_context, message, pseudo
-from tests.support.harness import ADDONS, Proxy, StartBare, StartProxy, rows, verify
+from tests.support.harness import ADDONS, Proxy, StartBare, StartProxy, rows, thorough, verify
 from tests.support.upstreams import Authority, Recorder
 
 FAR = "far.example"
@@ -53,8 +53,6 @@ def _hosts(recorder: Recorder) -> list[str]:
         (["Host: {}", "host: other.example"], "Host: {}"),
         (["host: other.example", "Host: {}"], "host: {}"),
         (["Host: {},other.example"], "Host: {}"),
-        (["Host: {}", " other.example"], "Host: {}"),
-        ([], "Host: {}"),
     ],
 )
 def test_one_host_arrives_and_it_is_the_targets(
@@ -106,7 +104,6 @@ def test_the_host_is_written_as_in_the_target(
             "empty port": (FAR, f"{FAR}:", f"{FAR}:"),
             "case and dot": (FAR, "FAR.Example.", "FAR.Example."),
             "another port": (FAR, f"{FAR}:443", FAR),
-            "port zero": (f"{FAR}:0", f"{FAR}:0", FAR),
             "idna": ("xn--bcher-kva.example", "XN--Bcher-KVA.example", "XN--Bcher-KVA.example"),
             "another alphabet": ("xn--bcher-kva.example", "b\xfccher.example", "xn--bcher-kva.example"),
             "ipv6": ("[::1]", "[0:0::1]:80", "[0:0::1]:80"),
@@ -114,7 +111,6 @@ def test_the_host_is_written_as_in_the_target(
             "zone": ("[fe80::1%25lo]", "[fe80::1%25lo]", "[fe80::1]"),
         },
         "port given",
-        "port zero",
         "idna",
         "zone",
     ),
@@ -132,10 +128,10 @@ def test_the_next_proxy_gets_the_same_host_as_target(
 
 def test_a_target_that_cannot_be_dialled_is_refused(proxy: Proxy) -> None:
     """400, whatever the resolver thinks of it."""
-    with Raw(proxy.port) as client:
-        for target in ("[::1%a\0b]", "[::1%a!b]"):
-            assert client.request(message("GET", f"http://{target}:9/", "Host: a")).status == 400
-            assert client.request(message("CONNECT", f"{target}:9", "Host: a")).status == 400
+    for target in ("[::1%a\0b]:9", "[::1%a!b]:9", "a.example:0", "[a.example]:9"):
+        for asked in (message("GET", f"http://{target}/", "Host: a"), message("CONNECT", target, "Host: a")):
+            with Raw(proxy.port) as client:
+                assert client.request(asked).status == 400
 
 
 def test_http_1_0_without_host_gets_one(proxy: Proxy, recorder: Recorder) -> None:
@@ -194,7 +190,6 @@ CONTRADICTIONS = {
     "two": ["Host: {}", "Host: other.example"],
     "two, reversed": ["host: other.example", "Host: {}"],
     "list": ["Host: {},other.example"],
-    "folded": ["Host: {}", " other.example"],
     "user": ["Host: me@{}"],
     "path": ["Host: {}/"],
     "empty": ["Host:"],
@@ -202,7 +197,7 @@ CONTRADICTIONS = {
 }
 
 
-@pytest.fixture(params=["http", "https"])
+@pytest.fixture(params=[pytest.param("http", marks=thorough), "https"])
 def upstream(request: pytest.FixtureRequest, recorder: Recorder, https_recorder: Recorder) -> Recorder:
     """An upstream of an HTTP/1.1 tunnel, plain or in TLS."""
     return recorder if request.param == "http" else https_recorder
@@ -334,7 +329,7 @@ def test_tunnels_that_share_an_http2_connection_are_kept_apart(
     with Recorder() as other, Raw(proxy.port) as client:
         two = Http2(client.start_tls(client_context(proxy_ca, "h2")))
         for stream, authority in (1, recorder.authority), (3, other.authority):
-            two.h2.send_headers(stream, pseudo("CONNECT", authority, "/"))
+            two.h2.send_headers(stream, [(":method", "CONNECT"), (":authority", authority)])
         inner = h2.connection.H2Connection()
         inner.initiate_connection()
         inner.send_headers(1, pseudo("GET", other.authority, "/"), end_stream=True)

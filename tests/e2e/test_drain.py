@@ -82,8 +82,8 @@ def refused(port: int) -> bool:
 @each_number
 def test_sigterm_lets_what_is_in_flight_finish(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
     """Under load: every request that has begun is answered whole, newcomers are refused, and the status is 0."""
-    recorder.route("/after", after(1.5))
-    recorder.route("/late", late(1.5))
+    recorder.route("/after", after(2.5))
+    recorder.route("/late", late(2.5))
     proxy = start_proxy("--workers", str(workers))
     pids = [proxy.pid, *await_workers(proxy, workers)]
     with ThreadPoolExecutor(2 * SLOW) as pool, Raw(proxy.port) as idle, Load(proxy.port, recorder, 4) as load:
@@ -214,7 +214,7 @@ def test_a_kept_alive_client_is_told_to_go(
     start_proxy: StartProxy, https_recorder: Recorder, proxy_ca: Path, workers: int
 ) -> None:
     """By `Connection: close` in the answer that it still gets, also inside a tunnel."""
-    https_recorder.route("/hold", late(1.5))
+    https_recorder.route("/hold", late(2.5))
     proxy = start_proxy("--workers", str(workers))
     with contextlib.ExitStack() as open_ones:
         kept = [open_ones.enter_context(Raw(proxy.port)) for _ in range(6)]

@@ -169,7 +169,7 @@ CASES = [
     Case(LOOPBACK, "GET", "http://[::ffff:127.0.0.1]:{plain}/"),
     Case(LOOPBACK, "GET", "http://127.0.0.1:{plain}/", typed="http://１２７.0.0.1:{plain}/"),
     Case("neighbours", "GET", "http://127.0.0.2:{plain}/"),
-    Case("default", "TRACE", "http://127.0.0.2:{plain}/"),
+    Case(REFUSED, "TRACE", "http://127.0.0.2:{plain}/"),
     Case("by name", "GET", "http://localhost:{plain}/"),
     Case("by name", "GET", "http://LOCALHOST:{plain}/"),
     Case("six", "GET", "http://[::1]:{six}/"),
@@ -348,7 +348,7 @@ def _filled(case: Case, upstreams: dict[str, Recorder]) -> Case:
 
 def _expected(case: Case) -> tuple[str, str, int]:
     if case.rule == REFUSED:
-        return REFUSED, "refuse", 421
+        return REFUSED, "refuse", 405 if case.method == "TRACE" else 421
     action = "block" if case.rule in BLOCK else "pass" if case.rule in PASS else "sign"
     return case.rule, action, 403 if action == "block" else 200
 
@@ -370,8 +370,8 @@ def _observed(case: Case, proxy: Proxy, upstreams: dict[str, Recorder]) -> Outco
     arrived = [seen for name, upstream in upstreams.items() for seen in upstream.requests[before[name] :]]
     assert len(arrived) == (1 if reply.status == 200 else 0), case
     told = _told(proxy, line)
-    if reply.status == 421:
-        return told, "refuse", 421, None
+    if reply.status in (405, 421):
+        return told, "refuse", reply.status, None
     if reply.status == 403:
         said = "no rule allows this request" if told == "default" else f"blocked by rule {told!r}"
         assert reply.body == f"jwtproxy: {said}\n".encode(), case

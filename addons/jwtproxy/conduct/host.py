@@ -12,7 +12,7 @@ from .fields import Fields
 
 
 class Fault(StrEnum):
-    """What may be wrong with where a request wants to go."""
+    """What may keep a request from going where it wants."""
 
     TARGET = "target"
     """The target is neither a URL nor a path."""
@@ -20,6 +20,12 @@ class Fault(StrEnum):
     """There can be no such host or port."""
     TUNNEL = "tunnel"
     """It names another host than the tunnel that it is in (RFC 9110 §15.5.20)."""
+    NO_HOST = "no host"
+    """It has no Host, which HTTP/1.1 asks for (RFC 9112 §3.2)."""
+    LOOP = "loop"
+    """It has been here before (RFC 9110 §7.6.3)."""
+    HOPS = "hops"
+    """It is to be forwarded no further (RFC 9110 §7.6.2)."""
 
 
 def is_to_proxy(host: str, *, enclosed: bool) -> bool:
@@ -31,8 +37,15 @@ def is_to_proxy(host: str, *, enclosed: bool) -> bool:
 
 
 def is_target(method: bytes, path: bytes) -> bool:
-    """Whether RFC 9112 §3.2 allows this (`*` for any method). What else HTTP/2 sends could pass for part of a host."""
-    return method == b"CONNECT" or path == b"*" or (path.startswith(b"/") and b"#" not in path)
+    """Whether RFC 9112 §3.2 allows this. What else a replay brings could pass for part of a host."""
+    if path == b"*":
+        return method == b"OPTIONS"
+    return method == b"CONNECT" or (path.startswith(b"/") and b"#" not in path)
+
+
+def count_hosts(fields: Fields) -> int:
+    """How many Host fields there are."""
+    return len(_hosts(fields))
 
 
 def with_host(fields: Fields, target: Destination, authority: bytes = b"", *, optional: bool = False) -> Fields:

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from .destination import Destination, normal_path, normalise
+from .destination import Destination, normal_path, normalise, other_paths
 from .fields import Fields
 from .host import Fault
 
@@ -31,6 +31,8 @@ class RequestHead:
     http_version: bytes = b"HTTP/1.1"
     fault: Fault | None = None
     """What was wrong with it as the client sent it."""
+    to_proxy: bool = False
+    """Whether the next hop is a proxy that is asked for it in plain words."""
 
     @cached_property
     def destination(self) -> Destination:
@@ -42,6 +44,12 @@ class RequestHead:
         """Scheme, authority and path in their one spelling, in ASCII (RFC 3986 §6.2.2). Raises ValueError."""
         path = self.path.decode("utf-8", "surrogateescape")
         return self.destination.origin + ("" if path == "*" else _NOT_IN_URLS.sub(_escape, normal_path(path)))
+
+    @property
+    def readings(self) -> "list[RequestHead]":
+        """The same request, as servers may understand it that read its path otherwise."""
+        path = self.path.decode("utf-8", "surrogateescape")
+        return [replace(self, path=other.encode("utf-8", "surrogateescape")) for other in other_paths(path)]
 
     @cached_property
     def lines(self) -> bytes:

@@ -21,13 +21,15 @@ class Forward(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """The request does not leave: its client gets this status (RFC 9110 §15), and why."""
+    """The request does not leave: its client gets this status (RFC 9110 §15), and why, if there is anything to say."""
 
     status: int
     text: str
     rule: str | None = None
     """The name of the rule that decided; None where none was asked."""
     place: str | None = None
+    fields: Fields = ()
+    """What else the answer's head says."""
 
 
 Verdict = Forward | Refuse

@@ -1,11 +1,15 @@
 """mitmproxy's flows: what we note of them, what they say as a value, and how one is answered at once."""
 
+import time
 from typing import Any
 
-from mitmproxy.http import HTTPFlow, Response
+from mitmproxy.http import Headers, HTTPFlow, Request, Response
+from mitmproxy.proxy.mode_specs import UpstreamMode
 
+from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.host import Fault
 from ..conduct.request import RequestHead
+from ..observe import pages
 from ..observe.pages import Page
 
 RULE = "jwtproxy_rule"
@@ -50,14 +54,54 @@ def head_of(flow: HTTPFlow) -> RequestHead:
         noted.get(_TUNNEL, ""),
         request.http_version,
         Fault(fault) if fault else None,
+        to_proxy(flow),
+    )
+
+
+def to_proxy(flow: HTTPFlow) -> bool:
+    """Whether the next hop is a proxy that gets the whole URL."""
+    plain = flow.request.data.scheme == b"http" and _TUNNEL not in flow.metadata
+    return plain and isinstance(flow.client_conn.proxy_mode, UpstreamMode)
+
+
+def request_of(head: ReceivedRequest) -> Request:
+    """Mitmproxy's request for a head that has come."""
+    target = head.target
+    return Request(
+        host=target.host,
+        port=target.port,
+        method=head.method,
+        scheme=target.scheme,
+        authority=target.authority,
+        path=target.path,
+        http_version=head.version,
+        headers=Headers(head.fields),
+        content=None,
+        trailers=None,
+        timestamp_start=time.time(),
+        timestamp_end=None,
+    )
+
+
+def response_of(head: ReceivedResponse) -> Response:
+    """Mitmproxy's answer for a head that has come."""
+    return Response(
+        http_version=head.version,
+        status_code=head.status,
+        reason=head.reason,
+        headers=Headers(head.fields),
+        content=None,
+        trailers=None,
+        timestamp_start=time.time(),
+        timestamp_end=None,
     )
 
 
 def respond(flow: HTTPFlow, page: Page) -> None:
     """Answer the flow with this page at once: its body, if any, is not waited for."""
-    flow.response = Response.make(page.code, page.body, page.headers)
-    if flow.request.method == "HEAD":
-        flow.response.data.content = b""  # its length stays in the header (RFC 9110 §9.3.2)
-    if page.code == 304:
+    flow.response = Response.make(page.code, page.body, {**page.headers, "Server": pages.SERVER})
+    if page.code == 400 and not flow.request.is_http2:
+        flow.response.headers["Connection"] = "close"  # who is wrong about one message may be about where it ends
+    if page.code in (204, 304):
         del flow.response.headers["content-length"]  # it would be that of the page (RFC 9110 §8.6)
     flow.request.stream = True

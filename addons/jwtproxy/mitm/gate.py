@@ -14,13 +14,14 @@ from weakref import WeakKeyDictionary
 from mitmproxy.http import HTTPFlow
 from mitmproxy.options import Options
 
+from ..conduct import forwarding
 from ..conduct.fields import Fields
 from ..conduct.request import RequestHead
 from ..conduct.verdict import Refuse, Verdict
 from ..config.errors import SettingsError
 from ..observe import pages
 from ..observe.pages import Page
-from .flows import RULE, head_of, respond, to_self
+from .flows import RULE, head_of, respond, to_proxy, to_self
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,16 @@ class Judge(Protocol):
     @property
     def signs(self) -> bool:
         """Whether any request is signed."""
+        ...
+
+    @property
+    def pseudonym(self) -> str:
+        """Our name in Via; empty where there is none."""
+        ...
+
+    @property
+    def via_on_answers(self) -> bool:
+        """Whether answers say that they came by us."""
         ...
 
     def refusal(self, head: RequestHead) -> Refuse | None:
@@ -83,6 +94,27 @@ class Gate:
         """Whether what passes is signed, so that what cannot be must not pass."""
         judge = self._judge()
         return judge is None or judge.signs
+
+    @property
+    def pseudonym(self) -> str:
+        """Our name in Via; empty where there is none."""
+        judge = self._judge()
+        return judge.pseudonym if judge else ""
+
+    def answer_fields(self, flow: HTTPFlow, version: bytes, fields: Fields) -> Fields:
+        """What the client gets to see of an answer's fields, which came by this version of HTTP."""
+        judge = self._judge()
+        kept = forwarding.with_date(forwarding.response_fields(fields, from_proxy=to_proxy(flow)))
+        if judge and judge.via_on_answers:
+            return forwarding.with_via(kept, forwarding.via(version, judge.pseudonym))
+        return kept
+
+    def connect_fields(self, fields: Fields) -> Fields:
+        """The fields of a CONNECT to the next proxy."""
+        judge = self._judge()
+        if judge and judge.via_on_answers:  # auto means a next proxy, too
+            return forwarding.with_via(fields, forwarding.via(b"HTTP/1.1", judge.pseudonym))
+        return fields
 
     def refuse_fault(self, flow: HTTPFlow) -> None:
         """Answer a request, or CONNECT, that was wrong as its client sent it, before any hook sees it."""
@@ -182,7 +214,8 @@ def count(options: Options) -> None:
 
 
 def _page(refusal: Refuse) -> Page:
-    return pages.text(refusal.status, refusal.text)
+    fields = {name.decode(): value.decode() for name, value in refusal.fields}
+    return pages.text(refusal.status, refusal.text, **fields) if refusal.text else Page(refusal.status, "", fields)
 
 
 def _decided_by(flow: HTTPFlow) -> tuple[bytes, str, int, bytes, bytes]:

@@ -1,52 +1,329 @@
-"""HTTP/1.1 as mitmproxy speaks it, mended where it would crash, hang or let a peer fill the memory."""
+"""HTTP/1.1 as mitmproxy carries it, with heads, framing and persistence by conduct's rules.
+
+mitmproxy's own is lenient with heads, says nothing to a client whose chunks are malformed, hangs on empty lines, and
+asks the fields of a flow, which hooks and we change, whether a connection goes on.
+"""
 
 from typing import Any
 
 import h11
+from mitmproxy import http as model
+from mitmproxy.connection import ConnectionState
+from mitmproxy.net.http import status_codes
+from mitmproxy.net.http.http1 import assemble
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import CloseConnection, SendData
+from mitmproxy.proxy.commands import CloseConnection, CloseTcpConnection, Log, SendData
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1
+from mitmproxy.proxy.layers.http._upstream_proxy import HttpUpstreamProxy
+from mitmproxy.utils import human
+
+from ..conduct import forwarding, framing, heads
+from ..conduct.fields import Fields
+from ..conduct.malformed import MalformedError
+from ..observe import pages
+from ..observe.pages import Page
+from . import flows
 
 HEAD_LIMIT = 256 * 1024
-"""Bytes of a request's line and header fields, about: as much as has been read when it is exceeded."""
+"""Bytes of a message's line and header fields, about: as much as has been read when it is exceeded."""
 
 
 class Server(http.Http1Server):
-    """Towards the client: a request whose head has no end is refused (RFC 6585 §5)."""
+    """Towards the client."""
+
+    _ends = False
+    """Whether the client wants its connection closed after the present request (RFC 9112 §9.3)."""
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Take a piece of a head."""
-        yield from super().read_headers(event)
-        if len(self.buf) > HEAD_LIMIT and self.state == self.read_headers:
-            yield SendData(self.conn, _http1.make_error_response(431, "jwtproxy: the request's head is too long"))
+        if not isinstance(event, events.DataReceived):
+            if self.buf:
+                yield Log("the client closed the connection before its request was complete")
+            yield CloseConnection(self.conn)
+            return
+        lines = _head_lines(self.buf)
+        try:
+            if not lines:
+                _check_limit(self.buf, MalformedError("the request's head is too long", 431))  # RFC 6585 §5
+                return
+            head = heads.request(lines)
+            length = framing.request_length(head.version, head.fields)
+        except MalformedError as error:
+            yield Log(f"{human.format_address(self.conn.peername)}: {error}")
+            yield from self._refuse(error, b"HEAD" if lines and lines[0].startswith(b"HEAD ") else b"")
+            return
+        self._ends = not framing.persists(head.version, head.fields)
+        self.request = flows.request_of(head)
+        yield http.ReceiveHttp(http.RequestHeaders(self.stream_id, self.request, length == 0))
+        self.body_reader = _http1.make_body_reader(length)
+        self.state = self.read_body
+        yield from self.state(event)
+
+    def read_body(self, event: events.Event) -> CommandGenerator[None]:
+        """Take a piece of a body. One that is malformed is refused, where mitmproxy would only close."""
+        for command in super().read_body(event):
+            if isinstance(command, http.ReceiveHttp) and isinstance(command.event, http.RequestProtocolError):
+                command.event.message = "the request's body is malformed or incomplete"
+            elif isinstance(command, CloseConnection) and isinstance(event, events.DataReceived) and not self._answered:
+                yield from self._send_page(400, "the request's body is malformed")
+            yield command
+
+    def send(self, event: http.HttpEvent) -> CommandGenerator[None]:
+        """Send a part of an answer."""
+        assert event.stream_id == self.stream_id
+        if isinstance(event, http.ResponseHeaders):
+            self.response = event.response
+            yield SendData(self.conn, self._assemble(event.response))
+        elif isinstance(event, http.ResponseData):
+            if data := _chunk(event.data) if self._chunked else event.data:
+                yield SendData(self.conn, data)
+        elif isinstance(event, http.ResponseEndOfMessage):
+            if self._chunked:
+                yield SendData(self.conn, b"0\r\n\r\n")
+            yield from self.mark_done(response=True)
+        elif self.conn.state & ConnectionState.CAN_WRITE:
+            assert isinstance(event, http.ResponseProtocolError)
+            status = event.code.http_status_code()
+            if status is not None and not self._answered:
+                yield from self._send_page(status, event.message)
+            yield CloseConnection(self.conn)
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
+        """Note that one side has said all; after both have, go on, close, or become a pipe."""
+        self.request_done |= request
+        self.response_done |= response
+        if not (self.request_done and self.response_done):
+            self.state = self.wait if self.request_done else self.state
+            return
+        assert self.request
+        assert self.response
+        if _http1.should_make_pipe(self.request, self.response):
+            yield from self.make_pipe()
+        elif self._ends:
             yield CloseConnection(self.conn)
             self.state = self.done
+        else:
+            self.request_done = self.response_done = False
+            self.request = self.response = None
+            self.stream_id += 2
+            self.state = self.read_headers
+            if self.buf:
+                yield from self.state(events.DataReceived(self.conn, b""))
+
+    @property
+    def _answered(self) -> bool:
+        return self.response is not None and not is_interim(self.response.status_code)
+
+    @property
+    def _chunked(self) -> bool:
+        return self._framing is framing.CHUNKED
+
+    _framing: int | None = 0
+
+    def _assemble(self, response: model.Response) -> bytes:
+        """The head of an answer in our version, framed for this client (RFC 9112 §6, RFC 9110 §2.5)."""
+        assert self.request
+        fields = response.headers.fields
+        if not is_interim(response.status_code):
+            fields = self._framed(response.status_code, fields)
+        reason = response.data.reason or status_codes.RESPONSES.get(response.status_code, "").encode()
+        line = b"HTTP/1.1 %d %s\r\n" % (response.status_code, reason)
+        return line + b"".join([b"%s: %s\r\n" % field for field in fields]) + b"\r\n"
+
+    def _framed(self, status: int, fields: Fields) -> Fields:
+        assert self.request
+        method, old = self.request.data.method, self.request.data.http_version == b"HTTP/1.0"
+        asked_to_close = not framing.persists(b"HTTP/1.1", fields)  # by a hook: what came from upstream is gone
+        self._framing, fields = framing.frame_response(method, status, fields, old=old)
+        if _is_switch(method, status):
+            return fields
+        self._ends = self._ends or asked_to_close or self._framing == framing.UNTIL_CLOSED
+        if self._ends and not asked_to_close:
+            return (*fields, (b"Connection", b"close"))
+        return (*fields, (b"Connection", b"keep-alive")) if old and not self._ends else fields
+
+    def _refuse(self, error: MalformedError, method: bytes) -> CommandGenerator[None]:
+        yield SendData(self.conn, error_answer(pages.text(error.status, str(error)), method))
+        if not self.conn.tls:
+            # What follows is read and dropped, lest a reset overtake the answer (RFC 9112 §9.6).
+            yield CloseTcpConnection(self.conn, half_close=True)
+        else:
+            yield CloseConnection(self.conn)
+        self.state = self.done
+
+    def _send_page(self, status: int, message: str) -> CommandGenerator[None]:
+        method = self.request.data.method if self.request else b""
+        yield SendData(self.conn, error_answer(pages.text(status, message), method))
 
 
 class Client(http.Http1Client):
-    """Towards the upstream: an interim response is not taken for the answer, which follows (RFC 9110 §15.2)."""
+    """Towards the upstream."""
+
+    _ends = False
+    """Whether the upstream closes its connection after the present answer."""
+
+    def send(self, event: http.HttpEvent) -> CommandGenerator[None]:
+        """Send a part of a request."""
+        if isinstance(event, http.RequestHeaders):
+            event = http.RequestHeaders(event.stream_id, _to_wire(event.request), event.end_stream)
+        elif isinstance(event, http.RequestData) and not event.data:
+            return  # an empty DATA frame: to mitmproxy the last chunk, and what follows would be another request
+        yield from super().send(event)
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
-        """Take a piece of a head; drop interim responses, as mitmproxy's HTTP/2 does."""
-        for command in super().read_headers(event):
-            if _is_interim(command):
-                self.response = None
-                if self.buf:
-                    yield from self.read_headers(events.DataReceived(self.conn, b""))
+        """Take a piece of a head, of which interim answers may stand before the final one (RFC 9110 §15.2)."""
+        if not isinstance(event, events.DataReceived) or not self.request:
+            yield from self._end_unexpectedly(event)
+            return
+        while self.state == self.read_headers:
+            lines = _head_lines(self.buf)
+            try:
+                if not lines:
+                    _check_limit(self.buf, MalformedError("the head of the server's answer is too long"))
+                    return
+                head = heads.response(lines)
+                head = head._replace(fields=framing.without_identity(head.fields))
+                method = self.request.data.method
+                length = framing.response_length(method, head.status, head.version, head.fields)
+            except MalformedError as error:
+                yield from self._fail(str(error))
                 return
-            yield command
+            response = flows.response_of(head)
+            assert self.stream_id is not None
+            yield http.ReceiveHttp(http.ResponseHeaders(self.stream_id, response, length == 0))
+            if is_interim(head.status):
+                continue
+            self.response = response
+            self._ends = length == framing.UNTIL_CLOSED or not framing.persists(head.version, head.fields)
+            self.body_reader = _http1.make_body_reader(length)
+            self.state = self.read_body
+            yield from self.state(event)
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
+        """Note that one side has said all; after both have, wait for the next request, close, or become a pipe."""
+        self.request_done |= request
+        self.response_done |= response
+        if not (self.request_done and self.response_done):
+            return
+        assert self.request
+        assert self.response
+        if _http1.should_make_pipe(self.request, self.response):
+            yield from self.make_pipe()
+            return
+        kept = framing.persists(self.request.data.http_version, self.request.headers.fields)
+        if self._ends or not kept or self._is_for_one_request or self.buf:
+            yield CloseConnection(self.conn)
+            self.state = self.done
+            return
+        self.request_done = self.response_done = False
+        self.request = self.response = None
+        self.stream_id = None
+        self.state = self.read_headers
+
+    @property
+    def _is_for_one_request(self) -> bool:
+        """As those that come by HTTP/2 could not share a connection whose answer ends with it, they never do."""
+        assert self.request
+        return self.request.is_http2 or self.request.is_http3
+
+    def _end_unexpectedly(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
+        if isinstance(event, events.DataReceived):
+            yield Log("the server sent data that nobody asked for")
+            yield CloseConnection(self.conn)
+            return
+        if self.conn.state & ConnectionState.CAN_WRITE:
+            yield CloseConnection(self.conn)
+        if self.stream_id:
+            message = "server closed connection within its answer's head" if self.buf else "server closed connection"
+            yield self._error(message)
+
+    def _fail(self, message: str) -> CommandGenerator[None]:
+        yield CloseConnection(self.conn)
+        yield self._error(message)
+        self.state = self.done
+
+    def _error(self, message: str) -> http.ReceiveHttp:
+        assert self.stream_id
+        code = http.ErrorCode.GENERIC_SERVER_ERROR
+        return http.ReceiveHttp(http.ResponseProtocolError(self.stream_id, message, code))
 
 
-def _is_interim(command: object) -> bool:
-    head = command.event if isinstance(command, http.ReceiveHttp) else None
-    return isinstance(head, http.ResponseHeaders) and is_interim(head.response.status_code)
+class Tunnel(HttpUpstreamProxy):
+    """Through the next proxy: its answer to CONNECT is read as others are."""
+
+    def receive_handshake_data(self, data: bytes) -> CommandGenerator[tuple[bool, str | None]]:
+        """Take a piece of its answer: whether the tunnel is there, or why it never will be."""
+        if not self.send_connect:
+            return (yield from super().receive_handshake_data(data))
+        self.buf += data
+        place = human.format_address(self.tunnel_connection.address)
+        while lines := _head_lines(self.buf):
+            try:
+                head = heads.response(lines)
+            except MalformedError as error:
+                return False, f"the proxy {place} does not answer as one: {error}"
+            if is_interim(head.status):
+                continue
+            if not 200 <= head.status < 300:
+                reason = f"{head.status} {head.reason.decode('latin-1')}".rstrip()
+                return False, f"the proxy {place} refused the tunnel: {reason}"
+            if self.buf:
+                yield from self.receive_data(bytes(self.buf))
+                del self.buf
+            return True, None
+        too_long = len(self.buf) > HEAD_LIMIT
+        return False, f"the answer of the proxy {place} has no end" if too_long else None
+
+
+def error_answer(page: Page, method: bytes = b"") -> bytes:
+    """An answer of our own, after which the connection is closed; to HEAD without its body."""
+    headers = model.Headers([(name.encode(), value.encode()) for name, value in page.headers.items()])
+    response = model.Response.make(page.code, page.body, headers)
+    response.headers["Server"], response.headers["Connection"] = pages.SERVER, "close"
+    response.headers.fields = forwarding.with_date(response.headers.fields)
+    head: bytes = assemble.assemble_response_head(response)
+    return head if framing.has_no_body(method, page.code) else head + (response.raw_content or b"")
 
 
 def is_interim(code: int) -> bool:
     """Whether a final response follows one with this status code; after 101 something else does."""
     return 100 <= code < 200 and code != 101
+
+
+def _is_switch(method: bytes, status: int) -> bool:
+    return status == 101 or (method == b"CONNECT" and status == 200)
+
+
+def _head_lines(buffer: Any) -> list[bytes] | None:
+    """The lines of the head that the buffer begins with; None if it is not complete.
+
+    What h11 takes for a head without a line is an empty line before one, to be skipped (RFC 9112 §2.2).
+    """
+    while (lines := buffer.maybe_extract_lines()) == []:
+        pass
+    return lines and [bytes(line) for line in lines]
+
+
+def _check_limit(buffer: Any, error: MalformedError) -> None:
+    if len(buffer) > HEAD_LIMIT:
+        raise error
+
+
+def _to_wire(request: model.Request) -> model.Request:
+    """The request as HTTP/1.1 writes it."""
+    if request.is_http2 and "te" in request.headers:
+        request = request.copy()
+        del request.headers["te"]  # trailers cannot be sent by HTTP/1.1
+    if request.data.path == b"*" and request.data.authority and not request.is_http2:
+        request = request.copy()
+        request.data.path = b""  # RFC 9112 §3.2.4
+    return request
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data) if data else b""
 
 
 class ChunkedBody(_http1.ChunkedReader):

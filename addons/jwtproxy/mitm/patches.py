@@ -37,12 +37,33 @@ NEEDED = (
         "HttpStream",
         "jwtproxy.mitm.stream:Stream",
         "_handle_event check_invalid check_killed flow_done handle_protocol_error make_server_connection passthrough "
-        "send_response start_request_stream state_done state_errored state_stream_request_body "
-        "state_wait_for_response_headers",
+        "send_response start_request_stream state_consume_request_body state_done state_errored "
+        "state_stream_request_body state_wait_for_request_headers state_wait_for_response_headers",
     ),
-    Patch(_HTTP, "Http1Server", "jwtproxy.mitm.http1:Server", "read_headers"),
-    Patch(_HTTP, "Http1Client", "jwtproxy.mitm.http1:Client", "read_headers"),
-    Patch(f"{_HTTP}._http1", "ChunkedReader", "jwtproxy.mitm.http1:ChunkedBody", "__call__", "make_error_response"),
+    Patch(
+        _HTTP, "Http1Server", "jwtproxy.mitm.http1:Server", "done make_pipe mark_done read_body read_headers send wait"
+    ),
+    Patch(_HTTP, "Http1Client", "jwtproxy.mitm.http1:Client", "done make_pipe mark_done read_body read_headers send"),
+    Patch(
+        _HTTP,
+        "Http2Server",
+        "jwtproxy.mitm.http2:Server",
+        "_handle_event handle_h2_event is_closed is_open_for_us",
+    ),
+    Patch(_HTTP, "Http2Client", "jwtproxy.mitm.http2:Client", "handle_h2_event"),
+    Patch(
+        f"{_HTTP}._http1",
+        "ChunkedReader",
+        "jwtproxy.mitm.http1:ChunkedBody",
+        "__call__",
+        "make_body_reader should_make_pipe",
+    ),
+    Patch(
+        f"{_HTTP}._upstream_proxy",
+        "HttpUpstreamProxy",
+        "jwtproxy.mitm.http1:Tunnel",
+        "make receive_data receive_handshake_data",
+    ),
 )
 """What makes mitmproxy safe."""
 

@@ -9,6 +9,7 @@
 - A request that came by HTTP/2 without a length is given one, or chunks, where it goes on by HTTP/1.1 (mitmproxy: its
   body would be read as the next request).
 - A connection that is upgraded to something other than a WebSocket is closed: nothing on it could be signed.
+- What is for one hop only stays here, interim answers pass, and no body follows where there can be none.
 """
 
 import os
@@ -17,31 +18,48 @@ import time
 from logging import WARNING
 from typing import Any
 
+from mitmproxy.http import Response
+from mitmproxy.net.http import status_codes
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import CloseConnection, CloseTcpConnection, Log
+from mitmproxy.proxy.commands import CloseConnection, CloseTcpConnection, Log, RequestWakeup
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 
-from ..conduct import host
+from ..conduct import forwarding, framing, host
 from ..conduct.destination import Destination, normalise
+from ..conduct.fields import Fields
+from ..conduct.heads import ReceivedResponse
 from ..conduct.host import Fault
 from ..observe.pages import text
 from . import flows, gate, http1, response_timeout
 from .response_timeout import Alarm
 
+PATIENCE = 1.0
+"""Seconds for which a client that waits for leave to send its body waits for the upstream's, before it gets ours."""
+
+INTERIM_LIMIT = 64
+"""Answers before the final one that an upstream may send to one request."""
+
+_BODY = (http.ResponseData, http.ResponseTrailers)
+
 
 class Stream(http.HttpStream):
     """One request and its answer."""
+
+    _expects = False
+    """Whether the client waits for leave to send its body."""
+    _patience: RequestWakeup | None = None
+    _interims = 0
+    _ended = False
+    """Whether the answer was over before the request."""
+    _cut = False
+    """Whether the answer said that no body is wanted."""
 
     _tunnel: Destination | None = None
     """Where a CONNECT asks to go, whatever hooks make of it."""
 
     def check_invalid(self, request: bool) -> CommandGenerator[bool]:
         """Note requests in origin form before mitmproxy takes their destination from Host (RFC 9112 §3.2.1)."""
-        if request:
-            # Some clients ask a proxy for ws://…, though a WebSocket begins with an HTTP request (RFC 6455 §4.1).
-            scheme = self.flow.request.data.scheme
-            self.flow.request.data.scheme = {b"ws": b"http", b"wss": b"https"}.get(scheme, scheme)
         if request and host.is_to_proxy(self.flow.request.host, enclosed=self.mode is http.HTTPMode.transparent):
             data, client = self.flow.request.data, self.context.client
             flows.mark_to_self(self.flow)
@@ -53,12 +71,24 @@ class Stream(http.HttpStream):
             gate.gate_of(self.context.options).refuse_fault(self.flow)
         return invalid
 
+    def state_wait_for_request_headers(self, event: http.RequestHeaders) -> CommandGenerator[None]:
+        """Begin the request. Who waits for leave to send a body that we gather gets it at once."""
+        yield from super().state_wait_for_request_headers(event)
+        if self._expects and self.client_state == self.state_consume_request_body:
+            yield from self._continue()
+
     def start_request_stream(self) -> CommandGenerator[None]:
         """Stream the request upstream, or send the answer that a hook has set."""
         if self.flow.response:
             yield from self._answer()
-        else:
-            yield from super().start_request_stream()
+            return
+        if self._expects:
+            self.flow.request.headers["expect"] = "100-continue"
+        yield from super().start_request_stream()
+        if self._expects:
+            self._handle_event = self._handle_or_ring
+            self._patience = RequestWakeup(PATIENCE)
+            yield self._patience
 
     def make_server_connection(self) -> CommandGenerator[bool]:
         """Pass the gate, be counted, get a connection."""
@@ -88,20 +118,47 @@ class Stream(http.HttpStream):
         if isinstance(event, http.RequestEndOfMessage):
             yield from self._expect_head()
 
-    def state_wait_for_response_headers(self, event: events.Event) -> CommandGenerator[None]:
-        """The answer has begun: stop its clock."""
+    def state_wait_for_response_headers(self, event: http.ResponseHeaders) -> CommandGenerator[None]:
+        """The answer has begun: stop its clock. Or one before it: pass it on."""
+        response = event.response
+        if http1.is_interim(response.status_code):
+            yield from self._pass_interim(response)
+            return
         self._alarm.stop(self)
+        answer_fields = gate.gate_of(self.context.options).answer_fields
+        fields = answer_fields(self.flow, response.data.http_version, response.headers.fields)
+        if self._expects and self.client_state != self.state_done:
+            self._expects = False
+            if not self.flow.request.is_http2:  # whether a body or the next request follows, nobody could tell
+                fields = (*fields, (b"Connection", b"close"))
+                self._cut = True
+        response.headers.fields = framing.without_length(fields) if response.status_code == 204 else fields
         yield from super().state_wait_for_response_headers(event)
+
+    def send_response(self, already_streamed: bool = False) -> CommandGenerator[None]:
+        """Send the answer, or the rest of it; no body where there can be none (RFC 9110 §6.4.1)."""
+        response = self.flow.response
+        assert response
+        if not already_streamed:
+            response.headers.fields = forwarding.with_date(response.headers.fields)
+        bodiless = framing.has_no_body(self.flow.request.data.method, response.status_code)
+        for command in super().send_response(already_streamed):
+            if not (bodiless and isinstance(command, http.SendHttp) and isinstance(command.event, _BODY)):
+                yield command
+        if self.server_state == self.state_done and self.client_state != self.state_done:
+            # mitmproxy would end the answer when the request ends, of which the client may wait to send the rest.
+            self._ended = True
+            yield http.SendHttp(http.ResponseEndOfMessage(self.stream_id), self.context.client)
+        if self._cut:
+            error = http.RequestProtocolError(self.stream_id, "answered before its body", http.ErrorCode.CANCEL)
+            yield http.SendHttp(error, self.context.server)
+            yield from self._leave()
 
     def handle_protocol_error(
         self, event: http.RequestProtocolError | http.ResponseProtocolError
     ) -> CommandGenerator[None]:
         """A peer is gone: stop the clock, and say it in words that help."""
         self._alarm.stop(self)
-        # To mitmproxy the 100 that it sent itself (RFC 9110 §10.1.1) is an answer begun, after which no error is sent.
-        client = self._parent.connections[self.context.client]
-        if (begun := getattr(client, "response", None)) and http1.is_interim(begun.status_code):
-            client.response = None
         if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.CONNECT_FAILED:
             via = self.flow.server_conn.via
             peer = f"{via[0]}://{via[1][0]}:{via[1][1]}" if via else self._origin
@@ -117,7 +174,10 @@ class Stream(http.HttpStream):
             self.client_state = self.server_state = self.state_errored
             yield CloseConnection(self.context.client)
             return
-        yield from super().flow_done()
+        for command in super().flow_done():
+            ends = isinstance(command, http.SendHttp) and isinstance(command.event, http.ResponseEndOfMessage)
+            if not (ends and self._ended):
+                yield command
 
     def passthrough(self, event: events.Event) -> CommandGenerator[None]:
         """Pass on what belongs to a tunnel or an upgraded connection, but for an alarm set before the upgrade."""
@@ -125,16 +185,50 @@ class Stream(http.HttpStream):
 
     def _handle_or_ring(self, event: events.Event) -> CommandGenerator[None]:
         """In place of `_handle_event` for the one request in many that has set the alarm."""
-        if isinstance(event, events.Wakeup):
-            yield from self._alarm.ring()
-        else:
+        if not isinstance(event, events.Wakeup):
             yield from super()._handle_event(event)
+        elif event.command is not self._patience:
+            yield from self._alarm.ring()
+        elif self._expects and self.client_state == self.state_stream_request_body:
+            yield from self._continue()
+
+    def _continue(self) -> CommandGenerator[None]:
+        """Have the client send its body (RFC 9110 §10.1.1)."""
+        self._expects = False
+        yield self._interim(100, ())
+
+    def _pass_interim(self, response: Response) -> CommandGenerator[None]:
+        """Pass an interim answer on where the client understands it (RFC 9110 §15.2)."""
+        self._interims += 1
+        if self._interims > INTERIM_LIMIT:
+            yield from self._give_up(f"the server sent more than {INTERIM_LIMIT} interim answers")
+        elif self.flow.request.data.http_version == b"HTTP/1.0":
+            return  # which knows none (RFC 9110 §15.2)
+        elif response.status_code == 100 and self._expects:
+            yield from self._continue()
+        elif response.status_code == 100 and self._patience:
+            return  # it has been told already
+        elif response.data.http_version == self.flow.request.data.http_version:
+            yield self._interim(response.status_code, forwarding.response_fields(response.headers.fields))
+
+    def _interim(self, status: int, fields: Fields) -> http.SendHttp:
+        reason = status_codes.RESPONSES.get(status, "").encode()
+        response = flows.response_of(ReceivedResponse(b"HTTP/1.1", status, reason, fields))
+        return http.SendHttp(http.ResponseHeaders(self.stream_id, response), self.context.client)
+
+    def _give_up(self, message: str) -> CommandGenerator[None]:
+        error = http.RequestProtocolError(self.stream_id, message, http.ErrorCode.CANCEL)
+        yield http.SendHttp(error, self.context.server)
+        code = http.ErrorCode.GENERIC_SERVER_ERROR
+        yield from self.handle_protocol_error(http.ResponseProtocolError(self.stream_id, message, code))
 
     def _examine(self) -> Fault | None:
         """Have the request name the host it goes to and no other, before any hook runs; else what is wrong with it."""
         request = self.flow.request.data
         if not host.is_target(request.method, request.path):
             return Fault.TARGET
+        if not flows.to_self(self.flow) and not self.flow.is_replay and (fault := self._examine_hops()):
+            return fault
         try:
             if request.method == b"CONNECT":
                 self._tunnel = normalise("https", request.host, request.port)
@@ -143,23 +237,53 @@ class Stream(http.HttpStream):
             elif not flows.to_self(self.flow) and not self.flow.is_replay:
                 target = normalise(request.scheme.decode(), request.host, request.port)
                 optional = self.flow.request.is_http2
+                if request.http_version == b"HTTP/1.1" and not host.count_hosts(request.headers.fields):
+                    return Fault.NO_HOST
                 fields = host.with_host(request.headers.fields, target, request.authority, optional=optional)
                 request.headers.fields = fields
         except ValueError:
             return Fault.HOST
         return None
 
+    def _examine_hops(self) -> Fault | None:
+        """Take note of what the request says about its way."""
+        request, headers = self.flow.request.data, self.flow.request.headers
+        headers.fields, self._expects = forwarding.take_expectation(request.http_version, headers.fields)
+        if forwarding.has_passed(headers.fields, gate.gate_of(self.context.options).pseudonym):
+            return Fault.LOOP
+        if request.method in (b"OPTIONS", b"TRACE") and (left := forwarding.hops_left(headers.fields)) is not None:
+            if left == 0:
+                return Fault.HOPS
+            headers.fields = forwarding.with_hops_left(headers.fields, left - 1)
+        return None
+
     def _agree_with_tunnel(self) -> Fault | None:
         """Compare what the request names with the tunnel it came in by, if any."""
-        tunnel, request = self._enclosing_tunnel, self.flow.request.data
+        tunnel, request, http2 = self._enclosing_tunnel, self.flow.request.data, self.flow.request.is_http2
+        named = host.count_hosts(request.headers.fields)
+        if not named and (request.http_version == b"HTTP/1.1" or (http2 and not request.authority)):
+            return Fault.NO_HOST
         if not tunnel:
-            return None
+            return self._agree_with_itself(named)
         tunnel = normalise("https" if self.context.server.tls else "http", tunnel.host, tunnel.port)
         flows.mark_tunnel(self.flow, tunnel.origin)
         fields = host.within_tunnel(request.headers.fields, request.authority, tunnel)
         if fields is None:
             return Fault.TUNNEL
         request.headers.fields = fields
+        if not http2:
+            request.authority = b""  # a server gets the path alone (RFC 9112 §3.2.1)
+        return None
+
+    def _agree_with_itself(self, named: int) -> Fault | None:
+        """Where no tunnel leads and all goes to one upstream: what is in Host may reach it."""
+        request = self.flow.request.data
+        if request.authority and not self.flow.request.is_http2:  # a whole URL (RFC 9112 §3.2.2)
+            target = normalise(request.scheme.decode(), request.host, request.port)
+            request.headers.fields = host.with_host(request.headers.fields, target, request.authority)
+            request.authority = b""
+        elif named > 1:
+            return Fault.HOST
         return None
 
     @property
@@ -183,10 +307,16 @@ class Stream(http.HttpStream):
             response.headers["connection"] = "close"
         self.client_state = self.state_done
         yield from self.send_response()
-        if unfinished and not self.context.client.tls:
+        if unfinished:
+            yield from self._leave()
+        self.client_state = self.server_state = self.state_errored
+
+    def _leave(self) -> CommandGenerator[None]:
+        """Close a connection whose client has not said all."""
+        self.client_state = self.server_state = self.state_errored
+        if not self.context.client.tls:
             # The rest of the body is read and dropped, lest a reset overtake the answer (RFC 9112 §9.6).
             yield CloseTcpConnection(self.context.client, half_close=True)
-        self.client_state = self.server_state = self.state_errored
 
     def _frame(self) -> None:
         """Say how long the body is, in HTTP/1.1's way (RFC 9112 §6)."""
@@ -195,6 +325,8 @@ class Stream(http.HttpStream):
             request.trailers = None
             if request.raw_content:
                 request.headers["content-length"] = str(len(request.raw_content))
+            elif framing.needs_length(request.data.method):
+                request.headers["content-length"] = "0"
         elif "content-length" not in request.headers:
             request.headers["transfer-encoding"] = "chunked"
 

@@ -15,6 +15,9 @@ _ALLOW = "GET, HEAD, OPTIONS"
 _JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 _JWKS = "application/jwk-set+json"  # RFC 7517 §8.5.2
 
+SERVER = "jwtproxy"
+"""Who answers, on every answer of our own."""
+
 STATUS_PATH = "/status"
 JWKS_PATH = "/.well-known/jwks.json"
 

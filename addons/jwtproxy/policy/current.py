@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -41,6 +42,7 @@ class CurrentPolicy:
         self._noticed = 0.0
         self._retry_at = math.inf
         """When to try again what was refused as no key may sign yet: seconds since the epoch."""
+        self._pseudonym = f"jwtproxy-{secrets.token_hex(4)}"
         self.policy = self._load(None)
 
     def poll(self) -> Change | None:
@@ -66,7 +68,7 @@ class CurrentPolicy:
     def _load(self, known: Mapping[object, float] | None) -> judge.Policy:
         reader = Reader(self.settings.jwks_max_age + MARGIN, known)
         try:
-            return judge.load(self.settings, self._source, self._compile, reader)
+            return judge.load(self.settings, self._source, self._compile, reader, self._pseudonym)
         except SettingsError:
             raise
         except Exception as error:  # no file must end the proxy, whatever it holds, nor be told of

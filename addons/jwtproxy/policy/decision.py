@@ -39,7 +39,13 @@ class Decisions:
     """By the name of the rule."""
 
     def on(self, head: RequestHead) -> Decision:
-        """The decision on a request; where there are no rules, it is not looked at."""
+        """The decision on a request: where there are rules, none may block it, whatever way a server reads its path."""
+        found = self._on(head)
+        if self.rules and found.action != BLOCK:
+            return next((other for other in map(self._on, head.readings) if other.action == BLOCK), found)
+        return found
+
+    def _on(self, head: RequestHead) -> Decision:
         rule = self.rules.decide(head) if self.rules else None
         if rule:
             return Decision(rule.name, rule.place, rule.action, self.makers.get(rule.name))

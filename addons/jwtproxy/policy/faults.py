@@ -2,27 +2,40 @@
 
 from dataclasses import dataclass
 
+from ..conduct import forwarding
 from ..conduct.fields import Fields
 from ..conduct.host import Fault
+from ..conduct.malformed import MalformedError
 from ..conduct.request import RequestHead
 from ..conduct.verdict import Forward, Refuse, Verdict
 
 _REFUSALS = {
     Fault.TARGET: Refuse(400, "the request's target is neither a URL nor a path"),
     Fault.HOST: Refuse(400, "the request's host or port is not valid"),
+    Fault.NO_HOST: Refuse(400, "the request has no Host header"),
+    Fault.LOOP: Refuse(
+        502,
+        "the request has been here before: two proxies lead to each other",
+        fields=((b"Proxy-Status", b"jwtproxy; error=proxy_loop_detected"),),  # RFC 9209 §2.3.16
+    ),
+    Fault.HOPS: Refuse(200, "", fields=((b"Allow", forwarding.ALLOW),)),
 }
+_TRACE = Refuse(405, "TRACE would show the token; jwt_trace=on permits it", fields=((b"Allow", forwarding.ALLOW),))
 
 
-def refusal(head: RequestHead, host_mismatch: str) -> Refuse | None:
+def refusal(head: RequestHead, host_mismatch: str, trace: str = "off") -> Refuse | None:
     """The refusal of a request, or CONNECT, with a fault; None without.
 
-    `host_mismatch`: what becomes of one that names another host than its tunnel's, refuse or allow.
+    `host_mismatch`: what becomes of one that names another host than its tunnel's, refuse or allow. `trace`: on, or
+    off, as an answer to TRACE repeats the request with its token (RFC 9110 §9.3.8).
     """
-    if head.fault is None:
-        return None
-    if head.fault is not Fault.TUNNEL:
+    if head.fault is Fault.TUNNEL and host_mismatch != "allow":
+        return _misdirected(head.tunnel)
+    if head.fault is Fault.HOPS and head.method == b"TRACE":
+        return _TRACE
+    if head.fault in _REFUSALS:
         return _REFUSALS[head.fault]
-    return None if host_mismatch == "allow" else _misdirected(head.tunnel)
+    return _TRACE if head.method.upper() == b"TRACE" and trace == "off" else None
 
 
 @dataclass(frozen=True)
@@ -32,14 +45,16 @@ class Unsigned:
     host_mismatch: str = "refuse"
     has_rules = False
     signs = False
+    pseudonym = ""
+    via_on_answers = False
 
     def refusal(self, head: RequestHead) -> Refuse | None:
         """As `Policy.refusal`."""
-        return refusal(head, self.host_mismatch)
+        return refusal(head, self.host_mismatch, "on")
 
     def verdict(self, head: RequestHead, now: float) -> Verdict:
         """As `Policy.verdict`; never signs."""
-        return self.refusal(head) or Forward(head.fields)
+        return self.refusal(head) or forward(head)
 
     def clean_trailers(self, trailers: Fields) -> Fields:
         """All of them: none carries a token."""
@@ -47,6 +62,19 @@ class Unsigned:
 
 
 UNSIGNED = Unsigned()
+
+
+def forward(head: RequestHead) -> Verdict:
+    """Let a request pass without a token."""
+    try:
+        return Forward(passing(head))
+    except MalformedError as error:
+        return Refuse(error.status, str(error))
+
+
+def passing(head: RequestHead) -> Fields:
+    """What of a request's fields is for more than one hop. Raises MalformedError."""
+    return forwarding.request_fields(head.fields, names_hops=head.http_version != b"HTTP/2.0", to_proxy=head.to_proxy)
 
 
 def _misdirected(tunnel: str) -> Refuse:

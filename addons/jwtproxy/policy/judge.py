@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..conduct.fields import Fields, MalformedFieldError, normalise, strip
+from ..conduct.forwarding import via, with_via
+from ..conduct.malformed import MalformedError
 from ..conduct.request import Matcher, RequestHead
 from ..conduct.verdict import Forward, Refuse, Verdict
 from ..tokens.key_source import KeySource
@@ -29,6 +31,12 @@ class Policy:
     """When each key was first seen: seconds since the epoch."""
     jwks: str
     """All public keys, also those that no longer or not yet sign (RFC 7517 §5)."""
+    trace: str = "off"
+    """Whether TRACE passes: on or off."""
+    via: str = "auto"
+    """Which messages say that they came by us: auto (answers, and requests to a next proxy), on or off."""
+    pseudonym: str = ""
+    """Our name there, which must tell us from all other proxies."""
 
     def verdict(self, head: RequestHead, now: float) -> Verdict:
         """What becomes of a request at `now` (seconds since the epoch).
@@ -39,7 +47,7 @@ class Policy:
 
     def refusal(self, head: RequestHead) -> Refuse | None:
         """How a request, or CONNECT, is refused that was wrong as its client sent it; None if it was not."""
-        return faults.refusal(head, self.host_mismatch)
+        return faults.refusal(head, self.host_mismatch, self.trace)
 
     def _decided(self, head: RequestHead, now: float) -> Verdict:
         rule, place, action, maker = self.decisions.on(head)
@@ -47,9 +55,14 @@ class Policy:
             text = f"blocked by rule {rule!r}" if place else "no rule allows this request"
             return Refuse(403, text, rule, place)
         try:
-            kept = strip(head.fields, self.token_fields) if self.signs else head.fields
+            kept = faults.passing(head)
+            kept = strip(kept, self.token_fields) if self.signs else kept
         except MalformedFieldError:
             return Refuse(400, _MALFORMED, rule, place)
+        except MalformedError as error:
+            return Refuse(error.status, str(error), rule, place)
+        if self.via == "on" or (head.to_proxy and self.via == "auto"):
+            kept = with_via(kept, via(head.http_version, self.pseudonym))
         if not maker:
             return Forward(kept, rule, place)
         origin = head.destination.origin if maker.profile.wants_origin else ""
@@ -68,6 +81,11 @@ class Policy:
         rules = self.decisions.rules
         keys = {key.kid or key.place for maker in self.decisions.all_makers for key in maker.ring.keys}
         return f"keys: {len(keys)}, rules: {len(rules.rules) if rules else 0}"
+
+    @property
+    def via_on_answers(self) -> bool:
+        """Whether answers say that they came by us."""
+        return self.via != "off"
 
     @cached_property
     def signs(self) -> bool:
@@ -90,10 +108,13 @@ class Policy:
         return frozenset(map(normalise, self.headers))
 
 
-def load(settings: Settings, source: KeySource, compile_filter: Callable[[str], Matcher], reader: Reader) -> Policy:
+def load(
+    settings: Settings, source: KeySource, compile_filter: Callable[[str], Matcher], reader: Reader, pseudonym: str
+) -> Policy:
     """Read all that decides. Raises SettingsError."""
     decisions = decision.load(settings, source, compile_filter, reader)
-    return Policy(decisions, settings.host_mismatch, reader.since, _jwks(decisions))
+    jwks = _jwks(decisions)
+    return Policy(decisions, settings.host_mismatch, reader.since, jwks, settings.trace, settings.via, pseudonym)
 
 
 def _jwks(decisions: Decisions) -> str:

@@ -46,6 +46,21 @@ OPTIONS = (
         "or allow.",
     ),
     Option(
+        "jwt_via",
+        "auto",
+        one_of("auto", "on", "off"),
+        "messages",
+        "Which messages name this proxy in Via: auto (answers, and requests to the next proxy in upstream mode), on or "
+        "off.",
+    ),
+    Option(
+        "jwt_trace",
+        "off",
+        one_of("off", "on"),
+        "messages",
+        "Whether TRACE requests pass, whose answers repeat the token: off (405) or on.",
+    ),
+    Option(
         "jwt_jwks_max_age",
         "300",
         whole_seconds(0),
@@ -75,6 +90,8 @@ class Settings:
     typ: str
     rules: str
     host_mismatch: str
+    via: str
+    trace: str
     jwks_max_age: int
     """Seconds."""
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from jwtproxy.conduct.destination import Destination, agrees, normal_path, normalise, parse_authority
+from jwtproxy.conduct.destination import Destination, agrees, normal_path, normalise, other_paths, parse_authority
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # surrogates too
 HOSTS = st.one_of(
@@ -350,3 +350,32 @@ def test_spelling_a_path_again_changes_nothing(path: str) -> None:
 def test_what_a_path_means_stays(path: str) -> None:
     assume(not {b".", b".."} & set(unquote_to_bytes(path).split(b"/")))  # which are resolved
     assert unquote_to_bytes(normal_path(path)) == unquote_to_bytes(path)
+
+
+# --- other readings of a path
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/admin", set()),
+        ("/x/../admin", set()),
+        ("/a?b=//c&d=%2f", set()),
+        ("*", set()),
+        ("//admin", {"/admin"}),
+        ("/%2Fadmin?x=//", {"/admin?x=//"}),
+        ("/x/..%2fadmin", {"/admin"}),
+        ("/x\\..\\admin", {"/admin"}),
+        ("//x/../admin", {"/admin"}),
+        ("/x//../admin", {"/admin", "/x/admin"}),
+    ],
+)
+def test_a_path_with_what_may_be_slashes_can_be_read_in_other_ways(path: str, expected: set[str]) -> None:
+    assert expected <= other_paths(path)
+    assert bool(other_paths(path)) is bool(expected)
+
+
+@given(st.text("/\\%2fF5cCa.", max_size=12))
+def test_each_reading_begins_with_a_slash_and_has_no_two_in_a_row(path: str) -> None:
+    for other in other_paths("/" + path):
+        assert other.startswith("/")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jwtproxy.conduct.destination import Destination, agrees, normalise, parse_authority
 from jwtproxy.conduct.fields import Fields
-from jwtproxy.conduct.host import Fault, is_target, is_to_proxy, with_host, within_tunnel
+from jwtproxy.conduct.host import Fault, count_hosts, is_target, is_to_proxy, with_host, within_tunnel
 
 FAR = "far.example"
 OTHERS: Fields = ((b"X-Other", b"Host"), (b"hos", b"x"), (b"host-2", b"y"))
@@ -47,7 +47,6 @@ def test_a_request_in_origin_form_is_one_to_the_proxy(host: str, enclosed: bool,
         (b"GET", b"/a?b=c"),
         (b"GET", b"//a"),
         (b"OPTIONS", b"*"),
-        (b"GET", b"*"),
         (b"CONNECT", b"a.example:443"),
         (b"CONNECT", b""),
         (b"BREW", "/é".encode()),
@@ -63,6 +62,30 @@ def test_what_rfc_9112_allows_is_a_target(method: bytes, path: bytes) -> None:
 def test_what_could_pass_for_part_of_a_host_is_none(path: bytes) -> None:
     assert not is_target(b"GET", path)
     assert not is_target(b"connect", path), "methods are case-sensitive (RFC 9110 §9.1)"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"options", b"BREW"])
+def test_only_options_is_about_a_whole_server(method: bytes) -> None:
+    """RFC 9112 §3.2.4."""
+    assert not is_target(method, b"*")
+
+
+# --- Host at all
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ((), False),
+        (OTHERS, False),
+        ((*OTHERS, (b"Host", b"a")), True),
+        (((b"hOsT", b""), *OTHERS), True),
+        (((b"Host", b"a"), (b"Host", b"b")), True),
+    ],
+)
+def test_whether_there_is_a_host_is_known(fields: Fields, expected: bool) -> None:
+    """RFC 9112 §3.2: whether it is a right one is another question."""
+    assert bool(count_hosts(fields)) is expected
 
 
 # --- absolute form
@@ -233,4 +256,4 @@ def test_the_default_port_is_that_of_the_tunnels_scheme(
 def test_a_fault_is_a_plain_string_too() -> None:
     """It is noted in a flow's metadata, which is written to files."""
     assert [Fault(fault.value) for fault in Fault] == list(Fault)
-    assert {str(fault) for fault in Fault} == {"target", "host", "tunnel"}
+    assert {str(fault) for fault in Fault} == {"target", "host", "tunnel", "no host", "loop", "hops"}

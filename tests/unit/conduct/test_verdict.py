@@ -13,7 +13,7 @@ def test_where_no_rule_decided_it_is_said_so() -> None:
 
 
 def test_a_refusal_that_asked_no_rule_names_none() -> None:
-    assert Refuse(400, "no") == Refuse(400, "no", None, None)
+    assert Refuse(400, "no") == Refuse(400, "no", None, None, ())
 
 
 @pytest.mark.parametrize("verdict", [Forward(((b"A", b"b"),), "r", "f:1", "x-my-jwt"), Refuse(403, "no", "r", "f:1")])

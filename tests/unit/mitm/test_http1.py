@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from mitmproxy.http import HTTPFlow
+from mitmproxy.http import HTTPFlow, Response
 
 from jwtproxy.mitm import http1
 from tests.support.inside import Opens
@@ -61,7 +61,7 @@ def test_a_head_without_end_is_refused(serve: Serve, piece: int) -> None:
                 client.send(b"x: " + b"a" * (piece - 5) + b"\r\n")
             answer = await client.rest()
             assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
-            assert b"jwtproxy: the request&#x27;s head is too long" in answer
+            assert answer.endswith(b"\r\n\r\njwtproxy: the request's head is too long\n")
 
     asyncio.run(run())
 
@@ -88,6 +88,236 @@ def test_a_long_body_is_no_head(serve: Serve, upstream: type[Upstream]) -> None:
     asyncio.run(run())
 
 
+HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+FINAL = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+HOST = b"Host: a.example\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "fields", "status", "text"),
+    [
+        (b"GET http://a.example/  HTTP/1.1", HOST, 400, "the request line is not a method, a target and a version"),
+        (b"GE T / HTTP/1.1", HOST, 400, "the request line is not a method, a target and a version"),
+        (b"DELETE\x85 http://a.example/ HTTP/1.1", HOST, 400, "the request's method is not a token"),
+        (b"GET http://a.example/ HTTP/2.0", HOST, 505, "this version of HTTP is not supported"),
+        (b"GET http://a.example/ HTTP/1", HOST, 400, "the request line does not end with a version of HTTP"),
+        (b"GET http://a.example/\xff HTTP/1.1", HOST, 400, "the request's target is not UTF-8"),
+        (b"GET * HTTP/1.1", HOST, 400, "only OPTIONS may have the target *"),
+        (b"GET http://a.example/ HTTP/1.1", b"X: a\0b\r\n", 400, "a header value contains a control character"),
+        (b"GET http://a.example/ HTTP/1.1", b"X : a\r\n", 400, "a header line does not begin with a name and a colon"),
+        (b"GET http://a.example/ HTTP/1.1", HOST + b" b\r\n", 400, "a header line begins with white space"),
+        (b"GET http://a.example/ HTTP/1.1", b"Content-Length: 1, 1\r\n", 400, "Content-Length is not a number"),
+        (b"POST http://a.example/ HTTP/1.1", b"Transfer-Encoding: gzip, chunked\r\n", 501, "no transfer coding but"),
+        (b"GET http://a.example/ HTTP/1.1", b"", 400, "the request has no Host header"),
+        (b"GET http://a.example/ HTTP/1.1", HOST + b'Connection: "x"\r\n', 400, "Connection is not a list of tokens"),
+        (b"TRACE http://a.example/ HTTP/1.1", HOST, 200, ""),  # where nobody signs
+    ],
+)
+def test_a_request_is_grammar_or_refused_with_the_fault(
+    serve: Serve, upstream: type[Upstream], request_line: bytes, fields: bytes, status: int, text: str
+) -> None:
+    async def run() -> None:
+        async with upstream() as server, serve(Opens()) as proxy, proxy.client() as client:
+            line = request_line.replace(b"a.example", server.authority.encode())
+            reply = await client.ask(line + b"\r\n" + fields + b"\r\n")
+            assert reply.code == status, reply
+            if text:
+                assert reply.body.startswith(f"jwtproxy: {text}".encode())
+                assert server.heads == []
+                assert b"a\0b" not in reply.body
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"\r\n\r\n", b"{}"],
+        [b"\r\n{}"],
+        [b"\n\n{}"],
+        [b"\r", b"\n{}"],
+        [b"{}\r\n\r\n{}"],
+    ],
+)
+def test_empty_lines_before_a_request_are_skipped(serve: Serve, upstream: type[Upstream], pieces: list[bytes]) -> None:
+    async def run() -> None:
+        async with upstream() as server, serve(Opens()) as proxy, proxy.client() as client:
+            for piece in pieces:
+                client.send(piece.replace(b"{}", server.request()))
+                await asyncio.sleep(0.02)
+            for _ in range(sum(piece.count(b"{}") for piece in pieces)):
+                assert (await asyncio.wait_for(client.reply(), 5)).code == 200
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("streamed", "body"), [(False, b"x\r\n"), (True, b"x\r\n"), (True, b"2\r\nabX"), (False, b"-1\r\n")]
+)
+def test_a_malformed_chunk_is_refused(serve: Serve, upstream: type[Upstream], streamed: bool, body: bytes) -> None:
+    async def run() -> None:
+        addons = [Opens(), Streams()] if streamed else [Opens()]
+        async with upstream() as server, serve(*addons) as proxy, proxy.client() as client:
+            client.send(server.request("Transfer-Encoding: chunked", method="POST", body=body))
+            answer = await client.rest()
+            assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert answer.endswith(b"jwtproxy: the request's body is malformed\n")
+            assert server.bodies == []
+
+    asyncio.run(run())
+
+
+# --- answers
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"HTTP/1.1 20 OK\r\n\r\n", "the server's answer does not begin with a status line"),
+        (b"HTTP/2.0 200 OK\r\n\r\n", "the server's answer does not begin with a status line"),
+        (b"HTTP/1.1 200 O\0K\r\n\r\n", "the server's answer does not begin with a status line"),
+        (b"HTTP/1.1 200 OK\r\nX: a\rb\r\n\r\n", "a header value contains a control character"),
+        (b"HTTP/1.1 200 OK\r\nX : a\r\n\r\n", "a header line does not begin with a name and a colon"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "Content-Length is given more than"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "Content-Length and Transfer-"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "no transfer coding but chunked"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * http1.HEAD_LIMIT, "the head of the server's answer is too long"),
+    ],
+)
+def test_an_answer_is_grammar_or_502(serve: Serve, upstream: type[Upstream], answer: bytes, text: str) -> None:
+    async def run() -> None:
+        async with upstream(answer) as server, serve(Opens()) as proxy, proxy.client() as client:
+            reply = await asyncio.wait_for(client.ask(server.request()), 5)
+            assert reply.code == 502
+            assert reply.body.startswith(f"jwtproxy: {text}".encode())
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"\r\n\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"Content-Length: 2\r\n"),
+        (b"HTTP/1.7 200\r\nX: a,\r\n \t b\r\nContent-Length: 2\r\n\r\nok", b"X: a, b\r\n"),
+        (b"HTTP/1.1 299 \xe9\r\nContent-Length: 2\r\n\r\nok", b"HTTP/1.1 299 \xe9\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok", b"Content-Length: 2\r\n"),
+    ],
+)
+def test_what_an_answer_may_be_passes(serve: Serve, upstream: type[Upstream], answer: bytes, expected: bytes) -> None:
+    async def run() -> None:
+        async with upstream(answer) as server, serve(Opens()) as proxy, proxy.client() as client:
+            reply = await asyncio.wait_for(client.ask(server.request()), 5)
+            assert expected in reply.head
+            assert reply.body == b"ok"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-L"])
+def test_an_answer_that_breaks_off_is_502(serve: Serve, upstream: type[Upstream], answer: bytes) -> None:
+    async def run() -> None:
+        async with upstream(answer or None) as server, serve(Opens()) as proxy, proxy.client() as client:
+            asked = asyncio.create_task(client.ask(server.request()))
+            while not server.heads:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            server.hang_up()
+            reply = await asked
+            assert reply.code == 502
+            assert b"jwtproxy: server closed connection" in reply.body
+            assert b"Content-L" not in reply.body
+
+    asyncio.run(run())
+
+
+# --- bodies and persistence
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ],
+)
+def test_where_no_body_can_be_none_is_sent(serve: Serve, upstream: type[Upstream], method: str, answer: bytes) -> None:
+    async def run() -> None:
+        async with upstream(answer) as server, serve(Opens()) as proxy, proxy.client() as client:
+            head = await client.ask(server.request(method=method), head_only=True)
+            assert head.head.startswith(answer[:12])
+            assert b"chunked" not in head.head
+            assert (await client.ask(server.request())).body == b"ok"  # the next answer follows right behind
+
+    asyncio.run(run())
+
+
+class Teapot:
+    """An addon that answers everything, at once or when the request is complete."""
+
+    def request(self, flow: HTTPFlow) -> None:
+        flow.response = Response.make(418, b"short and stout", {"Content-Type": "text/plain"})
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_nor_where_a_hook_made_one(serve: Serve, upstream: type[Upstream], method: str) -> None:
+    async def run() -> None:
+        async with upstream() as server, serve(Opens(), Teapot()) as proxy, proxy.client() as client:
+            head = await client.ask(server.request(method=method), head_only=True)
+            assert b"content-length: 15\r\n" in head.head
+            if method == "GET":
+                assert await client.exactly(15) == b"short and stout"
+            assert (await client.ask(server.request(method="HEAD"), head_only=True)).code == 418
+
+    asyncio.run(run())
+
+
+def test_a_refusal_of_head_has_no_body(serve: Serve) -> None:
+    async def run() -> None:
+        async with serve(Opens()) as proxy, proxy.client() as client:
+            client.send(b"HEAD http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n")
+            assert (await client.rest()).endswith(b"\r\n\r\n")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("version", "wish", "answer", "said", "stays"),
+    [
+        ("1.1", [], FINAL, b"", True),
+        ("1.1", [], FINAL.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), b"", True),
+        ("1.1", ["Connection: close"], FINAL, b"Connection: close", False),
+        ("1.0", [], FINAL, b"Connection: close", False),
+        ("1.0", ["Connection: Keep-Alive"], FINAL, b"Connection: keep-alive", True),
+        ("1.1", [], b"HTTP/1.1 200 OK\r\n\r\nok", b"Connection: close", False),
+        ("1.0", [], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"close", False),
+    ],
+)
+def test_a_connection_stays_as_long_as_its_client_wants(
+    serve: Serve, upstream: type[Upstream], version: str, wish: list[str], answer: bytes, said: bytes, stays: bool
+) -> None:
+    async def run() -> None:
+        async with upstream(answer) as server, serve(Opens()) as proxy, proxy.client() as client:
+            request = server.request(*wish).replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+            client.send(request)
+            while not server.bodies:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            server.hang_up()
+            head = (await client.head()).head
+            assert said in head
+            assert stays or (await client.rest()) == b"ok"
+            assert (b"onnection" in head) is bool(said)
+            if stays:
+                assert await client.exactly(2) == b"ok"
+                assert (await client.ask(server.request())).code == 200
+
+    asyncio.run(run())
+
+
 # --- interim responses
 
 
@@ -98,19 +328,43 @@ def test_a_final_response_follows_every_interim_one_but_101(code: int, interim: 
     assert http1.is_interim(code) is interim
 
 
-HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-FINAL = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@pytest.mark.parametrize("interim", [HINT, CONTINUE, HINT + CONTINUE + HINT], ids=["103", "100", "three"])
-def test_an_interim_response_is_not_the_answer(serve: Serve, upstream: type[Upstream], interim: bytes) -> None:
+@pytest.mark.parametrize(
+    ("interims", "codes"),
+    [(HINT, [103]), (CONTINUE, [100]), (HINT + CONTINUE + HINT, [103, 100, 103]), (HINT * 64, [103] * 64)],
+    ids=["103", "100", "three", "64"],
+)
+def test_an_interim_response_is_passed_on_and_is_not_the_answer(
+    serve: Serve, upstream: type[Upstream], interims: bytes, codes: list[int]
+) -> None:
     async def run() -> None:
-        answers = (interim + FINAL,) * 2
-        async with upstream(*answers) as server, serve(Opens()) as proxy, proxy.client() as client:
+        async with upstream(*(interims + FINAL,) * 2) as server, serve(Opens()) as proxy, proxy.client() as client:
             for _ in range(2):
-                reply = await client.ask(server.request())
+                client.send(server.request())
+                assert [(await client.head()).code for _ in codes] == codes
+                reply = await client.reply()
                 assert (reply.code, reply.body) == (200, b"ok")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("count", [65, 1000])
+def test_there_is_an_end_to_interim_responses(serve: Serve, upstream: type[Upstream], count: int) -> None:
+    async def run() -> None:
+        async with upstream(HINT * count + FINAL) as server, serve(Opens()) as proxy, proxy.client() as client:
+            client.send(server.request())
+            answer = await client.rest()
+            assert answer.count(b"HTTP/1.1 103 ") == 64
+            assert b"HTTP/1.1 502 " in answer
+            assert answer.endswith(b"jwtproxy: the server sent more than 64 interim answers\n")
+
+    asyncio.run(run())
+
+
+def test_http_1_0_knows_no_interim_response(serve: Serve, upstream: type[Upstream]) -> None:
+    async def run() -> None:
+        async with upstream(HINT + CONTINUE + FINAL) as server, serve(Opens()) as proxy, proxy.client() as client:
+            client.send(server.request().replace(b"HTTP/1.1", b"HTTP/1.0"))
+            assert (await client.rest()).startswith(b"HTTP/1.1 200 OK\r\n")
 
     asyncio.run(run())
 
@@ -118,7 +372,9 @@ def test_an_interim_response_is_not_the_answer(serve: Serve, upstream: type[Upst
 def test_the_answer_may_come_later_than_the_interim_response(serve: Serve, upstream: type[Upstream]) -> None:
     async def run() -> None:
         async with upstream(HINT) as server, serve(Opens()) as proxy, proxy.client() as client:
-            asked = asyncio.create_task(client.ask(server.request()))
+            client.send(server.request())
+            assert (await client.head()).code == 103
+            asked = asyncio.create_task(client.reply())
             await asyncio.sleep(0.1)
             assert not asked.done()
             await server.answer(FINAL)

@@ -81,7 +81,7 @@ def test_undo_restores_every_name(faster: bool, times: int) -> None:
         (http.HttpStream, "make_server_connection", "HttpStream.make_server_connection"),
         (http, "Http1Client", "Http1Client"),
         (_http1, "ChunkedReader", "ChunkedReader"),
-        (_http1, "make_error_response", "make_error_response"),
+        (_http1, "make_body_reader", "make_body_reader"),
     ],
 )
 def test_one_that_lacks_what_is_needed_is_refused_and_left_alone(

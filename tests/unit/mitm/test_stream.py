@@ -143,9 +143,7 @@ class Hosts(Answers):
         ("a.example", "Host: A.Example.:80", "A.Example.:80"),
         ("a.example", "Host: b.example", "a.example"),
         ("A.example:80", "Host: b.example", "A.example:80"),
-        ("a.example", "X: y", "a.example"),
         ("a.example", "Host: b.example\r\nhost: a.example", "a.example"),
-        ("a.example:0", "Host: a.example:0", "a.example"),
     ],
 )
 def test_hooks_see_one_host_that_of_the_target(serve: Serve, target: str, lines: str, expected: str) -> None:
@@ -173,7 +171,8 @@ def test_a_request_to_the_proxy_keeps_its_hosts(serve: Serve) -> None:
     [
         ("refuse", ["a.example"], 403, ["a.example"]),
         ("refuse", ["A.example.:80", "a.example"], 403, ["A.example.:80"]),
-        ("refuse", [], 403, []),
+        ("refuse", [], 400, []),
+        ("allow", [], 400, []),
         ("refuse", ["b.example"], 421, ["b.example"]),
         ("refuse", ["a.example", "b.example"], 421, ["a.example", "b.example"]),
         ("refuse", ["a.example:443"], 421, ["a.example:443"]),
@@ -191,9 +190,10 @@ def test_in_a_tunnel_hosts_are_compared_with_it(
         async with serve(Opens(judge), addon, connection_strategy="lazy") as proxy, proxy.client() as client:
             assert (await client.ask(b"CONNECT a.example:80 HTTP/1.1\r\n\r\n")).code == 200
             lines = "".join(f"Host: {host}\r\n" for host in hosts)
-            for _ in range(2):
+            times = 1 if code == 400 else 2  # after that one the connection is closed
+            for _ in range(times):
                 assert (await client.ask(f"GET / HTTP/1.1\r\n{lines}\r\n".encode())).code == code
-        assert addon.hosts == [expected] * 2
+        assert addon.hosts == [expected] * times
 
     asyncio.run(run())
 

@@ -45,8 +45,11 @@ PEM, OTHER = (
 
 
 def _compile(text: str) -> Callable[[RequestHead], bool]:
-    """A filter here is a string that the path must hold; `~all` is every one."""
-    return lambda head: text == "~all" or text.encode() in head.path
+    """A filter here is a string that the path must hold, or begin with after `^`; `~all` is every one."""
+    begins = text.removeprefix("^").encode()
+    return lambda head: (
+        text == "~all" or text.encode() in head.path or (text[:1] == "^" and head.path.startswith(begins))
+    )
 
 
 def _head(path: str) -> RequestHead:
@@ -292,3 +295,13 @@ def test_rules_and_all_keys_are_watched(load: Loader) -> None:
     (load.folder / "ed.pem").write_text(OTHER + "\n")
     (load.folder / "rules.yaml").unlink()
     assert set(load.reader.watched.changed()) == {load.folder / "ed.pem", load.folder / "rules.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("path", "action"),
+    [("/admin", "block"), ("//admin", "block"), ("/%2Fadmin", "block"), ("/x/..%2fadmin", "block"), ("//x", "sign")],
+)
+def test_a_path_that_is_blocked_in_any_reading_is_blocked(load: Loader, path: str, action: str) -> None:
+    """Servers differ in what is a slash."""
+    decisions = load("rules: [{match: ^/admin, block: true}]")
+    assert decisions.on(_head(path)).action == action

@@ -21,6 +21,7 @@ from jwtproxy.conduct.verdict import Forward, Refuse
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.mitm.filters import compile_filter
 from jwtproxy.policy import judge
+from jwtproxy.policy.faults import refusal
 from jwtproxy.policy.judge import Policy
 from jwtproxy.policy.settings import OPTIONS, parse
 from jwtproxy.tokens import key_source
@@ -31,6 +32,7 @@ from jwtproxy.tokens.new_key import generate
 SECRET = secrets.token_bytes(64)
 SHARED = KeySource(key_source.SECRET, SECRET)
 NOW = 1_700_000_000.9
+PSEUDONYM = "jwtproxy-0a1b2c3d"
 PEM, OTHER, RSA = (generate(algorithm) for algorithm in ("EdDSA", "EdDSA", "RS256"))
 
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated")  # by RFC 9864, in favour of a new name
@@ -66,7 +68,7 @@ class Loader:
         if rules:
             Path(self.place).write_text(rules)
             values["jwt_rules"] = self.place
-        return judge.load(parse(SimpleNamespace(**values)), source, compile_filter, Reader(0))
+        return judge.load(parse(SimpleNamespace(**values)), source, compile_filter, Reader(0), PSEUDONYM)
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def test_every_request_is_signed_and_keeps_what_it_has(load: Loader, method: byt
 
 def test_each_request_has_a_token_of_its_own(load: Loader) -> None:
     policy = load()
-    tokens = {policy.verdict(HEAD, NOW).fields[-1] for _ in range(3)}  # type: ignore[union-attr]
+    tokens = {policy.verdict(HEAD, NOW).fields[-1] for _ in range(3)}
     assert len(tokens) == 3
 
 
@@ -135,8 +137,10 @@ COPIES: list[tuple[Fields, Fields]] = [
     (((b"x-my-jwt", b"evil"),), ()),
     (((b"X-My-JWT", b"evil"), (b"A", b"b"), (b"x_my_jwt", b"evil"), (b"X_MY-JWT", b"")), ((b"A", b"b"),)),
     (((b"x-my-jwt-2", b"a"), (b"x-my", b"b"), (b"xmyjwt", b"c")),) * 2,
-    (((b"Connection", b"close, x-my-jwt"),), ((b"Connection", b"close"),)),
-    (((b"connection", b"X_My_JWT"), (b"Connection", b"keep-alive")), ((b"Connection", b"keep-alive"),)),
+    (((b"Connection", b"close, x-my-jwt"),), ()),
+    (((b"connection", b"X_My_JWT"), (b"Connection", b"keep-alive")), ()),
+    (((b"Connection", b"X-My-JWT, TE"), (b"TE", b"trailers")), ((b"TE", b"trailers"), (b"Connection", b"TE"))),
+    (((b"Connection", b"x-my-jwt"), (b"X_My_JWT", b"evil"), (b"X-My-JWT", b"evil")), ()),
     (((b"X-Pay", b"kept"),),) * 2,
 ]
 
@@ -159,23 +163,102 @@ def test_a_value_in_which_a_line_may_hide_is_refused(load: Loader, value: bytes,
     assert verdict.rule
 
 
+@pytest.mark.parametrize("value", [b'"x-my-jwt"', b"x-my-jwt;q=1", b"x-my jwt", b"host"])
+@pytest.mark.parametrize("host", ["a.example", "free.example", "pay.example"])
+def test_a_connection_field_that_the_next_hop_may_take_for_our_name_is_refused(
+    load: Loader, value: bytes, host: str
+) -> None:
+    verdict = load(RULES).verdict(_to(host, fields=(*FIELDS, (b"Connection", value))), NOW)
+    assert isinstance(verdict, Refuse)
+    assert (verdict.status, verdict.text.partition(" ")[0]) == (400, "Connection")
+    assert verdict.rule
+
+
+def test_judged_once_more_a_request_gets_another_token_and_nothing_else(load: Loader) -> None:
+    """As it is after a script has changed it."""
+    policy = load(via="on")
+    head = replace(HEAD, fields=(*FIELDS, (b"TE", b"trailers"), (b"Upgrade", b"websocket"), (b"Via", b"1.1 a")))
+    once = _forwarded(policy, head)
+    twice = _forwarded(policy, replace(head, fields=once.fields))
+    assert twice.fields[:-1] == once.fields[:-1]
+    assert twice.fields[-1] != once.fields[-1]
+
+
+# --- what the request says of its way
+
+
+@pytest.mark.parametrize(
+    ("option", "to_proxy", "requests", "answers"),
+    [
+        ("", False, False, True),
+        ("auto", False, False, True),
+        ("auto", True, True, True),
+        ("on", False, True, True),
+        ("on", True, True, True),
+        ("off", False, False, False),
+        ("off", True, False, False),
+    ],
+)
+@pytest.mark.parametrize(("version", "entry"), [(b"HTTP/1.1", b"1.1"), (b"HTTP/1.0", b"1.0"), (b"HTTP/2.0", b"2")])
+def test_messages_name_us_where_that_is_wished(
+    load: Loader, option: str, to_proxy: bool, requests: bool, answers: bool, version: bytes, entry: bytes
+) -> None:
+    """RFC 9110 §7.6.3. To an origin, by default, not: some then compress nothing."""
+    for policy in (load(via=option), load(RULES, via=option)):
+        assert policy.via_on_answers is answers
+        for host in ("a.example", "free.example"):
+            head = _to(host, to_proxy=to_proxy, http_version=version)
+            fields = _forwarded(policy, head).fields
+            said = [value for name, value in fields if name.lower() == b"via"]
+            assert said == ([entry + b" " + PSEUDONYM.encode()] if requests else [])
+
+
+def test_who_came_before_is_named_before(load: Loader) -> None:
+    fields = (*FIELDS, (b"via", b"1.0 fred"))
+    *kept, (name, value), _ = _forwarded(load(via="on"), replace(HEAD, fields=fields)).fields
+    assert (tuple(kept), name.lower(), value) == (fields, b"via", b"1.1 " + PSEUDONYM.encode())
+
+
+def test_only_a_next_proxy_sees_what_is_for_proxies(load: Loader) -> None:
+    fields = (*FIELDS, (b"Proxy-Authorization", b"Basic YTpi"))
+    assert _forwarded(load(), replace(HEAD, fields=fields)).fields[:-1] == FIELDS
+    left = _forwarded(load(via="off"), replace(HEAD, fields=fields, to_proxy=True)).fields
+    assert left[:-1] == fields
+
+
+@pytest.mark.parametrize("rules", ["", RULES])
+def test_trace_would_show_the_token(load: Loader, rules: str) -> None:
+    head = replace(HEAD, method=b"TRACE")
+    policy = load(rules)
+    assert policy.verdict(head, NOW) == policy.refusal(head)
+    refused = policy.refusal(head)
+    assert refused
+    assert (refused.status, refused.rule, [name for name, _ in refused.fields]) == (405, None, [b"Allow"])
+    assert "jwt_trace=on" in refused.text
+    assert policy.refusal(replace(head, fault=Fault.TUNNEL)) != refused
+    assert load(rules, host_mismatch="allow").refusal(replace(head, fault=Fault.TUNNEL)) == refused
+    assert _claims(_forwarded(load(rules, trace="on"), head)) == OURS
+
+
 # --- what was wrong as the client sent it
 
 
 @pytest.mark.parametrize("mismatch", ["refuse", "allow"])
 @pytest.mark.parametrize("method", [b"GET", b"CONNECT"])
 @pytest.mark.parametrize(
-    ("fault", "text"),
-    [
-        (Fault.TARGET, "the request's target is neither a URL nor a path"),
-        (Fault.HOST, "the request's host or port is not valid"),
-    ],
+    ("fault", "status"),
+    [(Fault.TARGET, 400), (Fault.HOST, 400), (Fault.NO_HOST, 400), (Fault.LOOP, 502), (Fault.HOPS, 200)],
 )
-def test_what_is_no_target_is_refused(load: Loader, mismatch: str, method: bytes, fault: Fault, text: str) -> None:
+def test_what_must_not_go_on_is_answered_here(
+    load: Loader, mismatch: str, method: bytes, fault: Fault, status: int
+) -> None:
     """Before any rule is asked, which could not even look at it."""
     policy = load(RULES, host_mismatch=mismatch)
     head = _to("a b", method=method, fault=fault)
-    assert policy.verdict(head, NOW) == policy.refusal(head) == Refuse(400, text)
+    refused = policy.refusal(head)
+    assert policy.verdict(head, NOW) == refused == refusal(head, mismatch)
+    assert refused
+    assert (refused.status, refused.rule) == (status, None)
 
 
 TUNNEL = "https://127.0.0.1:8443"
@@ -335,6 +418,10 @@ def test_it_is_known_which_fields_may_carry_a_token(load: Loader) -> None:
     assert policy.headers == {"X_Pay", "X-Identity"}
     assert policy.token_fields == {b"x-pay", b"x-identity"}
     assert load().headers == {"x-my-jwt"}
+
+
+def test_it_is_known_by_which_name(load: Loader) -> None:
+    assert load().pseudonym == load(via="off").pseudonym == PSEUDONYM
 
 
 def test_it_is_known_whether_rules_decide(load: Loader) -> None:

@@ -30,6 +30,8 @@ DEFAULTS = {
     "jwt_typ": "JWT",
     "jwt_rules": "",
     "jwt_host_mismatch": "refuse",
+    "jwt_via": "auto",
+    "jwt_trace": "off",
     "jwt_jwks_max_age": "300",
 }
 OTHERS = {"jwt_pages": "auto", "jwt_connect_timeout": "10", "jwt_response_timeout": "300"}
@@ -61,6 +63,8 @@ def test_the_names_and_defaults_are_those_that_users_script_against() -> None:
         typ="JWT",
         rules="",
         host_mismatch="refuse",
+        via="auto",
+        trace="off",
         jwks_max_age=300,
     )
     assert parse().profile == Profile("username")
@@ -81,6 +85,8 @@ def test_an_empty_value_means_the_default(name: str) -> None:
         ("jwt_algorithm", ["Ed25519"]),
         ("jwt_typ", ["JWT", "at+jwt", "vnd.example.x-1+jwt", "a/b"]),
         ("jwt_host_mismatch", ["refuse", "allow"]),
+        ("jwt_via", ["auto", "on", "off"]),
+        ("jwt_trace", ["off", "on"]),
         *((f"jwt_{name}", ["a", "Ünï cödé", " ", "0"]) for name in ("kid", "issuer", "subject", "audience", "rules")),
         *((f"jwt_{name}", ["a", "Ünï cödé", " ", "0"]) for name in ("key_file", "key_dir")),
     ],
@@ -122,6 +128,8 @@ BAD = [
     ("jwt_algorithm", ["none", "hs512", "ES256K", "HS512 ", "Auto"]),
     ("jwt_typ", ["a b", "é", "JWT\n", '"JWT"', "a;b"]),
     ("jwt_host_mismatch", ["421", "Allow", "yes"]),
+    ("jwt_via", ["On", "yes", "1", "auto "]),
+    ("jwt_trace", ["auto", "Off", "true", "0"]),
     ("jwt_ttl", ["0", "-1", "1.5", "1h", "٣", "+5", " 5", "1e3", "3153600001", "9" * 5000]),
     ("jwt_jwks_max_age", ["-1", "0.5", "5m", "3153600001", "9" * 5000]),
     ("jwt_claims", ["scope", "[]"]),

@@ -1,0 +1,119 @@
+"""What a proxy does to the fields of messages that it forwards (RFC 9110 §7.6)."""
+
+import re
+from email.utils import formatdate
+
+from .fields import Fields
+from .heads import TOKEN
+from .malformed import MalformedError
+
+_HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"))
+"""Fields for the next hop alone, but for framing, which each carrier makes for itself."""
+_TO_PROXY = frozenset((b"proxy-authorization", b"proxy-authenticate", b"proxy-authentication-info"))
+_FOR_ONE_HOP = _HOP_BY_HOP | _TO_PROXY
+_SIZES = frozenset(map(len, _FOR_ONE_HOP))
+_NEVER_NAMED = frozenset((b"host", b"content-length", b"transfer-encoding", b"content-type"))
+_HOPS = re.compile(rb"[0-9]{1,9}")
+
+ALLOW = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT"
+
+
+def request_fields(fields: Fields, *, names_hops: bool = True, to_proxy: bool = False) -> Fields:
+    """A request's fields without those for this hop alone (RFC 9110 §7.6.1).
+
+    `names_hops`: whether Connection names what is left of those, as in HTTP/1.1. `to_proxy`: the next hop is a proxy,
+    whose credentials pass. Raises MalformedError for a Connection field that may hide what it names.
+    """
+    return _without_hops(fields, to_proxy=to_proxy, names_hops=names_hops, strict=True)
+
+
+def response_fields(fields: Fields, *, from_proxy: bool = False) -> Fields:
+    """An answer's fields without those for this hop alone. `from_proxy`: it is by the next proxy, or came by it."""
+    return _without_hops(fields, to_proxy=from_proxy, names_hops=True, strict=False)
+
+
+def with_date(fields: Fields) -> Fields:
+    """An answer's fields, with a Date (RFC 9110 §6.6.1)."""
+    for name, _ in fields:
+        if len(name) == 4 and name.lower() == b"date":
+            return fields
+    return (*fields, (b"Date", date()))
+
+
+def date() -> bytes:
+    """The present moment, as in a Date (RFC 9110 §5.6.7)."""
+    return formatdate(usegmt=True).encode()
+
+
+def via(version: bytes, pseudonym: str) -> bytes:
+    """The entry in Via of who received a message in this version of HTTP (RFC 9110 §7.6.3)."""
+    number = b"2" if version == b"HTTP/2.0" else version.removeprefix(b"HTTP/")
+    return b"%s %s" % (number, pseudonym.encode())
+
+
+def with_via(fields: Fields, entry: bytes) -> Fields:
+    """The fields with this entry last in Via, and there only."""
+    return (*(field for field in fields if field[1] != entry or field[0].lower() != b"via"), (b"Via", entry))
+
+
+def has_passed(fields: Fields, pseudonym: str) -> bool:
+    """Whether a message has been here before (RFC 9110 §7.6.3)."""
+    own = pseudonym.encode()
+    return bool(own) and any(len(name) == 3 and name.lower() == b"via" and own in value for name, value in fields)
+
+
+def take_expectation(version: bytes, fields: Fields) -> tuple[Fields, bool]:
+    """The fields without `Expect: 100-continue`, and whether an answer is due: HTTP/1.0 has none (RFC 9110 §10.1.1)."""
+    for field in fields:
+        if len(field[0]) == 6 and field[0].lower() == b"expect" and field[1].lower() == b"100-continue":
+            return tuple(other for other in fields if other[0].lower() != b"expect"), version != b"HTTP/1.0"
+    return fields, False
+
+
+def hops_left(fields: Fields) -> int | None:
+    """How often a request may still be forwarded; None: as often as need be (RFC 9110 §7.6.2)."""
+    for name, value in fields:
+        if len(name) == 12 and name.lower() == b"max-forwards" and _HOPS.fullmatch(value):
+            return int(value)
+    return None
+
+
+def with_hops_left(fields: Fields, count: int) -> Fields:
+    """The fields with one Max-Forwards, which says this."""
+    return (*(field for field in fields if field[0].lower() != b"max-forwards"), (b"Max-Forwards", b"%d" % count))
+
+
+def _without_hops(fields: Fields, *, to_proxy: bool, names_hops: bool, strict: bool) -> Fields:
+    hops = [field for field in fields if len(field[0]) in _SIZES and field[0].lower() in _FOR_ONE_HOP]
+    if not hops:
+        return fields
+    gone: set[bytes] = set()
+    passed: list[tuple[bytes, bytes]] = []
+    for name, value in hops:
+        lower = name.lower()
+        gone.add(lower)
+        if lower == b"connection":
+            gone |= _named(value, strict=strict)
+        elif lower == b"te" and b"trailers" in _members(value):
+            passed += [(name, b"trailers"), (b"Connection", b"TE")]
+        elif lower == b"upgrade" and value.lower() == b"websocket":
+            passed += [(name, value), (b"Connection", b"Upgrade")]
+        elif lower in _TO_PROXY and to_proxy:
+            passed.append((name, value))
+    kept = [field for field in fields if field[0].lower() not in gone]
+    return (*kept, *(field for field in passed if names_hops or field[0] != b"Connection"))
+
+
+def _named(value: bytes, *, strict: bool) -> set[bytes]:
+    """The fields that a Connection field names, in lower case."""
+    options = _members(value)
+    if strict and not all(map(TOKEN.fullmatch, options)):
+        raise MalformedError("Connection is not a list of tokens")
+    if strict and options & _NEVER_NAMED:
+        raise MalformedError("Connection names a field that belongs to the message")
+    return options - _NEVER_NAMED
+
+
+def _members(value: bytes) -> set[bytes]:
+    """Those of a list, in lower case (RFC 9110 §5.6.1)."""
+    return {member.strip(b" \t").lower() for member in value.split(b",")} - {b""}

@@ -1,0 +1,110 @@
+"""The heads of HTTP/1.1 messages: lines in, values out, or what is wrong with them (RFC 9112 §2 to §5)."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .fields import Fields
+from .malformed import MalformedError
+from .target import Target
+from .target import parse as parse_target
+
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
+CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search  # those that no field value may have (RFC 9110 §5.5)
+
+_FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+(?:\n|\Z))*+")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ ]+) (HTTP/[0-9]\.[0-9])")
+_STATUS_LINE = re.compile(rb"(HTTP/1\.[0-9]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
+_BLANK = b" \t"
+
+_CONTROL = "a header value contains a control character"
+_NAME = "a header line does not begin with a name and a colon"
+
+
+class ReceivedRequest(NamedTuple):
+    """A request's line and fields, as they came."""
+
+    method: bytes
+    target: Target
+    version: bytes
+    """HTTP/1.0 or HTTP/1.1."""
+    fields: Fields
+
+
+class ReceivedResponse(NamedTuple):
+    """An answer's line and fields, as they came, but for folded lines."""
+
+    version: bytes
+    """HTTP/1.0 or HTTP/1.1."""
+    status: int
+    reason: bytes
+    fields: Fields
+
+
+def request(lines: Sequence[bytes]) -> ReceivedRequest:
+    """The head of a request, from its lines without their ends. Raises MalformedError."""
+    found = _REQUEST_LINE.fullmatch(lines[0])
+    if not found:
+        raise _bad_request_line(lines[0])
+    method, target = found[1], found[2]
+    version = _understood(found[3])  # first, as the rest means what the version says
+    return ReceivedRequest(method, parse_target(method, target), version, _read_fields(lines[1:]))
+
+
+def response(lines: Sequence[bytes]) -> ReceivedResponse:
+    """The head of an answer, from its lines without their ends. Raises MalformedError."""
+    found = _STATUS_LINE.fullmatch(lines[0])
+    if not found:
+        raise MalformedError("the server's answer does not begin with a status line of HTTP/1.1")
+    version, status, reason = found.groups()
+    fields = _read_fields(_unfold(lines[1:]))
+    return ReceivedResponse(_understood(version), int(status), reason or b"", fields)
+
+
+def _understood(version: bytes) -> bytes:
+    """The version as which one is read: a higher minor one as ours (RFC 9110 §2.5)."""
+    if version[5] != 0x31:  # the major one
+        raise MalformedError("this version of HTTP is not supported", 505)
+    return version if version in (b"HTTP/1.1", b"HTTP/1.0") else b"HTTP/1.1"
+
+
+def _read_fields(lines: Sequence[bytes]) -> Fields:
+    if not _FIELD_LINES.fullmatch(b"\n".join(lines)):
+        raise _bad_field(lines)
+    fields = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        fields.append((name, value.strip(_BLANK)))
+    return tuple(fields)
+
+
+def _unfold(lines: Sequence[bytes]) -> Sequence[bytes]:
+    """The lines with each folded one in one piece (RFC 9112 §5.2)."""
+    if not any(line[:1] in (b" ", b"\t") for line in lines):
+        return lines
+    unfolded: list[list[bytes]] = []
+    for line in lines:
+        if line[:1] in (b" ", b"\t") and unfolded:
+            unfolded[-1].append(line.strip(_BLANK))
+        else:
+            unfolded.append([line.rstrip(_BLANK) or line])
+    return [b" ".join(parts) for parts in unfolded]
+
+
+def _bad_request_line(line: bytes) -> MalformedError:
+    parts = line.split(b" ")
+    if len(parts) != 3 or not all(parts):
+        return MalformedError("the request line is not a method, a target and a version, with single spaces between")
+    if not TOKEN.fullmatch(parts[0]):
+        return MalformedError("the request's method is not a token")
+    return MalformedError("the request line does not end with a version of HTTP")
+
+
+def _bad_field(lines: Sequence[bytes]) -> MalformedError:
+    for line in lines:
+        if line[:1] in (b" ", b"\t"):
+            return MalformedError("a header line begins with white space")
+        name, colon, _ = line.partition(b":")
+        if not colon or not TOKEN.fullmatch(name):
+            return MalformedError(_NAME)
+    return MalformedError(_CONTROL)

@@ -1,0 +1,200 @@
+"""HTTP/2 as mitmproxy carries it, with heads by conduct's rules: a fault ends its stream, not the connection."""
+
+from typing import Any
+
+import h2.errors
+import h2.events
+import h2.exceptions
+from mitmproxy import http as model
+from mitmproxy.proxy import events
+from mitmproxy.proxy.commands import Log
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layers import http
+from mitmproxy.proxy.layers.http import _http2
+
+from ..conduct import forwarding, framing, http2
+from ..conduct.fields import Fields
+from ..conduct.heads import ReceivedResponse
+from ..conduct.malformed import MalformedError
+from ..observe import pages
+from . import flows
+from .http1 import HEAD_LIMIT
+from .http2_connection import Connection, Lengths
+
+
+class Server(http.Http2Server):
+    """Towards the client."""
+
+    _greeted = False
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.h2_conn = Connection(self.h2_conf)
+        self._lengths = Lengths()
+        self._heads: set[int] = set()
+        """The streams of HEAD requests, which are answered without a body."""
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, http.ResponseHeaders):
+            event.response.headers.fields = _lowered(event.response.headers.fields)
+        if isinstance(event, http.ResponseHeaders) and not _is_sendable(event.response):
+            message = "the answer contains a header that HTTP/2 cannot carry"
+            code = http.ErrorCode.GENERIC_SERVER_ERROR
+            event = http.ResponseProtocolError(event.stream_id, message, code)
+        if isinstance(event, http.ResponseProtocolError) and self._tell(event):
+            yield from self._flush()
+        else:
+            yield from super()._handle_event(event)
+        if isinstance(event, http.ResponseEndOfMessage | http.ResponseProtocolError):
+            self._heads.discard(event.stream_id)
+
+    def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
+        """Take a head, or anything else; true where the connection is over."""
+        if not self._greeted:  # RFC 9113 §3.4
+            self._greeted = True
+            if not isinstance(event, h2.events.RemoteSettingsChanged | h2.exceptions.ProtocolError):
+                yield from self.protocol_error("the client did not begin with SETTINGS")
+                return True
+        try:
+            if isinstance(event, h2.events.RequestReceived):
+                yield self._receive(event)
+                return False
+            _check_body(self._lengths, event)
+            if isinstance(event, h2.events.StreamReset):
+                self._heads.discard(_id(event))
+        except MalformedError as error:
+            yield from self._refuse(event, error)
+            return False
+        return (yield from super().handle_h2_event(event))
+
+    def _receive(self, event: h2.events.RequestReceived) -> http.ReceiveHttp:
+        headers, ended, stream = _raw(event.headers), bool(event.stream_ended), _id(event)
+        if (b":method", b"HEAD") in headers:
+            self._heads.add(stream)
+        if http2.size(headers) > HEAD_LIMIT:
+            raise MalformedError("the request's head is too long", 431)  # RFC 6585 §5
+        head = http2.request(headers, ended=ended)
+        if not ended and any(name == b"content-length" for name, _ in head.fields):
+            self._lengths.begin(stream, framing.request_length(b"HTTP/1.1", head.fields))
+        self.streams[stream] = _http2.StreamState.HEADERS_RECEIVED
+        return http.ReceiveHttp(http.RequestHeaders(stream, flows.request_of(head), ended))
+
+    def _refuse(self, event: Any, error: MalformedError) -> CommandGenerator[None]:
+        stream = _id(event)
+        self._lengths.end(stream)
+        if isinstance(event, h2.events.DataReceived):
+            self.h2_conn.acknowledge_received_data(event.flow_controlled_length, stream)
+        yield Log(str(error))
+        if stream in self.streams:  # its head has passed already
+            code = http.ErrorCode.GENERIC_CLIENT_ERROR
+            yield http.ReceiveHttp(http.RequestProtocolError(stream, str(error), code))
+        if not self._send_page(stream, error.status, str(error)) and not self.is_closed(stream):
+            self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+        self.streams.pop(stream, None)
+        self._heads.discard(stream)
+        yield from self._flush()
+
+    def _tell(self, event: http.ResponseProtocolError) -> bool:
+        status = event.code.http_status_code()
+        return status is not None and self._send_page(event.stream_id, status, event.message)
+
+    def _send_page(self, stream: int, status: int, message: str) -> bool:
+        """Answer with a page of our own, if nothing of an answer has been sent."""
+        if not self.is_open_for_us(stream) or self.h2_conn.streams[stream].state_machine.headers_sent:
+            return False
+        page = pages.text(status, message)
+        body = page.body.encode()
+        fields = [(name.lower().encode(), value.encode()) for name, value in page.headers.items()]
+        own = [(b"server", pages.SERVER.encode()), (b"content-length", b"%d" % len(body)), (b"date", forwarding.date())]
+        bodiless = stream in self._heads
+        self.h2_conn.send_headers(stream, [(b":status", b"%d" % status), *own, *fields], end_stream=bodiless)
+        if not bodiless:
+            self.h2_conn.send_data(stream, body, end_stream=True)
+        if not self.is_closed(stream) and not self.h2_conn.stream_buffers.get(stream):
+            self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.NO_ERROR)  # RFC 9113 §8.1
+        return True
+
+    def _flush(self) -> CommandGenerator[None]:
+        if data := self.h2_conn.data_to_send():
+            yield _http2.SendData(self.conn, data)
+
+
+class Client(http.Http2Client):
+    """Towards the upstream."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.h2_conn = Connection(self.h2_conf)
+        self.h2_conn.local_settings.enable_push = 0  # as mitmproxy has it
+        self.h2_conn.local_settings.acknowledge()
+        self._lengths = Lengths()
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, http.RequestHeaders):
+            event.request.headers.fields = _lowered(event.request.headers.fields)
+        yield from super()._handle_event(event)
+
+    def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
+        """Take a head, or anything else; true where the connection is over."""
+        try:
+            if isinstance(event, h2.events.ResponseReceived):
+                if self.streams.get(_id(event)) is _http2.StreamState.EXPECTING_HEADERS:
+                    yield self._receive(event, ended=bool(event.stream_ended))
+                    return False
+            elif isinstance(event, h2.events.InformationalResponseReceived):
+                yield self._receive(event, ended=False)
+                return False
+            else:
+                _check_body(self._lengths, event)
+        except MalformedError as error:
+            stream = _id(event)
+            self._lengths.end(stream)
+            if isinstance(event, h2.events.DataReceived):
+                self.h2_conn.acknowledge_received_data(event.flow_controlled_length, stream)
+            if not self.is_closed(stream):
+                self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+            self.streams.pop(stream, None)
+            code = http.ErrorCode.GENERIC_SERVER_ERROR
+            yield http.ReceiveHttp(http.ResponseProtocolError(stream, str(error), code))
+            return False
+        return (yield from super().handle_h2_event(event))
+
+    def _receive(self, event: Any, *, ended: bool) -> http.ReceiveHttp:
+        status, fields = http2.response(_raw(event.headers))
+        if not 100 <= status < 200:
+            method = self.h2_conn.streams[event.stream_id].request_method or b""
+            length = framing.response_length(method, status, b"HTTP/1.1", fields)
+            if length != framing.UNTIL_CLOSED and not ended:
+                self._lengths.begin(event.stream_id, length)
+            self.streams[event.stream_id] = _http2.StreamState.HEADERS_RECEIVED
+        response = flows.response_of(ReceivedResponse(b"HTTP/2.0", status, b"", fields))
+        return http.ReceiveHttp(http.ResponseHeaders(event.stream_id, response, ended))
+
+
+def _check_body(lengths: Lengths, event: h2.events.Event) -> None:
+    """Look at what follows a head. Raises MalformedError."""
+    if isinstance(event, h2.events.DataReceived | h2.events.TrailersReceived):
+        size = len(event.data or b"") if isinstance(event, h2.events.DataReceived) else 0
+        lengths.check(_id(event), size, ended=event.stream_ended is not None)
+    if isinstance(event, h2.events.TrailersReceived):
+        event.headers = list(http2.trailers(_raw(event.headers)))
+    if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+        lengths.end(_id(event))
+
+
+def _raw(headers: Any) -> list[tuple[bytes, bytes]]:
+    return [(bytes(name), bytes(value)) for name, value in headers]
+
+
+def _lowered(fields: Fields) -> Fields:
+    """Names as HTTP/2 has them (RFC 9113 §8.2); mitmproxy would log each that is not."""
+    return tuple((name.lower(), value) for name, value in fields)
+
+
+def _id(event: Any) -> int:
+    return int(event.stream_id)
+
+
+def _is_sendable(response: model.Response) -> bool:
+    return not any(http2.unsendable(name + value) for name, value in response.headers.fields)

@@ -1,0 +1,106 @@
+"""h2 as we need it: what is wrong with one stream does not end the connection, and heads are judged by conduct alone.
+
+h2 calls many faults connection errors that RFC 9113 calls stream errors; others would die with them.
+"""
+
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.stream
+import hpack
+from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame
+from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
+
+from ..conduct.malformed import MalformedError
+from .http1 import HEAD_LIMIT
+
+_LARGEST = 4 * HEAD_LIMIT
+"""Bytes of a head that are decoded before it is refused; one that is larger ends the connection."""
+
+
+class _CompressionError(h2.exceptions.ProtocolError):
+    error_code = h2.errors.ErrorCodes.COMPRESSION_ERROR
+
+
+class _Decoder(hpack.Decoder):
+    """hpack's, whose errors h2 takes for any other (RFC 9113 §4.3)."""
+
+    def decode(self, data: bytes, raw: bool = False) -> Any:
+        """The fields of a block."""
+        try:
+            return super().decode(data, raw)
+        except hpack.OversizedHeaderListError:
+            raise
+        except hpack.HPACKError as error:
+            raise _CompressionError(str(error)) from error
+
+
+class _Encoder(hpack.Encoder):
+    """hpack's without Huffman's code: its own takes seconds for a value of 200 KB, in which all others wait."""
+
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:
+        """A block of these fields."""
+        return super().encode(headers, huffman=False)
+
+
+class Connection(BufferedH2Connection):
+    """h2's, with mitmproxy's buffers."""
+
+    def __init__(self, config: Any) -> None:
+        config.validate_inbound_headers = False
+        super().__init__(config)
+        self.encoder = _Encoder()
+        self.decoder = _Decoder()
+        self.decoder.max_allowed_table_size = self.local_settings.header_table_size
+        self.decoder.max_header_list_size = _LARGEST
+
+    def _begin_new_stream(self, stream_id: int, allowed_ids: h2.connection.AllowedStreamIDs) -> h2.stream.H2Stream:
+        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        stream._initialize_content_length = lambda headers: None  # type: ignore[method-assign] # see Lengths
+        return stream
+
+    def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[h2.events.Event]]:
+        try:
+            return super()._receive_headers_frame(frame)
+        except h2.exceptions.TooManyStreamsError:
+            stream = frame.stream_id
+            if stream % 2 == 0 or stream <= self.highest_inbound_stream_id:
+                raise
+        self.decoder.decode(frame.data, raw=True)  # lest later blocks refer to what it would put into the table
+        self.highest_inbound_stream_id = stream
+        self._closed_streams[stream] = h2.stream.StreamClosedBy.SEND_RST_STREAM
+        refusal = RstStreamFrame(stream)
+        refusal.error_code = h2.errors.ErrorCodes.REFUSED_STREAM  # RFC 9113 §5.1.2
+        return [refusal], []
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
+        if frame.error_code == h2.errors.ErrorCodes.NO_ERROR and not self.config.client_side:
+            return [], []  # we open no streams towards a client, and what is under way is answered (RFC 9113 §6.8)
+        return super()._receive_goaway_frame(frame)
+
+
+class Lengths:
+    """How much of each body is still to come, where Content-Length says so (RFC 9113 §8.1.1)."""
+
+    def __init__(self) -> None:
+        self._left: dict[int, int] = {}
+
+    def begin(self, stream: int, length: int | None) -> None:
+        """Take note of the length of a body that follows."""
+        if length is not None:
+            self._left[stream] = length
+
+    def check(self, stream: int, size: int, *, ended: bool) -> None:
+        """Take note of some more bytes, perhaps the last. Raises MalformedError."""
+        if stream in self._left:
+            self._left[stream] -= size
+            if self._left[stream] < 0 or (ended and self._left[stream]):
+                raise MalformedError("Content-Length is not that of the body")
+
+    def end(self, stream: int) -> None:
+        """Forget a stream."""
+        self._left.pop(stream, None)

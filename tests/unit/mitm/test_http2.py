@@ -1,0 +1,190 @@
+"""HTTP/2: a fault of one head ends its stream, with an answer, and not the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import h2.errors
+import pytest
+
+from jwtproxy.mitm import patches
+from jwtproxy.mitm.http1 import HEAD_LIMIT
+from tests.support.http2 import Http2
+
+
+@pytest.fixture(autouse=True)
+def patched() -> Iterator[None]:
+    patches.install()
+    yield
+    patches.undo()
+
+
+METHOD, SCHEME, PATH = (b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/")
+AUTHORITY = (b":authority", b"a.example")
+LARGE = [(b"x-%d" % number, b"a" * 1000) for number in range(HEAD_LIMIT // 1000)]
+SOUND = [METHOD, SCHEME, AUTHORITY, PATH]
+
+
+def _with(*changes: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """A sound head with other values for some fields, and further ones."""
+    changed = dict(changes)
+    kept = [(name, changed.pop(name, value)) for name, value in SOUND]
+    return [*kept, *changed.items()]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "text"),
+    [
+        (_with((b":method", b"GET /admin")), "400", b"the request's method is not a token"),
+        (_with((b":method", b"DELETE\x85")), "400", b"the request's method is not a token"),
+        (_with((b":method", b"")), "400", b"the request's method is not a token"),
+        (_with((b":path", b"/admin HTTP/1.1")), "400", b"the request's target contains a space"),
+        (_with((b":path", b"/\x7f")), "400", b"the request's target contains a space or a control character"),
+        (_with((b":path", b"/\xff")), "400", b"the request's target is not UTF-8"),
+        (_with((b":path", b"")), "400", b"the request has no path"),
+        (_with((b":path", b"*")), "400", b"only OPTIONS may have the target *"),
+        (_with((b":path", b"/a#b")), "400", b"the request's target is neither a URL nor a path"),
+        (_with((b":scheme", b"ftp")), "400", b"the request's scheme is neither http nor https"),
+        (_with((b":authority", b"me@a.example")), "400", b"the request's host or port is not valid"),
+        ([METHOD, SCHEME, AUTHORITY], "400", b"the request has no path"),
+        (
+            [METHOD, METHOD, SCHEME, AUTHORITY, PATH],
+            "400",
+            b"a pseudo-header field is unknown, or given",
+        ),
+        (_with((b":protocol", b"x")), "400", b"a pseudo-header field is unknown"),
+        ([METHOD, SCHEME, (b"a", b"b"), PATH], "400", b"a header name is not a token"),
+        (_with((b"X", b"y")), "400", b"a header name is not a token in lower case"),
+        (_with((b"x\n", b"y")), "400", b"a header name is not a token in lower case"),
+        (_with((b"x", b"a\nb")), "400", b"a header value contains a control character"),
+        (_with((b"x", b" a")), "400", b"a header value contains a control character, or white space around it"),
+        (_with((b"connection", b"close")), "400", b"a header is about the connection"),
+        (_with((b"te", b"gzip")), "400", b"a header is about the connection"),
+        (_with((b"content_length", b"1")), "400", b"Content-Length and Transfer-Encoding are written with a hyphen"),
+        (_with((b"content-length", b"1")), "400", b"Content-Length announces a body, and none follows"),
+        (_with((b":method", b"CONNECT")), "400", b"CONNECT has neither a scheme nor a path"),
+        (
+            _with(*((b"x-%d" % number, b"a" * 1000) for number in range(HEAD_LIMIT // 1000))),
+            "431",
+            b"the request's head",
+        ),
+    ],
+)
+def test_a_head_that_is_malformed_is_answered_on_its_stream(
+    headers: list[tuple[bytes, bytes]], status: str, text: bytes
+) -> None:
+    client = Http2()
+    stream = client.raw(headers)
+    assert client.codes == {stream: status}
+    assert client.bodies[stream].startswith(b"jwtproxy: " + text)
+    assert client.upstream == b""
+    assert not client.ended
+    client.get("a.example")
+    assert client.upstream.startswith(b"GET / HTTP/1.1\r\n")
+
+
+def test_its_body_is_not_waited_for() -> None:
+    client = Http2()
+    stream = client.raw(_with((b":method", b"a b")), end=False)
+    assert client.codes == {stream: "400"}
+    assert client.resets == {stream: h2.errors.ErrorCodes.NO_ERROR}
+    client.get("a.example")
+    assert client.upstream
+
+
+def test_non_ascii_bytes_of_a_path_are_escaped() -> None:
+    client = Http2()
+    client.raw(_with((b":path", "/?x=€".encode())))
+    assert client.upstream.startswith(b"GET /?x=%E2%82%AC HTTP/1.1\r\n")
+
+
+def test_trailers_that_are_malformed_end_their_stream() -> None:
+    client = Http2(stream=False)
+    stream = client.begin("POST", "a.example")
+    client.body(stream, b"ok", (":status", "200"))
+    assert client.codes == {stream: "400"}
+    assert client.upstream == b""
+    assert not client.ended
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_an_empty_body_has_a_length_where_servers_expect_one(method: str) -> None:
+    client = Http2()
+    client.begin(method, "a.example", end=True)
+    assert b"content-length: 0\r\n" in client.upstream
+
+
+def test_a_get_has_none() -> None:
+    client = Http2()
+    client.get("a.example")
+    assert b"content-length" not in client.upstream
+
+
+# --- answers
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        ([(b":status", b"20")], b"the server's answer has no status code of three digits"),
+        ([(b"x", b"y")], b"the server's answer has no status code of three digits"),
+        ([(b":status", b"200"), (b"x", b"a\nb")], b"a header value contains a control character"),
+        ([(b":status", b"200"), (b"X", b"a")], b"a header name is not a token in lower case"),
+        ([(b":status", b"200"), (b"transfer-encoding", b"chunked")], b"a header is about the connection"),
+    ],
+)
+def test_an_answer_that_is_malformed_is_502_on_its_stream(headers: list[tuple[bytes, bytes]], text: bytes) -> None:
+    client = Http2(both=True)
+    first, second = client.get("a.example"), client.get("a.example")
+    client.answer_headers(first, headers)
+    assert client.codes == {first: "502"}
+    assert client.bodies[first].startswith(b"jwtproxy: " + text)
+    client.answer_headers(second, [(b":status", b"204")])
+    assert client.codes[second] == "204"
+
+
+def test_interim_answers_pass_where_both_sides_speak_http_2() -> None:
+    client = Http2(both=True)
+    stream = client.get("a.example")
+    client.answer_headers(stream, [(b":status", b"103"), (b"link", b"</a>")], end=False)
+    client.answer_headers(stream, [(b":status", b"200")])
+    assert (client.interims, client.codes) == ([103], {stream: "200"})
+
+
+def test_interim_answers_of_http_1_1_do_not() -> None:
+    client = Http2()
+    stream = client.get("a.example")
+    client.answer(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert (client.interims, client.codes) == ([], {stream: "200"})
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_head_gets_no_body(both: bool) -> None:
+    client = Http2(both=both)
+    stream = client.raw(_with((b":method", b"HEAD"), (b":authority", b"a.example")))
+    if both:
+        client.answer_headers(stream, [(b":status", b"200"), (b"content-length", b"5")])
+    else:
+        client.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+    assert (client.codes, client.bodies) == ({stream: "200"}, {})
+
+
+def test_nor_does_head_get_the_body_of_a_refusal() -> None:
+    client = Http2()
+    stream = client.raw(_with((b":method", b"HEAD"), (b":path", b"x")))
+    assert (client.codes, client.bodies) == ({stream: "400"}, {})
+
+
+def test_trailers_pass_from_http_2_to_http_2() -> None:
+    client = Http2(both=True)
+    stream = client.begin("POST", "a.example", ("te", "trailers"))
+    client.body(stream, b"ok", ("grpc-status", "0"))
+    fields = client.asked[stream]
+    assert (b"te", b"trailers") in fields
+    assert not any(name == b"connection" for name, _ in fields)
+
+
+def test_te_stays_here_on_the_way_to_http_1_1() -> None:
+    client = Http2()
+    client.raw(_with((b"te", b"trailers")))
+    assert b"te:" not in client.upstream.lower()

@@ -1,0 +1,118 @@
+"""h2 where one stream's fault must not end the others."""
+
+from __future__ import annotations
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import pytest
+from hyperframe.frame import GoAwayFrame, HeadersFrame
+
+from jwtproxy.conduct.malformed import MalformedError
+from jwtproxy.mitm.http2_connection import Connection, Lengths
+
+HEAD = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/")]
+
+
+def _config(*, client_side: bool) -> h2.config.H2Configuration:
+    return h2.config.H2Configuration(
+        client_side, header_encoding=False, validate_outbound_headers=False, normalize_outbound_headers=False
+    )
+
+
+@pytest.fixture
+def peers() -> tuple[Connection, h2.connection.H2Connection]:
+    """Our side, and a client that has begun to talk to it."""
+    ours, client = Connection(_config(client_side=False)), h2.connection.H2Connection(_config(client_side=True))
+    ours.initiate_connection()  # type: ignore[no-untyped-call]
+    client.initiate_connection()
+    ours.receive_data(client.data_to_send())
+    client.receive_data(ours.data_to_send())
+    return ours, client
+
+
+def test_a_stream_too_many_is_refused_and_the_others_go_on(
+    peers: tuple[Connection, h2.connection.H2Connection],
+) -> None:
+    ours, client = peers
+    ours.local_settings.max_concurrent_streams = 1
+    ours.local_settings.acknowledge()
+    client.send_headers(1, HEAD, end_stream=False)
+    frame = HeadersFrame(3, flags=["END_HEADERS", "END_STREAM"])
+    frame.data = client.encoder.encode([*HEAD, (b"x-new", b"1")])
+    ours.receive_data(client.data_to_send() + frame.serialize())
+    assert b"\0\0\4\3\0\0\0\0\3\0\0\0\7" in ours.data_to_send()  # RST_STREAM of 3: REFUSED_STREAM
+    frame = HeadersFrame(1, flags=["END_HEADERS", "END_STREAM"])
+    frame.data = client.encoder.encode([(b"x-new", b"1")])  # from the table
+    events = ours.receive_data(frame.serialize())
+    trailers = next(event for event in events if isinstance(event, h2.events.TrailersReceived))
+    assert [tuple(field) for field in trailers.headers or []] == [(b"x-new", b"1")]
+
+
+@pytest.mark.parametrize("stream", [2, 1])
+def test_a_stream_with_an_impossible_number_is_an_error(
+    peers: tuple[Connection, h2.connection.H2Connection], stream: int
+) -> None:
+    ours, client = peers
+    ours.local_settings.max_concurrent_streams = 1
+    ours.local_settings.acknowledge()
+    client.send_headers(3, HEAD, end_stream=False)
+    frame = HeadersFrame(stream, flags=["END_HEADERS", "END_STREAM"])
+    frame.data = client.encoder.encode(HEAD)
+    with pytest.raises(h2.exceptions.ProtocolError):
+        ours.receive_data(client.data_to_send() + frame.serialize())
+
+
+def test_what_cannot_be_decompressed_is_called_so(peers: tuple[Connection, h2.connection.H2Connection]) -> None:
+    ours, _ = peers
+    frame = HeadersFrame(1, flags=["END_HEADERS", "END_STREAM"])
+    frame.data = b"\xff\xff\xff\x0f"
+    with pytest.raises(h2.exceptions.ProtocolError) as caught:
+        ours.receive_data(frame.serialize())
+    assert caught.value.error_code == h2.errors.ErrorCodes.COMPRESSION_ERROR
+
+
+@pytest.mark.parametrize(("error", "ends"), [(0, False), (1, True)])
+def test_a_client_that_says_goodbye_still_gets_its_answers(
+    peers: tuple[Connection, h2.connection.H2Connection], error: int, ends: bool
+) -> None:
+    ours, client = peers
+    client.send_headers(1, HEAD, end_stream=True)
+    frame = GoAwayFrame(0)
+    frame.error_code = error
+    events = ours.receive_data(client.data_to_send() + frame.serialize())
+    assert any(isinstance(event, h2.events.ConnectionTerminated) for event in events) is ends
+    if not ends:
+        ours.send_headers(1, [(b":status", b"204")], end_stream=True)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "length", "fits"),
+    [
+        ([b"ab", b"c"], 3, True),
+        ([b"", b"abc"], 3, True),
+        ([b"ab"], 3, False),
+        ([b"ab", b"cd"], 3, False),
+        ([b"ab", b"cd"], None, True),
+        ([b"a"], 0, False),
+    ],
+)
+def test_a_body_is_as_long_as_its_head_says(pieces: list[bytes], length: int | None, fits: bool) -> None:
+    lengths = Lengths()
+    lengths.begin(1, length)
+    lengths.begin(3, 1)
+
+    def check() -> None:
+        for number, piece in enumerate(pieces, 1):
+            lengths.check(1, len(piece), ended=number == len(pieces))
+
+    if fits:
+        check()
+    else:
+        with pytest.raises(MalformedError, match="Content-Length is not that of the body"):
+            check()
+    lengths.end(1)
+    lengths.end(1)
+    lengths.check(1, 8, ended=True)
