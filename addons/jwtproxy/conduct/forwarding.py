@@ -88,18 +88,22 @@ def _without_hops(fields: Fields, *, to_proxy: bool, names_hops: bool, strict: b
     if not hops:
         return fields
     gone: set[bytes] = set()
+    named: set[bytes] = set()
     passed: list[tuple[bytes, bytes]] = []
     for name, value in hops:
         lower = name.lower()
         gone.add(lower)
         if lower == b"connection":
-            gone |= _named(value, strict=strict)
-        elif lower == b"te" and b"trailers" in _members(value):
+            named |= _named(value, strict=strict)
+        elif strict and lower == b"te" and b"trailers" in _members(value):
             passed += [(name, b"trailers"), (b"Connection", b"TE")]
         elif lower == b"upgrade" and value.lower() == b"websocket":
             passed += [(name, value), (b"Connection", b"Upgrade")]
         elif lower in _TO_PROXY and to_proxy:
             passed.append((name, value))
+    if b"upgrade" not in named:  # nobody asks for what Connection does not name (RFC 9110 §7.8)
+        passed = [field for field in passed if b"upgrade" not in (field[0].lower(), field[1].lower())]
+    gone |= named
     kept = [field for field in fields if field[0].lower() not in gone]
     return (*kept, *(field for field in passed if names_hops or field[0] != b"Connection"))
 

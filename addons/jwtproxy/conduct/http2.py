@@ -8,7 +8,7 @@ from .destination import DEFAULT_PORTS
 from .fields import Fields
 from .heads import CONTROLS, TOKEN, ReceivedRequest
 from .malformed import MalformedError
-from .target import Target, check_path, split_authority, to_ascii
+from .target import Target, check_method, check_path, split_authority, to_ascii
 from .target import parse as parse_target
 
 _Headers = Sequence[tuple[bytes, bytes]]
@@ -31,6 +31,7 @@ def request(headers: _Headers, *, ended: bool) -> ReceivedRequest:
     method = pseudo.get(b":method", b"")
     if not TOKEN.fullmatch(method):
         raise MalformedError("the request's method is not a token")
+    check_method(method)
     _check_fields(fields)
     _check_length(framing.request_length(b"HTTP/1.1", fields), ended=ended)
     scheme, path, authority = pseudo.get(b":scheme"), pseudo.get(b":path"), to_ascii(pseudo.get(b":authority", b""))

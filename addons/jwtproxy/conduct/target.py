@@ -33,6 +33,7 @@ class Target(NamedTuple):
 
 def parse(method: bytes, target: bytes) -> Target:
     """The target of a request line. Raises MalformedError."""
+    check_method(method)
     target = to_ascii(target)
     if method == b"CONNECT":
         host, port = split_authority(target)
@@ -42,6 +43,12 @@ def parse(method: bytes, target: bytes) -> Target:
     if target.startswith(b"/") or target == b"*":
         return Target(check_path(method, target))
     return _absolute(method, target)
+
+
+def check_method(method: bytes) -> None:
+    """Refuse what only some take for CONNECT: methods are case-sensitive (RFC 9110 §9.1). Raises MalformedError."""
+    if method != b"CONNECT" and method.upper() == b"CONNECT":
+        raise MalformedError("the method CONNECT is written in capitals")
 
 
 def to_ascii(target: bytes) -> bytes:

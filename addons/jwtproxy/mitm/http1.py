@@ -8,7 +8,7 @@ from typing import Any
 
 import h11
 from mitmproxy import http as model
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.net.http import status_codes
 from mitmproxy.net.http.http1 import assemble
 from mitmproxy.proxy import events
@@ -95,7 +95,11 @@ class Server(http.Http1Server):
         self.request_done |= request
         self.response_done |= response
         if not (self.request_done and self.response_done):
-            self.state = self.wait if self.request_done else self.state
+            if self.response_done and self._ends:
+                yield hang_up(self.conn)
+                self.state = self._drop
+            elif self.request_done:
+                self.state = self.wait
             return
         assert self.request
         assert self.response
@@ -146,12 +150,13 @@ class Server(http.Http1Server):
 
     def _refuse(self, error: MalformedError, method: bytes) -> CommandGenerator[None]:
         yield SendData(self.conn, error_answer(pages.text(error.status, str(error)), method))
-        if not self.conn.tls:
-            # What follows is read and dropped, lest a reset overtake the answer (RFC 9112 §9.6).
-            yield CloseTcpConnection(self.conn, half_close=True)
-        else:
-            yield CloseConnection(self.conn)
-        self.state = self.done
+        yield hang_up(self.conn)
+        self.state = self._drop
+
+    def _drop(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
+        """Keep nothing of what still comes."""
+        self.buf.maybe_extract_at_most(len(self.buf))
+        yield from ()
 
     def _send_page(self, status: int, message: str) -> CommandGenerator[None]:
         method = self.request.data.method if self.request else b""
@@ -206,6 +211,7 @@ class Client(http.Http1Client):
         self.request_done |= request
         self.response_done |= response
         if not (self.request_done and self.response_done):
+            self.state = self._answered_early if self.response_done else self.state
             return
         assert self.request
         assert self.response
@@ -221,6 +227,12 @@ class Client(http.Http1Client):
         self.request = self.response = None
         self.stream_id = None
         self.state = self.read_headers
+
+    def _answered_early(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
+        """While the rest of the request is sent: what else comes is nobody's, and who goes has said all."""
+        self.buf.maybe_extract_at_most(len(self.buf))
+        if isinstance(event, events.ConnectionClosed) and self.conn.state & ConnectionState.CAN_WRITE:
+            yield CloseConnection(self.conn)
 
     @property
     def _is_for_one_request(self) -> bool:
@@ -285,6 +297,14 @@ def error_answer(page: Page, method: bytes = b"") -> bytes:
     response.headers.fields = forwarding.with_date(response.headers.fields)
     head: bytes = assemble.assemble_response_head(response)
     return head if framing.has_no_body(method, page.code) else head + (response.raw_content or b"")
+
+
+def hang_up(connection: Connection) -> CloseConnection:
+    """Close a connection of which more may come, which is read and dropped, lest a reset overtake what we said.
+
+    RFC 9112 §9.6. There is no half of a connection in TLS.
+    """
+    return CloseConnection(connection) if connection.tls else CloseTcpConnection(connection, half_close=True)
 
 
 def is_interim(code: int) -> bool:

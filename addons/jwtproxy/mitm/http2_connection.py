@@ -33,8 +33,8 @@ class _Decoder(hpack.Decoder):
         """The fields of a block."""
         try:
             return super().decode(data, raw)
-        except hpack.OversizedHeaderListError:
-            raise
+        except hpack.OversizedHeaderListError as error:
+            raise h2.exceptions.DenialOfServiceError(str(error)) from error
         except hpack.HPACKError as error:
             raise _CompressionError(str(error)) from error
 

@@ -21,7 +21,7 @@ from typing import Any
 from mitmproxy.http import Response
 from mitmproxy.net.http import status_codes
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import CloseConnection, CloseTcpConnection, Log, RequestWakeup
+from mitmproxy.proxy.commands import CloseConnection, Log, RequestWakeup
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 
@@ -124,6 +124,9 @@ class Stream(http.HttpStream):
         if http1.is_interim(response.status_code):
             yield from self._pass_interim(response)
             return
+        if response.status_code == 101 and self.flow.request.is_http2:
+            yield from self._give_up("the server switches protocols, which HTTP/2 does not allow")
+            return
         self._alarm.stop(self)
         answer_fields = gate.gate_of(self.context.options).answer_fields
         fields = answer_fields(self.flow, response.data.http_version, response.headers.fields)
@@ -181,6 +184,8 @@ class Stream(http.HttpStream):
 
     def passthrough(self, event: events.Event) -> CommandGenerator[None]:
         """Pass on what belongs to a tunnel or an upgraded connection, but for an alarm set before the upgrade."""
+        if isinstance(event, events.Wakeup) and event.command is self._patience:
+            return
         yield from self._alarm.ring() if self._alarm.is_mine(event) else super().passthrough(event)
 
     def _handle_or_ring(self, event: events.Event) -> CommandGenerator[None]:
@@ -230,7 +235,7 @@ class Stream(http.HttpStream):
         if not flows.to_self(self.flow) and not self.flow.is_replay and (fault := self._examine_hops()):
             return fault
         try:
-            if request.method == b"CONNECT":
+            if self.flow.request.method == "CONNECT":  # as mitmproxy understands it
                 self._tunnel = normalise("https", request.host, request.port)
             elif self.mode is http.HTTPMode.transparent:
                 return self._agree_with_tunnel()
@@ -314,9 +319,7 @@ class Stream(http.HttpStream):
     def _leave(self) -> CommandGenerator[None]:
         """Close a connection whose client has not said all."""
         self.client_state = self.server_state = self.state_errored
-        if not self.context.client.tls:
-            # The rest of the body is read and dropped, lest a reset overtake the answer (RFC 9112 §9.6).
-            yield CloseTcpConnection(self.context.client, half_close=True)
+        yield http1.hang_up(self.context.client)
 
     def _frame(self) -> None:
         """Say how long the body is, in HTTP/1.1's way (RFC 9112 §6)."""

@@ -381,3 +381,32 @@ def test_the_answer_may_come_later_than_the_interim_response(serve: Serve, upstr
             assert (await asked).body == b"ok"
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("target", ["http://a.example:80/", "a.example:80", "/"])
+def test_only_connect_in_capitals_is_one(serve: Serve, target: str) -> None:
+    """mitmproxy takes any spelling for one, in whose tunnel nobody would look at Host."""
+
+    async def run() -> None:
+        async with serve(Opens()) as proxy, proxy.client() as client:
+            client.send(f"Connect {target} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode())
+            assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_ends_the_connection_is_not_followed_by_a_wait_for_the_body(
+    serve: Serve, upstream: type[Upstream]
+) -> None:
+    async def run() -> None:
+        async with upstream() as server, serve(Opens(), Streams()) as proxy, proxy.client() as client:
+            request = server.request("Connection: close", "Content-Length: 5", method="POST")
+            client.send(request)
+            while not server.heads:
+                await asyncio.sleep(0.01)
+            await server.answer(FINAL)
+            answer = await asyncio.wait_for(client.rest(), 5)
+            assert answer.endswith(b"ok")
+            assert b"Connection: close\r\n" in answer
+
+    asyncio.run(run())

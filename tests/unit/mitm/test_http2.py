@@ -188,3 +188,19 @@ def test_te_stays_here_on_the_way_to_http_1_1() -> None:
     client = Http2()
     client.raw(_with((b"te", b"trailers")))
     assert b"te:" not in client.upstream.lower()
+
+
+def test_a_switch_of_protocols_is_502_and_the_connection_goes_on() -> None:
+    client = Http2()
+    stream = client.get("a.example")
+    client.answer(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")
+    assert client.codes == {stream: "502"}
+    assert not client.ended
+
+
+@pytest.mark.parametrize("method", [b"connect", b"Connect"])
+def test_only_connect_in_capitals_is_one(method: bytes) -> None:
+    client = Http2()
+    stream = client.raw([(b":method", method), (b":authority", b"a.example:80")])
+    assert client.codes == {stream: "400"}
+    assert client.upstream == b""

@@ -116,3 +116,16 @@ def test_a_body_is_as_long_as_its_head_says(pieces: list[bytes], length: int | N
     lengths.end(1)
     lengths.end(1)
     lengths.check(1, 8, ended=True)
+
+
+def test_a_refused_head_that_swells_ends_the_connection_as_other_errors_do(
+    peers: tuple[Connection, h2.connection.H2Connection],
+) -> None:
+    ours, client = peers
+    ours.local_settings.max_concurrent_streams = 1
+    ours.local_settings.acknowledge()
+    client.send_headers(1, HEAD, end_stream=False)
+    frame = HeadersFrame(3, flags=["END_HEADERS", "END_STREAM"])
+    frame.data = client.encoder.encode([(b"x", b"a" * 4000)]) + b"\xbe" * 400
+    with pytest.raises(h2.exceptions.ProtocolError):
+        ours.receive_data(client.data_to_send() + frame.serialize())
