@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_peers import OK, upstream
 from tests.support.clients import Raw, message
 from tests.support.harness import Proxy, StartProxy, thorough, verify
-from tests.support.upstreams import Recorder, raw
+from tests.support.upstreams import OK, Recorder, raw, scripted
 
 PSEUDONYM = re.compile(rb"\A1\.1 jwtproxy-[0-9a-f]{8}\Z")
 NEIGHBOURLY = [
@@ -124,7 +123,7 @@ def test_so_it_is_when_asked_for_a_tunnel(start_proxy: StartProxy) -> None:
         connection.sendall(OK)
 
     heads: list[bytes] = []
-    with upstream(serve, heads) as port:
+    with scripted(serve, heads) as port:
         proxy = start_proxy("--mode", f"upstream:http://127.0.0.1:{port}")
         with Raw(proxy.port) as client:
             client.request(message("CONNECT", "a.example:80", "Host: x", "Proxy-Authorization: Basic eDp5"), "CONNECT")
@@ -213,7 +212,7 @@ def test_the_upstream_decides_on_a_streamed_body(proxy: Proxy, said: str) -> Non
         if codes[-1] == 200:
             connection.sendall(OK)
 
-    with upstream(serve, heads) as port, Raw(proxy.port, timeout=5) as client:
+    with scripted(serve, heads) as port, Raw(proxy.port, timeout=5) as client:
         target = f"http://127.0.0.1:{port}/"
         lines = (f"Host: 127.0.0.1:{port}", f"Content-Length: {SIZE}", "Expect: 100-continue")
         began = time.monotonic()

@@ -4,47 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.clients import Http2, Raw, client_context, message, pseudo
 from tests.support.harness import Proxy, StartBare, StartProxy
-from tests.support.upstreams import Recorder
-
-Serve = Callable[[socket.socket], None]
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
-
-
-@contextmanager
-def upstream(serve: Serve, heads: list[bytes] | None = None) -> Iterator[int]:
-    """A server that does this with each connection once a head is there, which is kept; its port."""
-
-    def one(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(10)
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += connection.recv(1 << 16) or b"\r\n\r\n"
-            if heads is not None:
-                heads.append(head)
-            serve(connection)
-            while connection.recv(1 << 16):
-                pass
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=one, args=(server.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=accept, daemon=True).start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
+from tests.support.upstreams import OK, Recorder, scripted
 
 
 def _ask(port: int, *fields: str, method: str = "GET", body: bytes = b"") -> bytes:
@@ -61,7 +28,7 @@ def test_an_interim_response_is_not_taken_for_the_answer(proxy: Proxy, interim: 
         for piece in [head + head + OK] if together else [head, OK]:
             connection.sendall(piece)
 
-    with upstream(serve) as port, Raw(proxy.port) as client:
+    with scripted(serve) as port, Raw(proxy.port) as client:
         client.send(_ask(port))
         for _ in range(2 if together else 1):
             head = client.head()
@@ -76,7 +43,7 @@ def test_an_interim_response_is_not_taken_for_the_answer(proxy: Proxy, interim: 
 @pytest.mark.parametrize("refused", [True, False])
 def test_who_expects_100_is_told_of_a_failure(proxy: Proxy, size: int, refused: bool) -> None:
     """Who asks first is told at once where the body is streamed; else after the 100, which is the proxy's own."""
-    with upstream(lambda connection: connection.close()) as port, Raw(proxy.port) as client:
+    with scripted(lambda connection: connection.close()) as port, Raw(proxy.port) as client:
         port = 1 if refused else port
         client.send(_ask(port, f"Content-Length: {size}", "Expect: 100-continue", method="PUT"))
         if size == 5:
@@ -94,7 +61,7 @@ def test_after_an_unknown_upgrade_nothing_is_passed_on(start_bare: StartBare, st
         seen.append(connection.recv(1 << 16))
 
     for proxy in (start_bare(rawtcp=True), start_proxy()):
-        with upstream(serve) as port, Raw(proxy.port) as client:
+        with scripted(serve) as port, Raw(proxy.port) as client:
             client.send(_ask(port, "Upgrade: foo", "Connection: upgrade"))
             client.send(b"GET /second HTTP/1.1\r\nHost: x\r\nx-my-jwt: evil\r\n\r\n")
             with contextlib.suppress(OSError, EOFError):
@@ -106,13 +73,13 @@ def test_after_an_unknown_upgrade_nothing_is_passed_on(start_bare: StartBare, st
 def test_an_upgrade_does_not_stop_the_clock(start_proxy: StartProxy) -> None:
     """Only a WebSocket may take its time; an upstream cannot make one of another request, nor crash the proxy so."""
     proxy = start_proxy("--set", "jwt_response_timeout=0.5")
-    with upstream(lambda connection: None) as port, Raw(proxy.port) as client:
+    with scripted(lambda connection: None) as port, Raw(proxy.port) as client:
         assert client.request(_ask(port, "Upgrade: foo", "Connection: upgrade")).status == 504
 
     def evil(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
 
-    with upstream(evil) as port, Raw(proxy.port) as client:
+    with scripted(evil) as port, Raw(proxy.port) as client:
         client.send(_ask(port, "Sec-WebSocket-Version: 13"))
         assert client.head().status == 101
         with contextlib.suppress(TimeoutError):
@@ -125,7 +92,7 @@ def test_an_upgrade_does_not_stop_the_clock(start_proxy: StartProxy) -> None:
 
 def test_an_upstream_proxy_that_never_opens_the_tunnel_is_given_up(start_proxy: StartProxy) -> None:
     """It took the TCP connection; that is not enough."""
-    with upstream(lambda connection: None) as port:
+    with scripted(lambda connection: None) as port:
         proxy = start_proxy("--mode", f"upstream:http://127.0.0.1:{port}", "--set", "jwt_connect_timeout=0.5")
         with Raw(proxy.port) as client:
             assert client.request(message("GET", "https://origin.example/", "Host: origin.example")).status == 502
@@ -142,7 +109,7 @@ def test_tls_that_stalls_behind_an_upstream_proxy_is_given_up(
         connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         opened.append(connection)
 
-    with upstream(serve) as port:
+    with scripted(serve) as port:
         proxy = start_proxy("--mode", f"upstream:http://127.0.0.1:{port}", "--set", "jwt_connect_timeout=0.5")
         began = time.monotonic()
         with Raw(proxy.port) as client:

@@ -14,7 +14,8 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -249,6 +250,37 @@ class Feed:
         assert self._started.wait(timeout), "the request has not arrived"
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+
+
+Script = Callable[[socket.socket], None]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+
+
+@contextmanager
+def scripted(serve: Script, heads: list[bytes] | None = None) -> Iterator[int]:
+    """A server that does this with each connection once a head is there, which is kept; its port."""
+
+    def one(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(10)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(1 << 16) or b"\r\n\r\n"
+            if heads is not None:
+                heads.append(head)
+            serve(connection)
+            while connection.recv(1 << 16):
+                pass
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=one, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
 
 
 class Recorder:

@@ -2,13 +2,11 @@
 
 import re
 
+from .malformed import MalformedError
+
 Fields = tuple[tuple[bytes, bytes], ...]
 
 _LINE_BREAK = re.compile(rb"[\r\n\0]").search
-
-
-class MalformedFieldError(ValueError):
-    """A field value that some recipients would read as several lines (RFC 9110 §5.5)."""
 
 
 def normalise(name: str | bytes) -> bytes:
@@ -20,14 +18,14 @@ def normalise(name: str | bytes) -> bytes:
 def strip(fields: Fields, names: frozenset[bytes]) -> Fields:
     """The fields without any copy of the normalised names.
 
-    Raises MalformedFieldError: a copy may hide behind a line break within a value.
+    Raises MalformedError: a copy may hide behind a line break within a value.
     """
     sizes = {len(name) for name in names}
     kept = []
     for field in fields:
         key, value = field
         if _LINE_BREAK(value):
-            raise MalformedFieldError
+            raise MalformedError("a header value contains a line break; the request was not forwarded")
         if len(key) in sizes and normalise(key) in names:
             continue
         kept.append(field)

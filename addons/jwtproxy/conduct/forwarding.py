@@ -37,12 +37,7 @@ def with_date(fields: Fields) -> Fields:
     for name, _ in fields:
         if len(name) == 4 and name.lower() == b"date":
             return fields
-    return (*fields, (b"Date", date()))
-
-
-def date() -> bytes:
-    """The present moment, as in a Date (RFC 9110 §5.6.7)."""
-    return formatdate(usegmt=True).encode()
+    return (*fields, (b"Date", formatdate(usegmt=True).encode()))  # RFC 9110 §5.6.7
 
 
 def via(version: bytes, pseudonym: str) -> bytes:

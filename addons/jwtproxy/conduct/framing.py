@@ -47,7 +47,7 @@ def frame_response(method: bytes, status: int, fields: Fields, *, old: bool) -> 
     `old`: the client speaks HTTP/1.0, which has no chunks.
     """
     if has_no_body(method, status) or (method == b"CONNECT" and 200 <= status < 300):
-        return 0, _without_framing(fields, keep=b"" if status in (204, 101) or method == b"CONNECT" else _LENGTH_NAME)
+        return 0, without_framing(fields, keep=b"" if status in (204, 101) or method == b"CONNECT" else _LENGTH_NAME)
     coded = chunked = length = False
     for name, value in fields:
         if len(name) in _FRAMING_SIZES:
@@ -56,20 +56,15 @@ def frame_response(method: bytes, status: int, fields: Fields, *, old: bool) -> 
             length = length or name.lower() == _LENGTH_NAME
     # Never both, whatever a script has made of it (RFC 9112 §6.2).
     if chunked and not old:
-        return CHUNKED, _without_framing(fields, keep=_CODING_NAME) if length else fields
+        return CHUNKED, without_framing(fields, keep=_CODING_NAME) if length else fields
     if length and not chunked:
-        return 0, _without_framing(fields, keep=_LENGTH_NAME) if coded else fields
-    return UNTIL_CLOSED, _without_framing(fields)
-
-
-def without_length(fields: Fields) -> Fields:
-    """The fields without any that tell of a body, which an answer with 204 has none of (RFC 9110 §8.6)."""
-    return _without_framing(fields)
+        return 0, without_framing(fields, keep=_LENGTH_NAME) if coded else fields
+    return UNTIL_CLOSED, without_framing(fields)
 
 
 def without_identity(fields: Fields) -> Fields:
     """The fields without a transfer coding that is none, of which RFC 2616 §3.6 still told."""
-    return tuple(field for field in fields if len(field[0]) != 17 or not _is_identity(field))
+    return tuple(field for field in fields if not _is_identity(field)) if any(map(_is_identity, fields)) else fields
 
 
 def has_no_body(method: bytes, status: int) -> bool:
@@ -104,13 +99,15 @@ def _named(fields: Fields, *, strict: bool) -> tuple[list[bytes], list[bytes]]:
     return lengths, codings
 
 
-def _without_framing(fields: Fields, *, keep: bytes = b"") -> Fields:
+def without_framing(fields: Fields, *, keep: bytes = b"") -> Fields:
+    """The fields without those that tell of a body, but for the one to `keep`, in lower case."""
     gone = _FRAMING - {keep}
     return tuple(field for field in fields if len(field[0]) not in _FRAMING_SIZES or field[0].lower() not in gone)
 
 
 def _is_identity(field: tuple[bytes, bytes]) -> bool:
-    return field[0].lower() == _CODING_NAME and field[1].lower() == b"identity"
+    name, value = field
+    return len(value) == 8 and value.lower() == b"identity" and name.lower() == _CODING_NAME
 
 
 def _check_codings(version: bytes, lengths: list[bytes], codings: list[bytes]) -> None:

@@ -36,11 +36,16 @@ def is_to_proxy(host: str, *, enclosed: bool) -> bool:
     return not host and not enclosed
 
 
-def is_target(method: bytes, path: bytes) -> bool:
-    """Whether RFC 9112 §3.2 allows this. What else a replay brings could pass for part of a host."""
+def is_path(method: bytes, path: bytes) -> bool:
+    """Whether this is a target in origin form, or in asterisk form, which is for OPTIONS (RFC 9112 §3.2)."""
     if path == b"*":
         return method == b"OPTIONS"
-    return method == b"CONNECT" or (path.startswith(b"/") and b"#" not in path)
+    return path.startswith(b"/") and b"#" not in path
+
+
+def is_target(method: bytes, path: bytes) -> bool:
+    """Whether RFC 9112 §3.2 allows this. What else a replay brings could pass for part of a host."""
+    return is_path(method, path) or (method == b"CONNECT" and path != b"*")
 
 
 def count_hosts(fields: Fields) -> int:

@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from .destination import DEFAULT_PORTS
+from .host import is_path
 from .malformed import MalformedError
 
 # Some clients ask a proxy for ws://…, though a WebSocket begins with an HTTP request (RFC 6455 §4.1).
@@ -16,8 +17,8 @@ _AUTHORITY = re.compile(  # RFC 3986 §3.2.2 and §3.2.3, RFC 6874 §2; no user 
     rb"(?:\[([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._~%-]*)?)\]|([0-9A-Za-z._~!$&'()*+,;=-]+))(?::([0-9]{0,20}))?"
 )
 
-_NO_FORM = "the request's target is neither a URL nor a path"
-_BAD_AUTHORITY = "the request's host or port is not valid"
+NO_FORM = "the request's target is neither a URL nor a path"
+BAD_AUTHORITY = "the request's host or port is not valid"
 
 
 class Target(NamedTuple):
@@ -68,11 +69,8 @@ def to_ascii(target: bytes) -> bytes:
 
 def check_path(method: bytes, path: bytes) -> bytes:
     """A target in origin or asterisk form, as it is. Raises MalformedError."""
-    if path == b"*":
-        if method != b"OPTIONS":
-            raise MalformedError("only OPTIONS may have the target *")
-    elif not path.startswith(b"/") or b"#" in path:
-        raise MalformedError(_NO_FORM)
+    if not is_path(method, path):
+        raise MalformedError("only OPTIONS may have the target *" if path == b"*" else NO_FORM)
     return path
 
 
@@ -80,11 +78,11 @@ def split_authority(authority: bytes) -> tuple[str, int]:
     """Host, without brackets, and port; 0: none is named. Raises MalformedError."""
     found = _AUTHORITY.fullmatch(authority)
     if not found:
-        raise MalformedError(_BAD_AUTHORITY)
+        raise MalformedError(BAD_AUTHORITY)
     address, name, port = found.groups()
     number = int(port or 0)
     if port and not 0 < number < 65536:
-        raise MalformedError(_BAD_AUTHORITY)
+        raise MalformedError(BAD_AUTHORITY)
     return _readable(address or name), number
 
 
@@ -101,7 +99,7 @@ def _absolute(method: bytes, target: bytes) -> Target:
     found = _ABSOLUTE.match(target)
     scheme = _SCHEMES.get(found[1].lower()) if found else None
     if not found or not scheme:
-        raise MalformedError(_NO_FORM)
+        raise MalformedError(NO_FORM)
     authority, path = found[2], found[3]
     host, port = split_authority(authority)
     if not path.startswith(b"/"):

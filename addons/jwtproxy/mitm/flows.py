@@ -6,6 +6,7 @@ from typing import Any
 from mitmproxy.http import Headers, HTTPFlow, Request, Response
 from mitmproxy.proxy.mode_specs import UpstreamMode
 
+from ..conduct import forwarding
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.host import Fault
 from ..conduct.request import RequestHead
@@ -65,7 +66,7 @@ def to_proxy(flow: HTTPFlow) -> bool:
 
 
 def request_of(head: ReceivedRequest) -> Request:
-    """Mitmproxy's request for a head that has come."""
+    """A head that has come, as mitmproxy's request."""
     target = head.target
     return Request(
         host=target.host,
@@ -84,7 +85,7 @@ def request_of(head: ReceivedRequest) -> Request:
 
 
 def response_of(head: ReceivedResponse) -> Response:
-    """Mitmproxy's answer for a head that has come."""
+    """A head that has come, as mitmproxy's answer."""
     return Response(
         http_version=head.version,
         status_code=head.status,
@@ -97,11 +98,18 @@ def response_of(head: ReceivedResponse) -> Response:
     )
 
 
+def answer_of(page: Page) -> Response:
+    """A page of our own, as mitmproxy's answer."""
+    response = Response.make(page.code, page.body, {**page.headers, "Server": pages.SERVER})
+    response.headers.fields = forwarding.with_date(response.headers.fields)
+    if page.code in (204, 304):
+        del response.headers["content-length"]  # it would be that of the page (RFC 9110 §8.6)
+    return response
+
+
 def respond(flow: HTTPFlow, page: Page) -> None:
     """Answer the flow with this page at once: its body, if any, is not waited for."""
-    flow.response = Response.make(page.code, page.body, {**page.headers, "Server": pages.SERVER})
+    flow.response = answer_of(page)
     if page.code == 400 and not flow.request.is_http2:
         flow.response.headers["Connection"] = "close"  # who is wrong about one message may be about where it ends
-    if page.code in (204, 304):
-        del flow.response.headers["content-length"]  # it would be that of the page (RFC 9110 §8.6)
     flow.request.stream = True

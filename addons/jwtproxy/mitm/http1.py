@@ -19,7 +19,7 @@ from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._upstream_proxy import HttpUpstreamProxy
 from mitmproxy.utils import human
 
-from ..conduct import forwarding, framing, heads
+from ..conduct import framing, heads
 from ..conduct.fields import Fields
 from ..conduct.malformed import MalformedError
 from ..observe import pages
@@ -35,6 +35,8 @@ class Server(http.Http1Server):
 
     _ends = False
     """Whether the client wants its connection closed after the present request (RFC 9112 §9.3)."""
+    _framing: int | None = 0
+    """How the body of the present answer is sent, as `framing.frame_response` has it."""
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Take a piece of a head."""
@@ -46,7 +48,8 @@ class Server(http.Http1Server):
         lines = _head_lines(self.buf)
         try:
             if not lines:
-                _check_limit(self.buf, MalformedError("the request's head is too long", 431))  # RFC 6585 §5
+                if len(self.buf) > HEAD_LIMIT:
+                    raise MalformedError("the request's head is too long", 431)  # RFC 6585 §5
                 return
             head = heads.request(lines)
             length = framing.request_length(head.version, head.fields)
@@ -124,24 +127,22 @@ class Server(http.Http1Server):
     def _chunked(self) -> bool:
         return self._framing is framing.CHUNKED
 
-    _framing: int | None = 0
-
     def _assemble(self, response: model.Response) -> bytes:
         """The head of an answer in our version, framed for this client (RFC 9112 §6, RFC 9110 §2.5)."""
         assert self.request
         fields = response.headers.fields
         if not is_interim(response.status_code):
-            fields = self._framed(response.status_code, fields)
+            fields = self._framed(response, fields)
         reason = response.data.reason or status_codes.RESPONSES.get(response.status_code, "").encode()
         line = b"HTTP/1.1 %d %s\r\n" % (response.status_code, reason)
         return line + b"".join([b"%s: %s\r\n" % field for field in fields]) + b"\r\n"
 
-    def _framed(self, status: int, fields: Fields) -> Fields:
+    def _framed(self, response: model.Response, fields: Fields) -> Fields:
         assert self.request
         method, old = self.request.data.method, self.request.data.http_version == b"HTTP/1.0"
         asked_to_close = not framing.persists(b"HTTP/1.1", fields)  # by a hook: what came from upstream is gone
-        self._framing, fields = framing.frame_response(method, status, fields, old=old)
-        if _is_switch(method, status):
+        self._framing, fields = framing.frame_response(method, response.status_code, fields, old=old)
+        if _http1.should_make_pipe(self.request, response):
             return fields
         self._ends = self._ends or asked_to_close or self._framing == framing.UNTIL_CLOSED
         if self._ends and not asked_to_close:
@@ -186,7 +187,8 @@ class Client(http.Http1Client):
             lines = _head_lines(self.buf)
             try:
                 if not lines:
-                    _check_limit(self.buf, MalformedError("the head of the server's answer is too long"))
+                    if len(self.buf) > HEAD_LIMIT:
+                        raise MalformedError("the head of the server's answer is too long")
                     return
                 head = heads.response(lines)
                 head = head._replace(fields=framing.without_identity(head.fields))
@@ -291,10 +293,8 @@ class Tunnel(HttpUpstreamProxy):
 
 def error_answer(page: Page, method: bytes = b"") -> bytes:
     """An answer of our own, after which the connection is closed; to HEAD without its body."""
-    headers = model.Headers([(name.encode(), value.encode()) for name, value in page.headers.items()])
-    response = model.Response.make(page.code, page.body, headers)
-    response.headers["Server"], response.headers["Connection"] = pages.SERVER, "close"
-    response.headers.fields = forwarding.with_date(response.headers.fields)
+    response = flows.answer_of(page)
+    response.headers["Connection"] = "close"
     head: bytes = assemble.assemble_response_head(response)
     return head if framing.has_no_body(method, page.code) else head + (response.raw_content or b"")
 
@@ -312,10 +312,6 @@ def is_interim(code: int) -> bool:
     return 100 <= code < 200 and code != 101
 
 
-def _is_switch(method: bytes, status: int) -> bool:
-    return status == 101 or (method == b"CONNECT" and status == 200)
-
-
 def _head_lines(buffer: Any) -> list[bytes] | None:
     """The lines of the head that the buffer begins with; None if it is not complete.
 
@@ -324,11 +320,6 @@ def _head_lines(buffer: Any) -> list[bytes] | None:
     while (lines := buffer.maybe_extract_lines()) == []:
         pass
     return lines and [bytes(line) for line in lines]
-
-
-def _check_limit(buffer: Any, error: MalformedError) -> None:
-    if len(buffer) > HEAD_LIMIT:
-        raise error
 
 
 def _to_wire(request: model.Request) -> model.Request:

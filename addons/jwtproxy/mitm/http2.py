@@ -7,13 +7,13 @@ import h2.events
 import h2.exceptions
 from mitmproxy import http as model
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import Log
+from mitmproxy.proxy.commands import Log, SendData
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http2
 
-from ..conduct import forwarding, framing, http2
+from ..conduct import framing, http2
 from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedResponse
 from ..conduct.malformed import MalformedError
@@ -36,7 +36,7 @@ class Server(http.Http2Server):
         """The streams of HEAD requests, which are answered without a body."""
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if isinstance(event, http.ResponseHeaders):
+        if isinstance(event, http.ResponseHeaders) and event.response.is_http2:
             event.response.headers.fields = _lowered(event.response.headers.fields)
         if isinstance(event, http.ResponseHeaders) and not _is_sendable(event.response):
             message = "the answer contains a header that HTTP/2 cannot carry"
@@ -82,9 +82,7 @@ class Server(http.Http2Server):
 
     def _refuse(self, event: Any, error: MalformedError) -> CommandGenerator[None]:
         stream = _id(event)
-        self._lengths.end(stream)
-        if isinstance(event, h2.events.DataReceived):
-            self.h2_conn.acknowledge_received_data(event.flow_controlled_length, stream)
+        _set_aside(self.h2_conn, self._lengths, event)
         yield Log(str(error))
         if stream in self.streams:  # its head has passed already
             code = http.ErrorCode.GENERIC_CLIENT_ERROR
@@ -103,21 +101,19 @@ class Server(http.Http2Server):
         """Answer with a page of our own, if nothing of an answer has been sent."""
         if not self.is_open_for_us(stream) or self.h2_conn.streams[stream].state_machine.headers_sent:
             return False
-        page = pages.text(status, message)
-        body = page.body.encode()
-        fields = [(name.lower().encode(), value.encode()) for name, value in page.headers.items()]
-        own = [(b"server", pages.SERVER.encode()), (b"content-length", b"%d" % len(body)), (b"date", forwarding.date())]
+        answer = flows.answer_of(pages.text(status, message))
+        head = [(b":status", b"%d" % status), *_lowered(answer.headers.fields)]
         bodiless = stream in self._heads
-        self.h2_conn.send_headers(stream, [(b":status", b"%d" % status), *own, *fields], end_stream=bodiless)
+        self.h2_conn.send_headers(stream, head, end_stream=bodiless)
         if not bodiless:
-            self.h2_conn.send_data(stream, body, end_stream=True)
+            self.h2_conn.send_data(stream, answer.raw_content or b"", end_stream=True)
         if not self.is_closed(stream) and not self.h2_conn.stream_buffers.get(stream):
             self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.NO_ERROR)  # RFC 9113 §8.1
         return True
 
     def _flush(self) -> CommandGenerator[None]:
         if data := self.h2_conn.data_to_send():
-            yield _http2.SendData(self.conn, data)
+            yield SendData(self.conn, data)
 
 
 class Client(http.Http2Client):
@@ -131,7 +127,7 @@ class Client(http.Http2Client):
         self._lengths = Lengths()
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if isinstance(event, http.RequestHeaders):
+        if isinstance(event, http.RequestHeaders) and event.request.is_http2:
             event.request.headers.fields = _lowered(event.request.headers.fields)
         yield from super()._handle_event(event)
 
@@ -149,9 +145,7 @@ class Client(http.Http2Client):
                 _check_body(self._lengths, event)
         except MalformedError as error:
             stream = _id(event)
-            self._lengths.end(stream)
-            if isinstance(event, h2.events.DataReceived):
-                self.h2_conn.acknowledge_received_data(event.flow_controlled_length, stream)
+            _set_aside(self.h2_conn, self._lengths, event)
             if not self.is_closed(stream):
                 self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             self.streams.pop(stream, None)
@@ -183,12 +177,19 @@ def _check_body(lengths: Lengths, event: h2.events.Event) -> None:
         lengths.end(_id(event))
 
 
+def _set_aside(connection: Any, lengths: Lengths, event: Any) -> None:
+    """Expect nothing more of a stream, of which what came still counts for the connection's window."""
+    lengths.end(_id(event))
+    if isinstance(event, h2.events.DataReceived):
+        connection.acknowledge_received_data(event.flow_controlled_length, _id(event))
+
+
 def _raw(headers: Any) -> list[tuple[bytes, bytes]]:
     return [(bytes(name), bytes(value)) for name, value in headers]
 
 
 def _lowered(fields: Fields) -> Fields:
-    """Names as HTTP/2 has them (RFC 9113 §8.2); mitmproxy would log each that is not."""
+    """Names as HTTP/2 has them (RFC 9113 §8.2): of messages that came by it mitmproxy would log each that is not."""
     return tuple((name.lower(), value) for name, value in fields)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from mitmproxy.http import Response
 from mitmproxy.net.http import status_codes
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import CloseConnection, Log, RequestWakeup
+from mitmproxy.proxy.commands import CloseConnection, Command, Log, RequestWakeup
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 
@@ -82,8 +82,6 @@ class Stream(http.HttpStream):
         if self.flow.response:
             yield from self._answer()
             return
-        if self._expects:
-            self.flow.request.headers["expect"] = "100-continue"
         yield from super().start_request_stream()
         if self._expects:
             self._handle_event = self._handle_or_ring
@@ -104,6 +102,8 @@ class Stream(http.HttpStream):
         if connected:
             if self.flow.request.is_http2 and self.context.server.alpn != b"h2":
                 self._frame()
+            if self._expects:
+                self.flow.request.headers["expect"] = "100-continue"
             yield from self._expect_head()
         return connected
 
@@ -135,7 +135,7 @@ class Stream(http.HttpStream):
             if not self.flow.request.is_http2:  # whether a body or the next request follows, nobody could tell
                 fields = (*fields, (b"Connection", b"close"))
                 self._cut = True
-        response.headers.fields = framing.without_length(fields) if response.status_code == 204 else fields
+        response.headers.fields = framing.without_framing(fields) if response.status_code == 204 else fields
         yield from super().state_wait_for_response_headers(event)
 
     def send_response(self, already_streamed: bool = False) -> CommandGenerator[None]:
@@ -146,15 +146,14 @@ class Stream(http.HttpStream):
             response.headers.fields = forwarding.with_date(response.headers.fields)
         bodiless = framing.has_no_body(self.flow.request.data.method, response.status_code)
         for command in super().send_response(already_streamed):
-            if not (bodiless and isinstance(command, http.SendHttp) and isinstance(command.event, _BODY)):
+            if not (bodiless and _sends(command, _BODY)):
                 yield command
         if self.server_state == self.state_done and self.client_state != self.state_done:
             # mitmproxy would end the answer when the request ends, of which the client may wait to send the rest.
             self._ended = True
             yield http.SendHttp(http.ResponseEndOfMessage(self.stream_id), self.context.client)
         if self._cut:
-            error = http.RequestProtocolError(self.stream_id, "answered before its body", http.ErrorCode.CANCEL)
-            yield http.SendHttp(error, self.context.server)
+            yield self._abandon("answered before its body")
             yield from self._leave()
 
     def handle_protocol_error(
@@ -178,8 +177,7 @@ class Stream(http.HttpStream):
             yield CloseConnection(self.context.client)
             return
         for command in super().flow_done():
-            ends = isinstance(command, http.SendHttp) and isinstance(command.event, http.ResponseEndOfMessage)
-            if not (ends and self._ended):
+            if not (self._ended and _sends(command, http.ResponseEndOfMessage)):
                 yield command
 
     def passthrough(self, event: events.Event) -> CommandGenerator[None]:
@@ -222,10 +220,14 @@ class Stream(http.HttpStream):
         return http.SendHttp(http.ResponseHeaders(self.stream_id, response), self.context.client)
 
     def _give_up(self, message: str) -> CommandGenerator[None]:
-        error = http.RequestProtocolError(self.stream_id, message, http.ErrorCode.CANCEL)
-        yield http.SendHttp(error, self.context.server)
+        yield self._abandon(message)
         code = http.ErrorCode.GENERIC_SERVER_ERROR
         yield from self.handle_protocol_error(http.ResponseProtocolError(self.stream_id, message, code))
+
+    def _abandon(self, message: str) -> http.SendHttp:
+        """Tell the upstream that nobody waits for it any more."""
+        error = http.RequestProtocolError(self.stream_id, message, http.ErrorCode.CANCEL)
+        return http.SendHttp(error, self.context.server)
 
     def _examine(self) -> Fault | None:
         """Have the request name the host it goes to and no other, before any hook runs; else what is wrong with it."""
@@ -348,9 +350,7 @@ class Stream(http.HttpStream):
         message = f"no answer from {self._origin} within {seconds:g} s"
         flows.respond(self.flow, text(504, message))
         yield from self._answer()
-        yield http.SendHttp(
-            http.RequestProtocolError(self.stream_id, message, http.ErrorCode.CANCEL), self.context.server
-        )
+        yield self._abandon(message)
 
     @property
     def _alarm(self) -> Alarm:
@@ -370,6 +370,10 @@ class Stream(http.HttpStream):
     def _origin(self) -> str:
         request = self.flow.request
         return f"{request.scheme}://{request.host}:{request.port}"
+
+
+def _sends(command: Command, kinds: Any) -> bool:
+    return isinstance(command, http.SendHttp) and isinstance(command.event, kinds)
 
 
 def _reason(message: str) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..conduct import forwarding
+from ..conduct import forwarding, target
 from ..conduct.fields import Fields
 from ..conduct.host import Fault
 from ..conduct.malformed import MalformedError
@@ -10,8 +10,8 @@ from ..conduct.request import RequestHead
 from ..conduct.verdict import Forward, Refuse, Verdict
 
 _REFUSALS = {
-    Fault.TARGET: Refuse(400, "the request's target is neither a URL nor a path"),
-    Fault.HOST: Refuse(400, "the request's host or port is not valid"),
+    Fault.TARGET: Refuse(400, target.NO_FORM),
+    Fault.HOST: Refuse(400, target.BAD_AUTHORITY),
     Fault.NO_HOST: Refuse(400, "the request has no Host header"),
     Fault.LOOP: Refuse(
         502,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..conduct.fields import Fields, MalformedFieldError, normalise, strip
+from ..conduct.fields import Fields, normalise, strip
 from ..conduct.forwarding import via, with_via
 from ..conduct.malformed import MalformedError
 from ..conduct.request import Matcher, RequestHead
@@ -16,8 +16,6 @@ from . import decision, faults
 from .decision import Decisions
 from .rules import BLOCK
 from .settings import Settings
-
-_MALFORMED = "a header value contains a line break; the request was not forwarded"
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,6 @@ class Policy:
         try:
             kept = faults.passing(head)
             kept = strip(kept, self.token_fields) if self.signs else kept
-        except MalformedFieldError:
-            return Refuse(400, _MALFORMED, rule, place)
         except MalformedError as error:
             return Refuse(error.status, str(error), rule, place)
         if self.via == "on" or (head.to_proxy and self.via == "auto"):
@@ -73,7 +69,7 @@ class Policy:
         """Trailers without any field that may carry a token; none at all where one might hide."""
         try:
             return strip(trailers, self.token_fields) if self.signs else trailers
-        except MalformedFieldError:
+        except MalformedError:
             return ()
 
     def __str__(self) -> str:

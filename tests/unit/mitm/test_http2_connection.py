@@ -33,20 +33,28 @@ def peers() -> tuple[Connection, h2.connection.H2Connection]:
     return ours, client
 
 
+def _fill(ours: Connection, client: h2.connection.H2Connection, stream: int) -> None:
+    """Let the client begin a request on this stream, beside which we allow none."""
+    ours.local_settings.max_concurrent_streams = 1
+    ours.local_settings.acknowledge()
+    client.send_headers(stream, HEAD, end_stream=False)
+
+
+def _headers(stream: int, block: bytes) -> bytes:
+    """A HEADERS frame of its own, the stream's last."""
+    frame = HeadersFrame(stream, flags=["END_HEADERS", "END_STREAM"])
+    frame.data = block
+    return bytes(frame.serialize())
+
+
 def test_a_stream_too_many_is_refused_and_the_others_go_on(
     peers: tuple[Connection, h2.connection.H2Connection],
 ) -> None:
     ours, client = peers
-    ours.local_settings.max_concurrent_streams = 1
-    ours.local_settings.acknowledge()
-    client.send_headers(1, HEAD, end_stream=False)
-    frame = HeadersFrame(3, flags=["END_HEADERS", "END_STREAM"])
-    frame.data = client.encoder.encode([*HEAD, (b"x-new", b"1")])
-    ours.receive_data(client.data_to_send() + frame.serialize())
+    _fill(ours, client, 1)
+    ours.receive_data(client.data_to_send() + _headers(3, client.encoder.encode([*HEAD, (b"x-new", b"1")])))
     assert b"\0\0\4\3\0\0\0\0\3\0\0\0\7" in ours.data_to_send()  # RST_STREAM of 3: REFUSED_STREAM
-    frame = HeadersFrame(1, flags=["END_HEADERS", "END_STREAM"])
-    frame.data = client.encoder.encode([(b"x-new", b"1")])  # from the table
-    events = ours.receive_data(frame.serialize())
+    events = ours.receive_data(_headers(1, client.encoder.encode([(b"x-new", b"1")])))  # from the table
     trailers = next(event for event in events if isinstance(event, h2.events.TrailersReceived))
     assert [tuple(field) for field in trailers.headers or []] == [(b"x-new", b"1")]
 
@@ -56,21 +64,15 @@ def test_a_stream_with_an_impossible_number_is_an_error(
     peers: tuple[Connection, h2.connection.H2Connection], stream: int
 ) -> None:
     ours, client = peers
-    ours.local_settings.max_concurrent_streams = 1
-    ours.local_settings.acknowledge()
-    client.send_headers(3, HEAD, end_stream=False)
-    frame = HeadersFrame(stream, flags=["END_HEADERS", "END_STREAM"])
-    frame.data = client.encoder.encode(HEAD)
+    _fill(ours, client, 3)
     with pytest.raises(h2.exceptions.ProtocolError):
-        ours.receive_data(client.data_to_send() + frame.serialize())
+        ours.receive_data(client.data_to_send() + _headers(stream, client.encoder.encode(HEAD)))
 
 
 def test_what_cannot_be_decompressed_is_called_so(peers: tuple[Connection, h2.connection.H2Connection]) -> None:
     ours, _ = peers
-    frame = HeadersFrame(1, flags=["END_HEADERS", "END_STREAM"])
-    frame.data = b"\xff\xff\xff\x0f"
     with pytest.raises(h2.exceptions.ProtocolError) as caught:
-        ours.receive_data(frame.serialize())
+        ours.receive_data(_headers(1, b"\xff\xff\xff\x0f"))
     assert caught.value.error_code == h2.errors.ErrorCodes.COMPRESSION_ERROR
 
 
@@ -122,10 +124,7 @@ def test_a_refused_head_that_swells_ends_the_connection_as_other_errors_do(
     peers: tuple[Connection, h2.connection.H2Connection],
 ) -> None:
     ours, client = peers
-    ours.local_settings.max_concurrent_streams = 1
-    ours.local_settings.acknowledge()
-    client.send_headers(1, HEAD, end_stream=False)
-    frame = HeadersFrame(3, flags=["END_HEADERS", "END_STREAM"])
-    frame.data = client.encoder.encode([(b"x", b"a" * 4000)]) + b"\xbe" * 400
+    _fill(ours, client, 1)
+    swelling = client.encoder.encode([(b"x", b"a" * 4000)]) + b"\xbe" * 400
     with pytest.raises(h2.exceptions.ProtocolError):
-        ours.receive_data(client.data_to_send() + frame.serialize())
+        ours.receive_data(client.data_to_send() + _headers(3, swelling))
