@@ -598,6 +598,15 @@ def test_many_attempts_to_connect_all_end_in_time(impatient: Proxy, deaf: str) -
         client.close()
 
 
+def test_a_tunnel_that_cannot_be_is_refused_in_our_words(proxy: Proxy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        place = "127.0.0.1:{1}".format(*closed.getsockname())
+    with Raw(proxy.port) as client:
+        reply = client.request(message("CONNECT", place, f"Host: {place}"), "GET")  # its answer has a body
+    assert (reply.status, reply.values("server"), len(reply.values("date"))) == (502, ["jwtproxy"], 1)
+    assert reply.body == f"jwtproxy: cannot connect to {place}: connection refused\n".encode()
+
+
 def test_a_tunnel_to_a_deaf_upstream_ends_in_time(impatient: Proxy, deaf: str) -> None:
     """CONNECT is answered within the time-out, with 502 or with a tunnel whose requests get 502."""
     authority = deaf.removeprefix("http://")

@@ -133,10 +133,10 @@ def _views(upstream: Recorder, answers: list[bytes], folder: Path, process: Proc
 
 
 def _undated(answer: bytes) -> bytes:
-    """An answer without the Date that a proxy adds; of one that it made itself, for want of another, the first line."""
+    """An answer without Date and Server as a proxy adds them; of a 502, the first line."""
     if answer.startswith(b"HTTP/1.1 502 "):
         return answer.partition(b"\r\n")[0]
-    return re.sub(rb"\r\ndate: [^\r]+", b"", answer, count=1, flags=re.IGNORECASE)
+    return re.sub(rb"\r\n(?:date: [^\r]+|server: jwtproxy)", b"", answer, count=2, flags=re.IGNORECASE)
 
 
 def _plain(fields: list[tuple[bytes, bytes]], named: dict[str, str]) -> list[tuple[bytes, bytes]]:

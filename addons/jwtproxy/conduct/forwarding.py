@@ -2,15 +2,19 @@
 
 import re
 from email.utils import formatdate
+from typing import NamedTuple
 
 from .fields import Fields
 from .heads import TOKEN
+from .host import Fault
 from .malformed import MalformedError
 
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"))
 """Fields for the next hop alone, but for framing, which each carrier makes for itself."""
-_TO_PROXY = frozenset((b"proxy-authorization", b"proxy-authenticate", b"proxy-authentication-info"))
-_FOR_ONE_HOP = _HOP_BY_HOP | _TO_PROXY
+TO_PROXY = frozenset((b"proxy-authorization", b"proxy-authenticate", b"proxy-authentication-info"))
+"""Fields between a client and a proxy."""
+
+_FOR_ONE_HOP = _HOP_BY_HOP | TO_PROXY
 _SIZES = frozenset(map(len, _FOR_ONE_HOP))
 _NEVER_NAMED = frozenset((b"host", b"content-length", b"transfer-encoding", b"content-type"))
 _HOPS = re.compile(rb"[0-9]{1,9}")
@@ -57,12 +61,47 @@ def has_passed(fields: Fields, pseudonym: str) -> bool:
     return bool(own) and any(len(name) == 3 and name.lower() == b"via" and own in value for name, value in fields)
 
 
+def to_http1(fields: Fields, authority: bytes) -> Fields:
+    """The fields of a request that came by another version, as HTTP/1.1 has them. `authority`: where it goes."""
+    cookies = [value for name, value in fields if len(name) == 6 and name.lower() == b"cookie"]
+    kept = [field for field in fields if field[0].lower() != b"te"]  # trailers cannot be sent
+    if len(cookies) > 1:  # RFC 9113 §8.2.3
+        first = next(place for place, field in enumerate(kept) if field[0].lower() == b"cookie")
+        rest = [field for field in kept[first + 1 :] if field[0].lower() != b"cookie"]
+        kept = [*kept[:first], (kept[first][0], b"; ".join(cookies)), *rest]
+    if not any(name.lower() == b"host" for name, _ in kept):
+        kept.insert(0, (b"Host", authority))
+    return tuple(kept)
+
+
 def take_expectation(version: bytes, fields: Fields) -> tuple[Fields, bool]:
     """The fields without `Expect: 100-continue`, and whether an answer is due: HTTP/1.0 has none (RFC 9110 §10.1.1)."""
     for field in fields:
         if len(field[0]) == 6 and field[0].lower() == b"expect" and field[1].lower() == b"100-continue":
             return tuple(other for other in fields if other[0].lower() != b"expect"), version != b"HTTP/1.0"
     return fields, False
+
+
+class Way(NamedTuple):
+    """What a request says about its way."""
+
+    fields: Fields
+    """Its fields, as they are to go on."""
+    expects: bool = False
+    """Whether its client waits for leave to send the body."""
+    fault: Fault | None = None
+
+
+def examine(version: bytes, method: bytes, fields: Fields, pseudonym: str) -> Way:
+    """Take note of what a request says about its way. `pseudonym`: our name in Via."""
+    fields, expects = take_expectation(version, fields)
+    if has_passed(fields, pseudonym):
+        return Way(fields, expects, Fault.LOOP)
+    if method in (b"OPTIONS", b"TRACE") and (left := hops_left(fields)) is not None:
+        if left == 0:
+            return Way(fields, expects, Fault.HOPS)
+        fields = with_hops_left(fields, left - 1)
+    return Way(fields, expects)
 
 
 def hops_left(fields: Fields) -> int | None:
@@ -94,7 +133,7 @@ def _without_hops(fields: Fields, *, to_proxy: bool, names_hops: bool, strict: b
             passed += [(name, b"trailers"), (b"Connection", b"TE")]
         elif lower == b"upgrade" and value.lower() == b"websocket":
             passed += [(name, value), (b"Connection", b"Upgrade")]
-        elif lower in _TO_PROXY and to_proxy:
+        elif lower in TO_PROXY and to_proxy:
             passed.append((name, value))
     if b"upgrade" not in named:  # nobody asks for what Connection does not name (RFC 9110 §7.8)
         passed = [field for field in passed if b"upgrade" not in (field[0].lower(), field[1].lower())]

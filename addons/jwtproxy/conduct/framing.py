@@ -1,6 +1,7 @@
 """Where the body of a message ends (RFC 9112 §6), and whether its connection goes on afterwards (RFC 9112 §9.3)."""
 
 import re
+from typing import NamedTuple
 
 from .fields import Fields, normalise
 from .malformed import MalformedError
@@ -59,7 +60,42 @@ def frame_response(method: bytes, status: int, fields: Fields, *, old: bool) -> 
         return CHUNKED, without_framing(fields, keep=_CODING_NAME) if length else fields
     if length and not chunked:
         return 0, without_framing(fields, keep=_LENGTH_NAME) if coded else fields
-    return UNTIL_CLOSED, without_framing(fields)
+    if old:
+        return UNTIL_CLOSED, without_framing(fields)
+    return CHUNKED, (*without_framing(fields), (b"Transfer-Encoding", b"chunked"))  # so that its end can be told
+
+
+class Framed(NamedTuple):
+    """How an answer is sent to an HTTP/1 client."""
+
+    coding: int | None
+    """As `frame_response` has it."""
+    fields: Fields
+    closes: bool
+    """Whether the connection ends with it."""
+
+
+def frame_for_client(version: bytes, method: bytes, status: int, fields: Fields, *, closes: bool) -> Framed:
+    """How an answer is sent to a client that spoke this version, whose connection `closes` afterwards, or goes on.
+
+    A Connection field is a hook's: what came from upstream is gone.
+    """
+    old = version == b"HTTP/1.0"
+    asked = not persists(b"HTTP/1.1", fields)
+    coding, fields = frame_response(method, status, fields, old=old)
+    if is_tunnel(method, status):
+        return Framed(coding, fields, closes)
+    closes = closes or asked or coding == UNTIL_CLOSED
+    if closes and not asked:
+        fields = (*fields, (b"Connection", b"close"))
+    elif old and not closes:
+        fields = (*fields, (b"Connection", b"keep-alive"))
+    return Framed(coding, fields, closes)
+
+
+def is_tunnel(method: bytes, status: int) -> bool:
+    """Whether something other than HTTP follows an answer (RFC 9110 §9.3.6, §15.2.2)."""
+    return status == 101 or (status == 200 and method == b"CONNECT")
 
 
 def without_identity(fields: Fields) -> Fields:
@@ -123,5 +159,5 @@ def _length(lengths: list[bytes]) -> int:
     if len(lengths) > 1:
         raise MalformedError("Content-Length is given more than once")
     if not _LENGTH.fullmatch(lengths[0]):
-        raise MalformedError("Content-Length is not a number of at most 19 digits")
+        raise MalformedError("Content-Length is not a number of at most 19 digits without leading zeros")
     return int(lengths[0])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import NamedTuple
 
 from .fields import Fields
@@ -16,6 +17,7 @@ _FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ ]+) (HTTP/[0-9]\.[0-9])")
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[0-9]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 _BLANK = b" \t"
+_PHRASES = {int(status): status.phrase.encode() for status in HTTPStatus}
 
 _CONTROL = "a header value contains a control character"
 _NAME = "a header line does not begin with a name and a colon"
@@ -59,6 +61,27 @@ def response(lines: Sequence[bytes]) -> ReceivedResponse:
     version, status, reason = found.groups()
     fields = _read_fields(_unfold(lines[1:]))
     return ReceivedResponse(_understood(version), int(status), reason or b"", fields)
+
+
+def write_request(method: bytes, target: bytes, fields: Fields) -> bytes:
+    """The head of a request in our version (RFC 9110 §2.5). Raises MalformedError for what no head can carry."""
+    line = b"%s %s HTTP/1.1" % (method, target)
+    if not _REQUEST_LINE.fullmatch(line):
+        raise MalformedError("the request's method or target cannot be sent")
+    return _written(line, fields)
+
+
+def write_response(status: int, reason: bytes, fields: Fields) -> bytes:
+    """The head of an answer in our version. Raises MalformedError for what no head can carry."""
+    return _written(b"HTTP/1.1 %d %s" % (status, reason or _PHRASES.get(status, b"")), fields)
+
+
+def _written(line: bytes, fields: Fields) -> bytes:
+    head = b"".join([line, b"\r\n", *[b"%s: %s\r\n" % field for field in fields], b"\r\n"])
+    ends = len(fields) + 2
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
+        raise MalformedError("a header contains a line break")
+    return head
 
 
 def _understood(version: bytes) -> bytes:

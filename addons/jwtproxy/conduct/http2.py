@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from . import framing
 from .destination import DEFAULT_PORTS
 from .fields import Fields
+from .forwarding import TO_PROXY
 from .heads import CONTROLS, TOKEN, ReceivedRequest
 from .malformed import MalformedError
 from .target import Target, check_method, check_path, split_authority, to_ascii
@@ -17,7 +18,7 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _STATUS = re.compile(rb"[1-9][0-9]{2}")
 _CONNECTION_SPECIFIC = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 _REQUEST = {b":method", b":scheme", b":path", b":authority"}
-_NOT_IN_TRAILERS = frozenset((b"content-length", b"host", b"te", b"trailer"))
+_NOT_IN_TRAILERS = frozenset((b"content-length", b"host", b"te", b"trailer")) | TO_PROXY
 _VERSION = b"HTTP/2.0"
 _OVERHEAD = 32  # bytes that a field counts beyond its own (RFC 9113 §6.5.2)
 

@@ -52,6 +52,12 @@ def check_method(method: bytes) -> None:
         raise MalformedError("the method CONNECT is written in capitals")
 
 
+def check_sendable(method: bytes, path: bytes) -> None:
+    """Refuse what would be several things in a request line, whoever made it. Raises MalformedError."""
+    if _NOT_VISIBLE(method) or _NOT_VISIBLE(path) or not method:
+        raise MalformedError("the request's method or target contains a space or a control character")
+
+
 def to_ascii(target: bytes) -> bytes:
     """The target in visible ASCII, other characters being percent-encoded (RFC 3986 §2.1). Raises MalformedError."""
     if not _NOT_VISIBLE(target):

@@ -107,6 +107,14 @@ def answer_of(page: Page) -> Response:
     return response
 
 
+def complete(response: Response, *, here: bool) -> None:
+    """Add what an answer lacks: Date, and who made one about the proxy. `here`: it comes from no upstream."""
+    headers = response.headers
+    if here and response.status_code == 407 and "server" not in headers:
+        headers["Server"] = pages.SERVER
+    headers.fields = forwarding.with_date(headers.fields)
+
+
 def respond(flow: HTTPFlow, page: Page) -> None:
     """Answer the flow with this page at once: its body, if any, is not waited for."""
     flow.response = answer_of(page)

@@ -9,7 +9,6 @@ from typing import Any
 import h11
 from mitmproxy import http as model
 from mitmproxy.connection import Connection, ConnectionState
-from mitmproxy.net.http import status_codes
 from mitmproxy.net.http.http1 import assemble
 from mitmproxy.proxy import events
 from mitmproxy.proxy.commands import CloseConnection, CloseTcpConnection, Log, SendData
@@ -19,8 +18,9 @@ from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._upstream_proxy import HttpUpstreamProxy
 from mitmproxy.utils import human
 
-from ..conduct import framing, heads
-from ..conduct.fields import Fields
+from ..conduct import forwarding, framing, heads
+from ..conduct.destination import normalise
+from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
 from ..observe import pages
 from ..observe.pages import Page
@@ -35,6 +35,8 @@ class Server(http.Http1Server):
 
     _ends = False
     """Whether the client wants its connection closed after the present request (RFC 9112 §9.3)."""
+    _over = False
+    """Whether nothing more is sent, whatever still comes of the answer."""
     _framing: int | None = 0
     """How the body of the present answer is sent, as `framing.frame_response` has it."""
 
@@ -76,9 +78,10 @@ class Server(http.Http1Server):
     def send(self, event: http.HttpEvent) -> CommandGenerator[None]:
         """Send a part of an answer."""
         assert event.stream_id == self.stream_id
+        if self._over:
+            return
         if isinstance(event, http.ResponseHeaders):
-            self.response = event.response
-            yield SendData(self.conn, self._assemble(event.response))
+            yield from self._send_head(event)
         elif isinstance(event, http.ResponseData):
             if data := _chunk(event.data) if self._chunked else event.data:
                 yield SendData(self.conn, data)
@@ -88,10 +91,7 @@ class Server(http.Http1Server):
             yield from self.mark_done(response=True)
         elif self.conn.state & ConnectionState.CAN_WRITE:
             assert isinstance(event, http.ResponseProtocolError)
-            status = event.code.http_status_code()
-            if status is not None and not self._answered:
-                yield from self._send_page(status, event.message)
-            yield CloseConnection(self.conn)
+            yield from self._give_up(event.code.http_status_code(), event.message)
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
         """Note that one side has said all; after both have, go on, close, or become a pipe."""
@@ -127,32 +127,35 @@ class Server(http.Http1Server):
     def _chunked(self) -> bool:
         return self._framing is framing.CHUNKED
 
-    def _assemble(self, response: model.Response) -> bytes:
+    def _send_head(self, event: http.ResponseHeaders) -> CommandGenerator[None]:
+        try:
+            head = self._head(event.response)
+        except MalformedError as error:  # only a hook can have made it
+            yield from self._give_up(502, f"in the answer, {error}")
+        else:
+            self.response = event.response
+            yield SendData(self.conn, head)
+
+    def _head(self, response: model.Response) -> bytes:
         """The head of an answer in our version, framed for this client (RFC 9112 §6, RFC 9110 §2.5)."""
         assert self.request
-        fields = response.headers.fields
-        if not is_interim(response.status_code):
-            fields = self._framed(response, fields)
-        reason = response.data.reason or status_codes.RESPONSES.get(response.status_code, "").encode()
-        line = b"HTTP/1.1 %d %s\r\n" % (response.status_code, reason)
-        return line + b"".join([b"%s: %s\r\n" % field for field in fields]) + b"\r\n"
-
-    def _framed(self, response: model.Response, fields: Fields) -> Fields:
-        assert self.request
-        method, old = self.request.data.method, self.request.data.http_version == b"HTTP/1.0"
-        asked_to_close = not framing.persists(b"HTTP/1.1", fields)  # by a hook: what came from upstream is gone
-        self._framing, fields = framing.frame_response(method, response.status_code, fields, old=old)
-        if _http1.should_make_pipe(self.request, response):
-            return fields
-        self._ends = self._ends or asked_to_close or self._framing == framing.UNTIL_CLOSED
-        if self._ends and not asked_to_close:
-            return (*fields, (b"Connection", b"close"))
-        return (*fields, (b"Connection", b"keep-alive")) if old and not self._ends else fields
+        request, status, fields = self.request.data, response.status_code, response.headers.fields
+        if not is_interim(status):
+            framed = framing.frame_for_client(request.http_version, request.method, status, fields, closes=self._ends)
+            self._framing, fields, self._ends = framed
+        return heads.write_response(status, response.data.reason, fields)
 
     def _refuse(self, error: MalformedError, method: bytes) -> CommandGenerator[None]:
         yield SendData(self.conn, error_answer(pages.text(error.status, str(error)), method))
         yield hang_up(self.conn)
         self.state = self._drop
+
+    def _give_up(self, status: int | None, message: str) -> CommandGenerator[None]:
+        """Close the connection, after a page that says why if no answer has begun."""
+        if status is not None and not self._answered:
+            yield from self._send_page(status, message)
+        yield CloseConnection(self.conn)
+        self._over = True
 
     def _drop(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Keep nothing of what still comes."""
@@ -173,8 +176,10 @@ class Client(http.Http1Client):
     def send(self, event: http.HttpEvent) -> CommandGenerator[None]:
         """Send a part of a request."""
         if isinstance(event, http.RequestHeaders):
-            event = http.RequestHeaders(event.stream_id, _to_wire(event.request), event.end_stream)
-        elif isinstance(event, http.RequestData) and not event.data:
+            self.stream_id, self.request = event.stream_id, event.request
+            yield SendData(self.conn, _request_head(event.request))
+            return
+        if isinstance(event, http.RequestData) and not event.data:
             return  # an empty DATA frame: to mitmproxy the last chunk, and what follows would be another request
         yield from super().send(event)
 
@@ -220,8 +225,7 @@ class Client(http.Http1Client):
         if _http1.should_make_pipe(self.request, self.response):
             yield from self.make_pipe()
             return
-        kept = framing.persists(self.request.data.http_version, self.request.headers.fields)
-        if self._ends or not kept or self._is_for_one_request or self.buf:
+        if self._ends or self._is_for_one_request or self.buf:
             yield CloseConnection(self.conn)
             self.state = self.done
             return
@@ -307,11 +311,6 @@ def hang_up(connection: Connection) -> CloseConnection:
     return CloseConnection(connection) if connection.tls else CloseTcpConnection(connection, half_close=True)
 
 
-def is_interim(code: int) -> bool:
-    """Whether a final response follows one with this status code; after 101 something else does."""
-    return 100 <= code < 200 and code != 101
-
-
 def _head_lines(buffer: Any) -> list[bytes] | None:
     """The lines of the head that the buffer begins with; None if it is not complete.
 
@@ -322,15 +321,16 @@ def _head_lines(buffer: Any) -> list[bytes] | None:
     return lines and [bytes(line) for line in lines]
 
 
-def _to_wire(request: model.Request) -> model.Request:
-    """The request as HTTP/1.1 writes it."""
-    if request.is_http2 and "te" in request.headers:
-        request = request.copy()
-        del request.headers["te"]  # trailers cannot be sent by HTTP/1.1
-    if request.data.path == b"*" and request.data.authority and not request.is_http2:
-        request = request.copy()
-        request.data.path = b""  # RFC 9112 §3.2.4
-    return request
+def _request_head(request: model.Request) -> bytes:
+    """The head of a request in our version (RFC 9110 §2.5)."""
+    data, fields = request.data, request.headers.fields
+    target, http2 = data.path, request.is_http2
+    if data.http_version != b"HTTP/1.1":
+        where = normalise(request.scheme, request.host, request.port)
+        fields = forwarding.to_http1(fields, (http2 and data.authority) or where.authority.encode())
+    if data.authority and not http2:  # for another proxy
+        target = b"%s://%s%s" % (data.scheme, data.authority, b"" if target == b"*" else target)  # RFC 9112 §3.2.4
+    return heads.write_request(data.method, target, fields)
 
 
 def _chunk(data: bytes) -> bytes:

@@ -38,7 +38,9 @@ class Server(http.Http2Server):
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, http.ResponseHeaders) and event.response.is_http2:
             event.response.headers.fields = _lowered(event.response.headers.fields)
-        if isinstance(event, http.ResponseHeaders) and not _is_sendable(event.response):
+        if isinstance(event, http.ResponseTrailers) and not _is_sendable(event.trailers):
+            return  # only a hook can have made them
+        if isinstance(event, http.ResponseHeaders) and not _is_sendable(event.response.headers):
             message = "the answer contains a header that HTTP/2 cannot carry"
             code = http.ErrorCode.GENERIC_SERVER_ERROR
             event = http.ResponseProtocolError(event.stream_id, message, code)
@@ -197,5 +199,5 @@ def _id(event: Any) -> int:
     return int(event.stream_id)
 
 
-def _is_sendable(response: model.Response) -> bool:
-    return not any(http2.unsendable(name + value) for name, value in response.headers.fields)
+def _is_sendable(headers: model.Headers) -> bool:
+    return not any(http2.unsendable(name + value) for name, value in headers.fields)

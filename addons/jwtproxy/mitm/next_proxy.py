@@ -18,17 +18,22 @@ class NextProxy:
     def __init__(self, gate: Gate) -> None:
         """`gate`: knows our name."""
         self._gate = gate
-        self._said: WeakKeyDictionary[Client, Fields] = WeakKeyDictionary()
+        self._said: WeakKeyDictionary[Client, dict[tuple[str, int], Fields]] = WeakKeyDictionary()
 
     def http_connect(self, flow: HTTPFlow) -> None:
         """Keep what the client says to the next proxy."""
         if isinstance(flow.client_conn.proxy_mode, UpstreamMode):
-            fields = flow.request.headers.fields
-            self._said[flow.client_conn] = tuple(field for field in fields if field[0].lower() in _PASSED)
+            fields = tuple(field for field in flow.request.headers.fields if field[0].lower() in _PASSED)
+            self._said.setdefault(flow.client_conn, {})[_destination(flow)] = fields
 
     def http_connect_upstream(self, flow: HTTPFlow) -> None:
         """Pass it on, but for credentials where mitmproxy's `upstream_auth` has its own."""
         headers = flow.request.headers
-        said = self._said.get(flow.client_conn, ())
+        said = self._said.get(flow.client_conn, {}).get(_destination(flow), ())
         headers.fields += tuple(field for field in said if field[0] not in headers)
         headers.fields = self._gate.connect_fields(headers.fields)
+
+
+def _destination(flow: HTTPFlow) -> tuple[str, int]:
+    """Several CONNECTs may come by one connection, over HTTP/2."""
+    return flow.request.host, flow.request.port

@@ -21,24 +21,21 @@ from typing import Any
 from mitmproxy.http import Response
 from mitmproxy.net.http import status_codes
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import CloseConnection, Command, Log, RequestWakeup
-from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.commands import CloseConnection, Command, Log, OpenConnection, RequestWakeup
+from mitmproxy.proxy.layer import CommandGenerator, NextLayer
 from mitmproxy.proxy.layers import http
+from mitmproxy.utils import human
 
-from ..conduct import forwarding, framing, host
+from ..conduct import forwarding, framing, host, interim
 from ..conduct.destination import Destination, normalise
 from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedResponse
 from ..conduct.host import Fault
+from ..conduct.interim import Interims
+from ..conduct.malformed import MalformedError
 from ..observe.pages import text
 from . import flows, gate, http1, response_timeout
 from .response_timeout import Alarm
-
-PATIENCE = 1.0
-"""Seconds for which a client that waits for leave to send its body waits for the upstream's, before it gets ours."""
-
-INTERIM_LIMIT = 64
-"""Answers before the final one that an upstream may send to one request."""
 
 _BODY = (http.ResponseData, http.ResponseTrailers)
 
@@ -46,10 +43,9 @@ _BODY = (http.ResponseData, http.ResponseTrailers)
 class Stream(http.HttpStream):
     """One request and its answer."""
 
-    _expects = False
-    """Whether the client waits for leave to send its body."""
+    _interims: Interims | None = None
+    """Where the client waits for leave to send its body, or an interim answer has come."""
     _patience: RequestWakeup | None = None
-    _interims = 0
     _ended = False
     """Whether the answer was over before the request."""
     _cut = False
@@ -85,7 +81,7 @@ class Stream(http.HttpStream):
         yield from super().start_request_stream()
         if self._expects:
             self._handle_event = self._handle_or_ring
-            self._patience = RequestWakeup(PATIENCE)
+            self._patience = RequestWakeup(interim.PATIENCE)
             yield self._patience
 
     def make_server_connection(self) -> CommandGenerator[bool]:
@@ -121,7 +117,7 @@ class Stream(http.HttpStream):
     def state_wait_for_response_headers(self, event: http.ResponseHeaders) -> CommandGenerator[None]:
         """The answer has begun: stop its clock. Or one before it: pass it on."""
         response = event.response
-        if http1.is_interim(response.status_code):
+        if interim.is_interim(response.status_code):
             yield from self._pass_interim(response)
             return
         if response.status_code == 101 and self.flow.request.is_http2:
@@ -130,8 +126,8 @@ class Stream(http.HttpStream):
         self._alarm.stop(self)
         answer_fields = gate.gate_of(self.context.options).answer_fields
         fields = answer_fields(self.flow, response.data.http_version, response.headers.fields)
-        if self._expects and self.client_state != self.state_done:
-            self._expects = False
+        if self._interims and self._expects and self.client_state != self.state_done:
+            self._interims.expects = False
             if not self.flow.request.is_http2:  # whether a body or the next request follows, nobody could tell
                 fields = (*fields, (b"Connection", b"close"))
                 self._cut = True
@@ -143,7 +139,7 @@ class Stream(http.HttpStream):
         response = self.flow.response
         assert response
         if not already_streamed:
-            response.headers.fields = forwarding.with_date(response.headers.fields)
+            flows.complete(response, here=self.server_state != self.state_consume_response_body)
         bodiless = framing.has_no_body(self.flow.request.data.method, response.status_code)
         for command in super().send_response(already_streamed):
             if not (bodiless and _sends(command, _BODY)):
@@ -155,6 +151,22 @@ class Stream(http.HttpStream):
         if self._cut:
             yield self._abandon("answered before its body")
             yield from self._leave()
+
+    def handle_connect_regular(self) -> CommandGenerator[None]:
+        """Connect before the answer, where that is wanted, which says what failed in our words."""
+        if not self.flow.response and self.context.options.connection_strategy == "eager":
+            server = self.context.server
+            if error := (yield OpenConnection(server)):
+                place = human.format_address(server.address)
+                flows.respond(self.flow, text(502, f"cannot connect to {place}: {_reason(error)}"))
+        self.child_layer = NextLayer(self.context)
+        yield from self.handle_connect_finish()
+
+    def handle_connect_finish(self) -> CommandGenerator[None]:
+        """Answer a CONNECT."""
+        if self.flow.response:
+            flows.complete(self.flow.response, here=True)
+        yield from super().handle_connect_finish()
 
     def handle_protocol_error(
         self, event: http.RequestProtocolError | http.ResponseProtocolError
@@ -197,21 +209,19 @@ class Stream(http.HttpStream):
 
     def _continue(self) -> CommandGenerator[None]:
         """Have the client send its body (RFC 9110 §10.1.1)."""
-        self._expects = False
+        assert self._interims
+        self._interims.expects = False
         yield self._interim(100, ())
 
     def _pass_interim(self, response: Response) -> CommandGenerator[None]:
         """Pass an interim answer on where the client understands it (RFC 9110 §15.2)."""
-        self._interims += 1
-        if self._interims > INTERIM_LIMIT:
-            yield from self._give_up(f"the server sent more than {INTERIM_LIMIT} interim answers")
-        elif self.flow.request.data.http_version == b"HTTP/1.0":
-            return  # which knows none (RFC 9110 §15.2)
-        elif response.status_code == 100 and self._expects:
-            yield from self._continue()
-        elif response.status_code == 100 and self._patience:
-            return  # it has been told already
-        elif response.data.http_version == self.flow.request.data.http_version:
+        self._interims = self._interims or Interims(self.flow.request.data.http_version)
+        try:
+            passes = self._interims.passes(response.status_code, response.data.http_version)
+        except MalformedError as error:
+            yield from self._give_up(str(error))
+            return
+        if passes:
             yield self._interim(response.status_code, forwarding.response_fields(response.headers.fields))
 
     def _interim(self, status: int, fields: Fields) -> http.SendHttp:
@@ -234,7 +244,7 @@ class Stream(http.HttpStream):
         request = self.flow.request.data
         if not host.is_target(request.method, request.path):
             return Fault.TARGET
-        if not flows.to_self(self.flow) and not self.flow.is_replay and (fault := self._examine_hops()):
+        if not flows.to_self(self.flow) and not self.flow.is_replay and (fault := self._examine_way()):
             return fault
         try:
             if self.flow.request.method == "CONNECT":  # as mitmproxy understands it
@@ -252,17 +262,15 @@ class Stream(http.HttpStream):
             return Fault.HOST
         return None
 
-    def _examine_hops(self) -> Fault | None:
+    def _examine_way(self) -> Fault | None:
         """Take note of what the request says about its way."""
         request, headers = self.flow.request.data, self.flow.request.headers
-        headers.fields, self._expects = forwarding.take_expectation(request.http_version, headers.fields)
-        if forwarding.has_passed(headers.fields, gate.gate_of(self.context.options).pseudonym):
-            return Fault.LOOP
-        if request.method in (b"OPTIONS", b"TRACE") and (left := forwarding.hops_left(headers.fields)) is not None:
-            if left == 0:
-                return Fault.HOPS
-            headers.fields = forwarding.with_hops_left(headers.fields, left - 1)
-        return None
+        pseudonym = gate.gate_of(self.context.options).pseudonym
+        way = forwarding.examine(request.http_version, request.method, headers.fields, pseudonym)
+        headers.fields = way.fields
+        if way.expects:
+            self._interims = Interims(request.http_version, expects=True)
+        return way.fault
 
     def _agree_with_tunnel(self) -> Fault | None:
         """Compare what the request names with the tunnel it came in by, if any."""
@@ -351,6 +359,11 @@ class Stream(http.HttpStream):
         flows.respond(self.flow, text(504, message))
         yield from self._answer()
         yield self._abandon(message)
+
+    @property
+    def _expects(self) -> bool:
+        """Whether the client waits for leave to send its body."""
+        return self._interims is not None and self._interims.expects
 
     @property
     def _alarm(self) -> Alarm:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..conduct import forwarding, target
-from ..conduct.fields import Fields
+from ..conduct.fields import Fields, strip
 from ..conduct.host import Fault
 from ..conduct.malformed import MalformedError
 from ..conduct.request import RequestHead
@@ -22,6 +22,8 @@ _REFUSALS = {
 }
 _TRACE = Refuse(405, "TRACE would show the token; jwt_trace=on permits it", fields=((b"Allow", forwarding.ALLOW),))
 
+_TRACE_HERE = Refuse(405, "TRACE is not answered here, and Max-Forwards: 0 ends its way", fields=_TRACE.fields)
+
 
 def refusal(head: RequestHead, host_mismatch: str, trace: str = "off") -> Refuse | None:
     """The refusal of a request, or CONNECT, with a fault; None without.
@@ -32,7 +34,7 @@ def refusal(head: RequestHead, host_mismatch: str, trace: str = "off") -> Refuse
     if head.fault is Fault.TUNNEL and host_mismatch != "allow":
         return _misdirected(head.tunnel)
     if head.fault is Fault.HOPS and head.method == b"TRACE":
-        return _TRACE
+        return _TRACE_HERE
     if head.fault in _REFUSALS:
         return _REFUSALS[head.fault]
     return _TRACE if head.method.upper() == b"TRACE" and trace == "off" else None
@@ -72,9 +74,11 @@ def forward(head: RequestHead) -> Verdict:
         return Refuse(error.status, str(error))
 
 
-def passing(head: RequestHead) -> Fields:
-    """What of a request's fields is for more than one hop. Raises MalformedError."""
-    return forwarding.request_fields(head.fields, names_hops=head.http_version != b"HTTP/2.0", to_proxy=head.to_proxy)
+def passing(head: RequestHead, never: frozenset[bytes] = frozenset()) -> Fields:
+    """What of a request's fields is for more than one hop, but for these names, normalised. Raises MalformedError."""
+    target.check_sendable(head.method, head.path)
+    names_hops = head.http_version != b"HTTP/2.0"
+    return strip(forwarding.request_fields(head.fields, names_hops=names_hops, to_proxy=head.to_proxy), never)
 
 
 def _misdirected(tunnel: str) -> Refuse:

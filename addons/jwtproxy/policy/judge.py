@@ -53,8 +53,7 @@ class Policy:
             text = f"blocked by rule {rule!r}" if place else "no rule allows this request"
             return Refuse(403, text, rule, place)
         try:
-            kept = faults.passing(head)
-            kept = strip(kept, self.token_fields) if self.signs else kept
+            kept = faults.passing(head, self.token_fields)
         except MalformedError as error:
             return Refuse(error.status, str(error), rule, place)
         if self.via == "on" or (head.to_proxy and self.via == "auto"):
@@ -68,7 +67,7 @@ class Policy:
     def clean_trailers(self, trailers: Fields) -> Fields:
         """Trailers without any field that may carry a token; none at all where one might hide."""
         try:
-            return strip(trailers, self.token_fields) if self.signs else trailers
+            return strip(trailers, self.token_fields)
         except MalformedError:
             return ()
 

@@ -11,16 +11,20 @@ from hypothesis import strategies as st
 from jwtproxy.conduct.fields import Fields
 from jwtproxy.conduct.forwarding import (
     ALLOW,
+    Way,
+    examine,
     has_passed,
     hops_left,
     request_fields,
     response_fields,
     take_expectation,
+    to_http1,
     via,
     with_date,
     with_hops_left,
     with_via,
 )
+from jwtproxy.conduct.host import Fault
 from jwtproxy.conduct.malformed import MalformedError
 
 NEW, OLD, TWO = b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0"
@@ -352,3 +356,51 @@ def test_nobody_upgrades_who_did_not_ask() -> None:
 
 def test_te_is_a_clients_word() -> None:
     assert response_fields(((b"te", b"trailers"), (b"a", b"b"))) == ((b"a", b"b"),)
+
+
+# --- all that a request says about its way
+
+PASSED = f"Via: 1.1 {PSEUDONYM}"
+
+
+@pytest.mark.parametrize(
+    ("version", "method", "lines", "left", "expects", "fault"),
+    [
+        (NEW, b"GET", ["A: b"], ["A: b"], False, None),
+        (NEW, b"POST", ["Expect: 100-continue", "A: b"], ["A: b"], True, None),
+        (OLD, b"POST", ["Expect: 100-continue", "A: b"], ["A: b"], False, None),
+        (NEW, b"GET", [PASSED], [PASSED], False, Fault.LOOP),
+        (NEW, b"GET", ["Max-Forwards: 0"], ["Max-Forwards: 0"], False, None),  # it says nothing to other methods
+        (NEW, b"OPTIONS", ["Max-Forwards: 0"], ["Max-Forwards: 0"], False, Fault.HOPS),
+        (NEW, b"TRACE", ["Max-Forwards: 0"], ["Max-Forwards: 0"], False, Fault.HOPS),
+        (NEW, b"OPTIONS", ["Max-Forwards: 2", "A: b"], ["A: b", "Max-Forwards: 1"], False, None),
+        (NEW, b"OPTIONS", ["Max-Forwards: 0", PASSED], ["Max-Forwards: 0", PASSED], False, Fault.LOOP),
+    ],
+)
+def test_what_a_request_says_about_its_way_is_heard(
+    version: bytes, method: bytes, lines: list[str], left: list[str], expects: bool, fault: Fault | None
+) -> None:
+    assert examine(version, method, _fields(*lines), PSEUDONYM) == Way(_fields(*left), expects, fault)
+
+
+def test_without_a_name_nothing_has_passed() -> None:
+    fields = _fields(PASSED)
+    assert examine(NEW, b"GET", fields, "") == Way(fields)
+
+
+# --- from one version to another
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], ["Host: a.example"]),
+        (["a: b", "host: c"], ["a: b", "host: c"]),
+        (["te: trailers", "a: b"], ["Host: a.example", "a: b"]),
+        (["host: c", "cookie: a=b", "x: y", "cookie: c=d", "z: z"], ["host: c", "cookie: a=b; c=d", "x: y", "z: z"]),
+        (["host: c", "Cookie: a=b"], ["host: c", "Cookie: a=b"]),
+    ],
+)
+def test_a_request_of_another_version_has_the_fields_of_http_1_1(lines: list[str], expected: list[str]) -> None:
+    """Host (RFC 9112 §3.2), one Cookie (RFC 9113 §8.2.3), and no word of trailers, which cannot be sent."""
+    assert to_http1(_fields(*lines), b"a.example") == _fields(*expected)

@@ -12,8 +12,10 @@ from jwtproxy.conduct.fields import Fields
 from jwtproxy.conduct.framing import (
     CHUNKED,
     UNTIL_CLOSED,
+    frame_for_client,
     frame_response,
     has_no_body,
+    is_tunnel,
     needs_length,
     persists,
     request_length,
@@ -22,11 +24,12 @@ from jwtproxy.conduct.framing import (
 from jwtproxy.conduct.malformed import MalformedError
 
 NEW, OLD = b"HTTP/1.1", b"HTTP/1.0"
+CLOSE = (b"Connection", b"close")
 OTHER: Fields = ((b"A", b"b"), (b"Content-Length2", b"9"), (b"X-Content-Len", b"9"), (b"Transfer-Encodin", b"9"))
 
 BOTH = "Content-Length and Transfer-Encoding exclude each other"
 TWICE = "Content-Length is given more than once"
-NO_NUMBER = "Content-Length is not a number of at most 19 digits"
+NO_NUMBER = "Content-Length is not a number of at most 19 digits without leading zeros"
 CODINGS = "Transfer-Encoding is given more than once"
 TOO_OLD = "HTTP/1.0 has no Transfer-Encoding"
 UNKNOWN = "no transfer coding but chunked is supported"
@@ -210,9 +213,9 @@ def test_the_length_that_a_body_would_have_had_is_told_where_that_is_allowed(
         (_coding("chunked"), False, (CHUNKED, _coding("chunked"))),
         (_coding("Chunked", name="transfer-encoding"), False, (CHUNKED, _coding("Chunked", name="transfer-encoding"))),
         (_coding("chunked"), True, (UNTIL_CLOSED, ())),  # RFC 9112 §6.1
-        ((), False, (UNTIL_CLOSED, ())),
+        ((), False, (CHUNKED, _coding("chunked"))),  # so that half of it never looks complete
         ((), True, (UNTIL_CLOSED, ())),
-        (_coding("identity"), False, (UNTIL_CLOSED, ())),
+        (_coding("identity"), False, (CHUNKED, _coding("chunked"))),
         # what only a script can have made
         (_length("5") + _coding("chunked"), False, (CHUNKED, _coding("chunked"))),
         (_coding("chunked") + _length("5", "6"), False, (CHUNKED, _coding("chunked"))),
@@ -259,8 +262,44 @@ def test_what_is_read_as_an_answer_is_sent_on_with_the_same_end(method: bytes, s
     except MalformedError:
         return
     framing, framed = frame_response(method, status, fields, old=False)
+    if length == UNTIL_CLOSED:
+        length = CHUNKED
     assert response_length(method, status, NEW, framed) == length
-    assert framing == (length if length in (CHUNKED, UNTIL_CLOSED) else 0)
+    assert framing == (length if length is CHUNKED else 0)
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "fields", "closes", "expected"),
+    [
+        (NEW, 200, _length("5"), False, (0, _length("5"), False)),
+        (NEW, 200, _length("5"), True, (0, (*_length("5"), CLOSE), True)),
+        (OLD, 200, _length("5"), False, (0, (*_length("5"), (b"Connection", b"keep-alive")), False)),
+        (OLD, 200, _length("5"), True, (0, (*_length("5"), CLOSE), True)),
+        (OLD, 200, _coding("chunked"), False, (UNTIL_CLOSED, (CLOSE,), True)),
+        (NEW, 200, (*_length("5"), CLOSE), False, (0, (*_length("5"), CLOSE), True)),
+        (NEW, 101, (CLOSE,), True, (0, (CLOSE,), True)),
+        (NEW, 101, (), False, (0, (), False)),
+        (OLD, 101, (), False, (0, (), False)),
+    ],
+)
+def test_a_client_is_told_whether_its_connection_goes_on(
+    version: bytes, status: int, fields: Fields, closes: bool, expected: tuple[int | None, Fields, bool]
+) -> None:
+    assert frame_for_client(version, b"GET", status, fields, closes=closes) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "tunnel"),
+    [
+        (b"GET", 101, True),
+        (b"CONNECT", 200, True),
+        (b"CONNECT", 407, False),
+        (b"GET", 200, False),
+        (b"connect", 200, False),
+    ],
+)
+def test_after_some_answers_there_is_no_http(method: bytes, status: int, tunnel: bool) -> None:
+    assert is_tunnel(method, status) is tunnel
 
 
 # --- lengths that are expected

@@ -387,6 +387,47 @@ def test_an_answer_that_was_written_is_read_as_the_same(
     assert heads.response(lines) == ReceivedResponse(version, status, reason, fields)
 
 
+@given(tokens, paths, fields)
+def test_a_request_is_written_in_our_version_as_it_is_read(method: bytes, path: bytes, fields: Fields) -> None:
+    lines = heads.write_request(method, path, fields).split(b"\r\n")
+    assert lines[0] == b"%s %s HTTP/1.1" % (method, path)
+    assert lines[-2:] == [b"", b""]
+    assert heads.request([b"GET / HTTP/1.1", *lines[1:-2]]).fields == fields
+
+
+@given(st.integers(100, 999), reasons, fields)
+def test_an_answer_is_written_in_our_version_as_it_is_read(status: int, reason: bytes, fields: Fields) -> None:
+    lines = heads.write_response(status, reason, fields).split(b"\r\n")
+    assert lines[-2:] == [b"", b""]
+    read = heads.response(lines[:-2])
+    assert read[:2] == (b"HTTP/1.1", status)
+    assert read.fields == fields
+    assert not reason or read.reason == reason
+
+
+@pytest.mark.parametrize(("status", "reason"), [(200, b"OK"), (404, b"Not Found"), (299, b"")])
+def test_an_answer_without_a_reason_gets_the_usual_one(status: int, reason: bytes) -> None:
+    assert heads.write_response(status, b"", ()) == b"HTTP/1.1 %d %s\r\n\r\n" % (status, reason)
+
+
+@pytest.mark.parametrize("byte", [b"\r", b"\n", b"\0", b"\r\n"])
+@pytest.mark.parametrize("place", ["name", "value", "start"])
+def test_nothing_is_written_that_would_be_several(byte: bytes, place: str) -> None:
+    odd = b"a" + byte + b"b"
+    fields = ((odd, b"c") if place == "name" else (b"c", odd),) if place != "start" else ()
+    start = odd if place == "start" else b"a"
+    with pytest.raises(MalformedError):
+        heads.write_request(b"GET", start, fields)
+    with pytest.raises(MalformedError):
+        heads.write_response(200, start, fields)
+
+
+@pytest.mark.parametrize(("method", "target"), [(b"GE T", b"/"), (b"", b"/"), (b"GET", b"/a b"), (b"GET", b"")])
+def test_no_request_line_is_written_that_is_none(method: bytes, target: bytes) -> None:
+    with pytest.raises(MalformedError, match=r"^the request's method or target cannot be sent$"):
+        heads.write_request(method, target, ())
+
+
 SECRETS = st.lists(st.sampled_from([b"q", b"zZ", b"7", b"\0", b"\xff", b"\r", b"\t", b":", b"@", b"/", b"#", b"%"]))
 PLACES = ["%s / HTTP/1.1", "GET %s HTTP/1.1", "GET /%s HTTP/1.1", "GET http://%s/ HTTP/1.1", "GET http://a/%s HTTP/1.1"]
 MORE = ["CONNECT %s HTTP/1.1", "GET / %s", "GET / HTTP/1.1\n%s: a", "GET / HTTP/1.1\na: %s", "HTTP/1.1 %s", "%s 200 OK"]

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jwtproxy.conduct.malformed import MalformedError
-from jwtproxy.conduct.target import Target, check_path, parse, split_authority, to_ascii
+from jwtproxy.conduct.target import Target, check_path, check_sendable, parse, split_authority, to_ascii
 
 FORM = "the request's target is neither a URL nor a path"
 AUTHORITY = "the request's host or port is not valid"
@@ -302,3 +302,12 @@ def test_names_are_shown_as_they_are_read_where_that_names_the_same(name: bytes,
     """Whether such a host can be dialled is seen when it is (RFC 3986 §3.2.2 allows more)."""
     assert split_authority(name + b":1") == (host, 1)
     assert split_authority(name) == (host, 0)
+
+
+@pytest.mark.parametrize("odd", [b" ", b"\t", b"\r\n", b"\0", b"\x7f", b"\x85", b"\xc3\xbc"])
+def test_what_a_hook_made_of_a_request_line_is_still_one(odd: bytes) -> None:
+    check_sendable(b"GET", b"/a?b")
+    check_sendable(b"CONNECT", b"")
+    for method, path in ((b"G" + odd, b"/"), (b"GET", b"/" + odd), (b"", b"/")):
+        with pytest.raises(MalformedError, match=r"^the request's method or target contains a space or a control"):
+            check_sendable(method, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from mitmproxy.http import HTTPFlow, Response
@@ -292,7 +292,7 @@ def test_a_refusal_of_head_has_no_body(serve: Serve) -> None:
         ("1.1", ["Connection: close"], FINAL, b"Connection: close", False),
         ("1.0", [], FINAL, b"Connection: close", False),
         ("1.0", ["Connection: Keep-Alive"], FINAL, b"Connection: keep-alive", True),
-        ("1.1", [], b"HTTP/1.1 200 OK\r\n\r\nok", b"Connection: close", False),
+        ("1.0", ["Connection: Keep-Alive"], b"HTTP/1.1 200 OK\r\n\r\nok", b"Connection: close", False),
         ("1.0", [], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"close", False),
     ],
 )
@@ -318,14 +318,67 @@ def test_a_connection_stays_as_long_as_its_client_wants(
     asyncio.run(run())
 
 
+def test_an_answer_that_ends_with_its_connection_does_not_end_the_clients(
+    serve: Serve, upstream: type[Upstream]
+) -> None:
+    """It gets chunks, so that it sees whether the answer is whole."""
+
+    async def run() -> None:
+        async with upstream(b"HTTP/1.1 200 OK\r\n\r\nok") as server, serve(Opens()) as proxy, proxy.client() as client:
+            client.send(server.request())
+            while not server.bodies:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            server.hang_up()
+            head = (await client.head()).head
+            assert (b"Transfer-Encoding: chunked" in head, b"onnection" in head) == (True, False)
+            assert await client.exactly(12) == b"2\r\nok\r\n0\r\n\r\n"
+            assert (await client.ask(server.request())).code == 200
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("wish", [[], ["Host: other", "TE: trailers"]])
+def test_a_request_of_http_1_0_goes_on_in_our_version(serve: Serve, upstream: type[Upstream], wish: list[str]) -> None:
+    """RFC 9110 §2.5. The answer is still one that its client understands."""
+
+    async def run() -> None:
+        answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+        async with upstream(answer) as server, serve(Opens()) as proxy, proxy.client() as client:
+            client.send("\r\n".join((f"GET http://{server.authority}/ HTTP/1.0", *wish, "", "")).encode())
+            assert (await client.rest()).endswith(b"\r\n\r\nok")
+            assert server.heads[0].startswith(f"GET / HTTP/1.1\r\nHost: {server.authority}\r\n".encode())
+            assert server.heads[0].lower().count(b"host:") == 1
+
+    asyncio.run(run())
+
+
+class Answers:
+    """A script whose answers may be anything."""
+
+    def __init__(self, hook: str, **fields: str) -> None:
+        setattr(self, hook, self._answer)
+        self._fields = fields
+
+    def _answer(self, flow: Any) -> None:
+        flow.response = Response.make(200, b"own", {"X": self._fields["value"]})
+
+
+@pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "a\rb", "a\nb", "a\0b"])
+@pytest.mark.parametrize("hook", ["requestheaders", "request", "responseheaders", "response"])
+def test_no_hook_can_make_two_headers_of_one(serve: Serve, upstream: type[Upstream], hook: str, value: str) -> None:
+    async def run() -> None:
+        async with upstream() as server, serve(Opens(), Answers(hook, value=value)) as proxy, proxy.client() as client:
+            client.send(server.request())
+            said = await client.rest()
+            assert said.startswith(b"HTTP/1.1 502 ")
+            assert said.endswith(b"jwtproxy: in the answer, a header contains a line break\n")
+            assert b"Set-Cookie" not in said
+
+    asyncio.run(run())
+
+
 # --- interim responses
-
-
-@pytest.mark.parametrize(
-    ("code", "interim"), [(99, False), (100, True), (101, False), (102, True), (103, True), (199, True), (200, False)]
-)
-def test_a_final_response_follows_every_interim_one_but_101(code: int, interim: bool) -> None:
-    assert http1.is_interim(code) is interim
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from mitmproxy.connection import Client
 from mitmproxy.http import Headers, HTTPFlow
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import tflow, tutils
@@ -30,8 +31,9 @@ class Named(Verdicts):
         self.via_on_answers = via
 
 
-def _connect(mode: str, fields: Fields) -> HTTPFlow:
-    flow = tflow.tflow(req=tutils.treq(method=b"CONNECT", headers=Headers(fields)))
+def _connect(mode: str, fields: Fields, client: Client | None = None, host: str = "a.example") -> HTTPFlow:
+    flow = tflow.tflow(req=tutils.treq(method=b"CONNECT", headers=Headers(fields), host=host))
+    flow.client_conn = client or flow.client_conn
     flow.client_conn.proxy_mode = ProxyMode.parse(mode)
     return flow
 
@@ -62,6 +64,7 @@ def test_it_hears_what_the_client_says_to_proxies_and_our_name(
     addon = NextProxy(Gate(lambda: judge))
     asked = _connect(mode, SAID)
     addon.http_connect(asked)
+    addon.http_connect(_connect(mode, SAID[:1], asked.client_conn, "another.example"))
     told = _connect(mode, own)
     told.client_conn = asked.client_conn
     addon.http_connect_upstream(told)

@@ -52,8 +52,7 @@ def test_a_trace_that_may_go_no_further_is_refused_too() -> None:
     """Its answer, for which we would repeat the request, is nobody's need (RFC 9110 §9.3.8)."""
     for trace in ("off", "on"):
         answer = refusal(replace(HEAD, method=b"TRACE", fault=Fault.HOPS), "refuse", trace)
-        assert answer
-        assert answer.status == 405
+        assert answer == Refuse(405, "TRACE is not answered here, and Max-Forwards: 0 ends its way", fields=ALLOW)
 
 
 def test_what_is_sound_or_allowed_passes() -> None:
@@ -89,6 +88,15 @@ def test_nor_does_anything_name_us_in_via() -> None:
 def test_a_connection_field_that_is_no_list_is_refused_there_too() -> None:
     verdict = UNSIGNED.verdict(replace(HEAD, fields=((b"Connection", b'"x"'),)), NOW)
     assert verdict == Refuse(400, "Connection is not a list of tokens")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"path": b"/a b"}, {"path": b"/\r\nx-my-jwt: a"}, {"method": b"G T"}, {"fields": ((b"A", b"b\nc: d"),)}]
+)
+def test_nor_does_what_a_hook_has_broken_pass(changes: dict[str, Any]) -> None:
+    verdict = UNSIGNED.verdict(replace(HEAD, **changes), NOW)
+    assert isinstance(verdict, Refuse)
+    assert verdict.status == 400
 
 
 @pytest.mark.parametrize(
