@@ -1,11 +1,11 @@
 """What a proxy does to the fields of messages that it forwards (RFC 9110 §7.6)."""
 
 import re
+from collections.abc import Iterator
 from email.utils import formatdate
 from typing import NamedTuple
 
-from .fields import Fields
-from .heads import TOKEN
+from .fields import TOKEN, Fields
 from .host import Fault
 from .malformed import MalformedError
 
@@ -17,23 +17,25 @@ TO_PROXY = frozenset((b"proxy-authorization", b"proxy-authenticate", b"proxy-aut
 _FOR_ONE_HOP = _HOP_BY_HOP | TO_PROXY
 _SIZES = frozenset(map(len, _FOR_ONE_HOP))
 _NEVER_NAMED = frozenset((b"host", b"content-length", b"transfer-encoding", b"content-type"))
+_Field = tuple[bytes, bytes]
 _HOPS = re.compile(rb"[0-9]{1,9}")
 
 ALLOW = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT"
 
 
-def request_fields(fields: Fields, *, names_hops: bool = True, to_proxy: bool = False) -> Fields:
+def request_fields(fields: Fields, *, version: bytes = b"HTTP/1.1", to_proxy: bool = False) -> Fields:
     """A request's fields without those for this hop alone (RFC 9110 §7.6.1).
 
-    `names_hops`: whether Connection names what is left of those, as in HTTP/1.1. `to_proxy`: the next hop is a proxy,
-    whose credentials pass. Raises MalformedError for a Connection field that may hide what it names.
+    `version`: of HTTP, by which it came: HTTP/1.0 knows no upgrade and no trailers, and in HTTP/2 no Connection names
+    them. `to_proxy`: the next hop is a proxy, whose credentials pass. Raises MalformedError for a Connection field that
+    may hide what it names.
     """
-    return _without_hops(fields, to_proxy=to_proxy, names_hops=names_hops, strict=True)
+    return _without_hops(fields, to_proxy=to_proxy, version=version, strict=True)
 
 
 def response_fields(fields: Fields, *, from_proxy: bool = False) -> Fields:
     """An answer's fields without those for this hop alone. `from_proxy`: it is by the next proxy, or came by it."""
-    return _without_hops(fields, to_proxy=from_proxy, names_hops=True, strict=False)
+    return _without_hops(fields, to_proxy=from_proxy, version=b"HTTP/1.1", strict=False)
 
 
 def with_date(fields: Fields) -> Fields:
@@ -117,7 +119,7 @@ def with_hops_left(fields: Fields, count: int) -> Fields:
     return (*(field for field in fields if field[0].lower() != b"max-forwards"), (b"Max-Forwards", b"%d" % count))
 
 
-def _without_hops(fields: Fields, *, to_proxy: bool, names_hops: bool, strict: bool) -> Fields:
+def _without_hops(fields: Fields, *, to_proxy: bool, version: bytes, strict: bool) -> Fields:
     hops = [field for field in fields if len(field[0]) in _SIZES and field[0].lower() in _FOR_ONE_HOP]
     if not hops:
         return fields
@@ -129,17 +131,23 @@ def _without_hops(fields: Fields, *, to_proxy: bool, names_hops: bool, strict: b
         gone.add(lower)
         if lower == b"connection":
             named |= _named(value, strict=strict)
-        elif strict and lower == b"te" and b"trailers" in _members(value):
-            passed += [(name, b"trailers"), (b"Connection", b"TE")]
-        elif lower == b"upgrade" and value.lower() == b"websocket":
-            passed += [(name, value), (b"Connection", b"Upgrade")]
         elif lower in TO_PROXY and to_proxy:
             passed.append((name, value))
-    if b"upgrade" not in named:  # nobody asks for what Connection does not name (RFC 9110 §7.8)
-        passed = [field for field in passed if b"upgrade" not in (field[0].lower(), field[1].lower())]
+    if version != b"HTTP/1.0":
+        passed += _asked_of_the_next(hops, upgrades=b"upgrade" in named, takes_trailers=strict)
     gone |= named
     kept = [field for field in fields if field[0].lower() not in gone]
-    return (*kept, *(field for field in passed if names_hops or field[0] != b"Connection"))
+    return (*kept, *(field for field in passed if version == b"HTTP/1.1" or field[0] != b"Connection"))
+
+
+def _asked_of_the_next(hops: list[tuple[bytes, bytes]], *, upgrades: bool, takes_trailers: bool) -> Iterator[_Field]:
+    """Those for one hop that are meant for the next one, too, which is told so."""
+    for name, value in hops:
+        lower = name.lower()
+        if takes_trailers and lower == b"te" and b"trailers" in _members(value):
+            yield from ((name, b"trailers"), (b"Connection", b"TE"))
+        elif upgrades and lower == b"upgrade" and value.lower() == b"websocket":  # named in Connection (RFC 9110 §7.8)
+            yield from ((name, value), (b"Connection", b"Upgrade"))
 
 
 def _named(value: bytes, *, strict: bool) -> set[bytes]:

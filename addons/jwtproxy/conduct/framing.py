@@ -37,7 +37,7 @@ def response_length(method: bytes, status: int, version: bytes, fields: Fields) 
         if coding not in (b"chunked", b"identity"):
             raise MalformedError("no transfer coding but chunked is supported")
     length = _length(lengths) if lengths else UNTIL_CLOSED
-    if has_no_body(method, status) or (method == b"CONNECT" and 200 <= status < 300):
+    if has_no_body(method, status) or is_tunnel(method, status):
         return 0
     return CHUNKED if codings and codings[0].lower() == b"chunked" else length
 
@@ -47,7 +47,7 @@ def frame_response(method: bytes, status: int, fields: Fields, *, old: bool) -> 
 
     `old`: the client speaks HTTP/1.0, which has no chunks.
     """
-    if has_no_body(method, status) or (method == b"CONNECT" and 200 <= status < 300):
+    if has_no_body(method, status) or is_tunnel(method, status):
         return 0, without_framing(fields, keep=b"" if status in (204, 101) or method == b"CONNECT" else _LENGTH_NAME)
     coded = chunked = length = False
     for name, value in fields:
@@ -60,9 +60,7 @@ def frame_response(method: bytes, status: int, fields: Fields, *, old: bool) -> 
         return CHUNKED, without_framing(fields, keep=_CODING_NAME) if length else fields
     if length and not chunked:
         return 0, without_framing(fields, keep=_LENGTH_NAME) if coded else fields
-    if old:
-        return UNTIL_CLOSED, without_framing(fields)
-    return CHUNKED, (*without_framing(fields), (b"Transfer-Encoding", b"chunked"))  # so that its end can be told
+    return UNTIL_CLOSED, without_framing(fields)  # not chunks: that all has come is more than we know (RFC 9112 §8)
 
 
 class Framed(NamedTuple):
@@ -95,7 +93,7 @@ def frame_for_client(version: bytes, method: bytes, status: int, fields: Fields,
 
 def is_tunnel(method: bytes, status: int) -> bool:
     """Whether something other than HTTP follows an answer (RFC 9110 §9.3.6, §15.2.2)."""
-    return status == 101 or (status == 200 and method == b"CONNECT")
+    return status == 101 or (200 <= status < 300 and method == b"CONNECT")
 
 
 def without_identity(fields: Fields) -> Fields:
@@ -106,6 +104,16 @@ def without_identity(fields: Fields) -> Fields:
 def has_no_body(method: bytes, status: int) -> bool:
     """Whether an answer ends with its head, whatever that says (RFC 9110 §6.4.1)."""
     return method == b"HEAD" or status in (204, 304) or status < 200
+
+
+def frame_request(method: bytes, length: int | None, fields: Fields) -> Fields:
+    """A request's fields as they say by HTTP/1.1 how long its body is. `length`: None where nobody knows it yet."""
+    names = {name.lower() for name, _ in fields}
+    if length is None:
+        return fields if _LENGTH_NAME in names else (*fields, (_CODING_NAME, b"chunked"))
+    if length or needs_length(method):
+        return (*without_framing(fields), (_LENGTH_NAME, b"%d" % length))
+    return fields
 
 
 def needs_length(method: bytes) -> bool:

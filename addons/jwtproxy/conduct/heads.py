@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
-from .fields import Fields
+from .fields import CONTROLS, TOKEN, Fields, check
 from .malformed import MalformedError
 from .target import Target
 from .target import parse as parse_target
 
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
-CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search  # those that no field value may have (RFC 9110 §5.5)
-
 _FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+(?:\n|\Z))*+")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ ]+) (HTTP/[0-9]\.[0-9])")
+_OUR_REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~]+ HTTP/1\.1")
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[0-9]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 _BLANK = b" \t"
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+_EMPTY_LINES = re.compile(rb"(?:\r?\n)*")
 _PHRASES = {int(status): status.phrase.encode() for status in HTTPStatus}
 
 _CONTROL = "a header value contains a control character"
@@ -43,6 +43,19 @@ class ReceivedResponse(NamedTuple):
     fields: Fields
 
 
+def split(data: bytes) -> tuple[list[bytes], bytes]:
+    """The lines of the head that the data begins with, without their ends, and what follows; none: it is not complete.
+
+    Empty lines before a head are skipped (RFC 9112 §2.2).
+    """
+    if data[:1] in (b"\r", b"\n"):
+        data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr] # it matches nothing, too
+    if not (found := _BLANK_LINE.search(data)):
+        return [], data
+    lines = data[: found.start()].split(b"\n")
+    return [line.removesuffix(b"\r") for line in lines], data[found.end() :]
+
+
 def request(lines: Sequence[bytes]) -> ReceivedRequest:
     """The head of a request, from its lines without their ends. Raises MalformedError."""
     found = _REQUEST_LINE.fullmatch(lines[0])
@@ -66,22 +79,28 @@ def response(lines: Sequence[bytes]) -> ReceivedResponse:
 def write_request(method: bytes, target: bytes, fields: Fields) -> bytes:
     """The head of a request in our version (RFC 9110 §2.5). Raises MalformedError for what no head can carry."""
     line = b"%s %s HTTP/1.1" % (method, target)
-    if not _REQUEST_LINE.fullmatch(line):
+    if not _OUR_REQUEST_LINE.fullmatch(line):
         raise MalformedError("the request's method or target cannot be sent")
     return _written(line, fields)
 
 
 def write_response(status: int, reason: bytes, fields: Fields) -> bytes:
     """The head of an answer in our version. Raises MalformedError for what no head can carry."""
+    check_status(status)
+    if CONTROLS(reason):
+        raise MalformedError("the reason phrase contains a control character")
     return _written(b"HTTP/1.1 %d %s" % (status, reason or _PHRASES.get(status, b"")), fields)
 
 
+def check_status(status: int) -> None:
+    """Refuse what is no status code, whoever made it (RFC 9110 §15). Raises MalformedError."""
+    if not 100 <= status <= 999:
+        raise MalformedError("the status code does not have three digits")
+
+
 def _written(line: bytes, fields: Fields) -> bytes:
-    head = b"".join([line, b"\r\n", *[b"%s: %s\r\n" % field for field in fields], b"\r\n"])
-    ends = len(fields) + 2
-    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
-        raise MalformedError("a header contains a line break")
-    return head
+    check(fields)
+    return b"".join([line, b"\r\n", *[b"%s: %s\r\n" % field for field in fields], b"\r\n"])
 
 
 def _understood(version: bytes) -> bytes:

@@ -62,7 +62,7 @@ def with_host(fields: Fields, target: Destination, authority: bytes = b"", *, op
     if (len(hosts) == 1 and agrees(hosts, target)) or (optional and not hosts):
         return fields
     named = authority if agrees((authority,), target) else target.authority.encode()
-    return _only_host(fields, named) if hosts else ((b"Host", named), *fields)
+    return only_host(fields, named) if hosts else ((b"Host", named), *fields)
 
 
 def within_tunnel(fields: Fields, authority: bytes, tunnel: Destination) -> Fields | None:
@@ -70,15 +70,15 @@ def within_tunnel(fields: Fields, authority: bytes, tunnel: Destination) -> Fiel
     hosts = _hosts(fields)
     if not agrees([*hosts, authority] if authority else hosts, tunnel):
         return None
-    return _only_host(fields, hosts[0]) if len(hosts) > 1 else fields
+    return only_host(fields, hosts[0]) if len(hosts) > 1 else fields
 
 
 def _hosts(fields: Fields) -> list[bytes]:
     return [value for name, value in fields if len(name) == 4 and name.lower() == b"host"]
 
 
-def _only_host(fields: Fields, value: bytes) -> Fields:
-    """The fields with this value for the first Host, its name as it was written, and without the others."""
+def only_host(fields: Fields, value: bytes) -> Fields:
+    """The fields with this value for the first Host, which there is, its name as written, and without the others."""
     place, name = next((place, name) for place, (name, _) in enumerate(fields) if name.lower() == b"host")
     others = [field for field in fields[place:] if field[0].lower() != b"host"]
     return (*fields[:place], (name, value), *others)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from . import framing
 from .destination import DEFAULT_PORTS
-from .fields import Fields
+from .fields import CONTROLS, TOKEN, Fields
 from .forwarding import TO_PROXY
-from .heads import CONTROLS, TOKEN, ReceivedRequest
+from .heads import ReceivedRequest
 from .malformed import MalformedError
 from .target import Target, check_method, check_path, split_authority, to_ascii
 from .target import parse as parse_target
@@ -21,9 +21,6 @@ _REQUEST = {b":method", b":scheme", b":path", b":authority"}
 _NOT_IN_TRAILERS = frozenset((b"content-length", b"host", b"te", b"trailer")) | TO_PROXY
 _VERSION = b"HTTP/2.0"
 _OVERHEAD = 32  # bytes that a field counts beyond its own (RFC 9113 §6.5.2)
-
-unsendable = re.compile(rb"[\r\n\0]").search
-"""Finds what no field value may contain, lest it become several (RFC 9113 §8.2.1)."""
 
 
 def request(headers: _Headers, *, ended: bool) -> ReceivedRequest:

@@ -15,24 +15,28 @@ def is_interim(status: int) -> bool:
 
 
 class Interims:
-    """Those to one request."""
+    """The interim answers to one request."""
 
     def __init__(self, version: bytes, *, expects: bool = False) -> None:
         """`version`: of HTTP, that of the request. `expects`: its client waits for leave to send its body."""
-        self.expects = expects
-        """Whether it still waits."""
+        self.waits = expects
+        """Whether it still does."""
         self._version = version
         self._expected = expects
         self._count = 0
 
-    def passes(self, status: int, version: bytes) -> bool:
-        """Whether the client gets this one, too. Raises MalformedError where there are too many."""
+    def end(self) -> bool:
+        """It need not wait any longer: leave or the final answer is sent; whether it did."""
+        waited, self.waits = self.waits, False
+        return waited
+
+    def receive(self, status: int, version: bytes) -> bool:
+        """Take note of one; whether the client gets it, too. Raises MalformedError where there are too many."""
         self._count += 1
         if self._count > LIMIT:
             raise MalformedError(f"the server sent more than {LIMIT} interim answers")
         if self._version == b"HTTP/1.0":
             return False  # which knows none
         if status == 100 and self._expected:
-            waited, self.expects = self.expects, False
-            return waited
+            return self.end()
         return version == self._version  # Python's http.client takes 103 for the final answer

@@ -4,7 +4,8 @@ import re
 from typing import NamedTuple
 
 from .destination import DEFAULT_PORTS
-from .host import is_path
+from .fields import TOKEN
+from .host import is_path, is_target
 from .malformed import MalformedError
 
 # Some clients ask a proxy for ws://…, though a WebSocket begins with an HTTP request (RFC 6455 §4.1).
@@ -53,9 +54,16 @@ def check_method(method: bytes) -> None:
 
 
 def check_sendable(method: bytes, path: bytes) -> None:
-    """Refuse what would be several things in a request line, whoever made it. Raises MalformedError."""
-    if _NOT_VISIBLE(method) or _NOT_VISIBLE(path) or not method:
-        raise MalformedError("the request's method or target contains a space or a control character")
+    """Refuse what would be something else in a request line, whoever made it. Raises MalformedError."""
+    if not TOKEN.fullmatch(method) or _NOT_VISIBLE(path) or not is_target(method, path):
+        raise MalformedError("the request's method or target is none that can be sent", 502)
+
+
+def for_next_hop(scheme: bytes, authority: bytes, path: bytes, *, to_proxy: bool) -> bytes:
+    """How a target is written to a server, or to a proxy (RFC 9112 §3.2)."""
+    if not to_proxy:
+        return path
+    return b"%s://%s%s" % (scheme, authority, b"" if path == b"*" else path)
 
 
 def to_ascii(target: bytes) -> bytes:

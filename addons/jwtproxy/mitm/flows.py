@@ -1,12 +1,15 @@
 """mitmproxy's flows: what we note of them, what they say as a value, and how one is answered at once."""
 
+import os
+import re
 import time
 from typing import Any
 
-from mitmproxy.http import Headers, HTTPFlow, Request, Response
+from mitmproxy.http import Headers, HTTPFlow, MessageData, Request, RequestData, Response, ResponseData
 from mitmproxy.proxy.mode_specs import UpstreamMode
 
 from ..conduct import forwarding
+from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.host import Fault
 from ..conduct.request import RequestHead
@@ -68,34 +71,41 @@ def to_proxy(flow: HTTPFlow) -> bool:
 def request_of(head: ReceivedRequest) -> Request:
     """A head that has come, as mitmproxy's request."""
     target = head.target
-    return Request(
+    return _message(
+        Request,
+        RequestData,
+        http_version=head.version,
+        headers=head.fields,
         host=target.host,
         port=target.port,
         method=head.method,
         scheme=target.scheme,
         authority=target.authority,
         path=target.path,
-        http_version=head.version,
-        headers=Headers(head.fields),
-        content=None,
-        trailers=None,
-        timestamp_start=time.time(),
-        timestamp_end=None,
     )
 
 
 def response_of(head: ReceivedResponse) -> Response:
     """A head that has come, as mitmproxy's answer."""
-    return Response(
+    return _message(
+        Response,
+        ResponseData,
         http_version=head.version,
+        headers=head.fields,
         status_code=head.status,
         reason=head.reason,
-        headers=Headers(head.fields),
-        content=None,
-        trailers=None,
-        timestamp_start=time.time(),
-        timestamp_end=None,
     )
+
+
+def _message[T: (Request, Response)](kind: type[T], data: type[MessageData], *, headers: Fields, **values: Any) -> T:
+    """As mitmproxy makes one, without a look at the type of each value, which costs as much as signing a token."""
+    message, its_headers = kind.__new__(kind), Headers.__new__(Headers)
+    made: Any = data.__new__(data)
+    its_headers.fields = headers
+    vars(made).update(values, headers=its_headers, content=None, trailers=None, timestamp_end=None)
+    made.timestamp_start = time.time()
+    message.data = made
+    return message
 
 
 def answer_of(page: Page) -> Response:
@@ -105,6 +115,16 @@ def answer_of(page: Page) -> Response:
     if page.code in (204, 304):
         del response.headers["content-length"]  # it would be that of the page (RFC 9110 §8.6)
     return response
+
+
+def cannot_connect(place: str, reason: str) -> str:
+    """What to tell of a connection that could not be made, without the notation of Python's exceptions."""
+    if match := re.match(r"\[Errno (-?\d+)\] (.*)", reason):
+        number = int(match[1])
+        reason = os.strerror(number).lower() if number > 0 else match[2].lower()
+    elif reason[1:2].islower():
+        reason = reason[:1].lower() + reason[1:]
+    return f"cannot connect to {place}: {reason}"
 
 
 def complete(response: Response, *, here: bool) -> None:

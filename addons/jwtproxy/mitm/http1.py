@@ -18,8 +18,7 @@ from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._upstream_proxy import HttpUpstreamProxy
 from mitmproxy.utils import human
 
-from ..conduct import forwarding, framing, heads
-from ..conduct.destination import normalise
+from ..conduct import framing, heads, target
 from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
 from ..observe import pages
@@ -89,8 +88,7 @@ class Server(http.Http1Server):
             if self._chunked:
                 yield SendData(self.conn, b"0\r\n\r\n")
             yield from self.mark_done(response=True)
-        elif self.conn.state & ConnectionState.CAN_WRITE:
-            assert isinstance(event, http.ResponseProtocolError)
+        elif isinstance(event, http.ResponseProtocolError):  # not trailers, which mitmproxy has no way to send
             yield from self._give_up(event.code.http_status_code(), event.message)
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
@@ -106,7 +104,7 @@ class Server(http.Http1Server):
             return
         assert self.request
         assert self.response
-        if _http1.should_make_pipe(self.request, self.response):
+        if framing.is_tunnel(self.request.data.method, self.response.status_code):
             yield from self.make_pipe()
         elif self._ends:
             yield CloseConnection(self.conn)
@@ -152,6 +150,8 @@ class Server(http.Http1Server):
 
     def _give_up(self, status: int | None, message: str) -> CommandGenerator[None]:
         """Close the connection, after a page that says why if no answer has begun."""
+        if not self.conn.state & ConnectionState.CAN_WRITE:
+            return
         if status is not None and not self._answered:
             yield from self._send_page(status, message)
         yield CloseConnection(self.conn)
@@ -177,7 +177,10 @@ class Client(http.Http1Client):
         """Send a part of a request."""
         if isinstance(event, http.RequestHeaders):
             self.stream_id, self.request = event.stream_id, event.request
-            yield SendData(self.conn, _request_head(event.request))
+            try:
+                yield SendData(self.conn, _request_head(event.request))
+            except MalformedError as error:  # the gate refuses what is like that, so it should not come here
+                yield from self._fail(str(error))
             return
         if isinstance(event, http.RequestData) and not event.data:
             return  # an empty DATA frame: to mitmproxy the last chunk, and what follows would be another request
@@ -222,7 +225,7 @@ class Client(http.Http1Client):
             return
         assert self.request
         assert self.response
-        if _http1.should_make_pipe(self.request, self.response):
+        if framing.is_tunnel(self.request.data.method, self.response.status_code):
             yield from self.make_pipe()
             return
         if self._ends or self._is_for_one_request or self.buf:
@@ -323,14 +326,10 @@ def _head_lines(buffer: Any) -> list[bytes] | None:
 
 def _request_head(request: model.Request) -> bytes:
     """The head of a request in our version (RFC 9110 §2.5)."""
-    data, fields = request.data, request.headers.fields
-    target, http2 = data.path, request.is_http2
-    if data.http_version != b"HTTP/1.1":
-        where = normalise(request.scheme, request.host, request.port)
-        fields = forwarding.to_http1(fields, (http2 and data.authority) or where.authority.encode())
-    if data.authority and not http2:  # for another proxy
-        target = b"%s://%s%s" % (data.scheme, data.authority, b"" if target == b"*" else target)  # RFC 9112 §3.2.4
-    return heads.write_request(data.method, target, fields)
+    data = request.data
+    whole = bool(data.authority)
+    line = target.for_next_hop(data.scheme, data.authority, data.path, to_proxy=whole)
+    return heads.write_request(data.method, line, request.headers.fields)
 
 
 def _chunk(data: bytes) -> bytes:

@@ -5,7 +5,6 @@ from typing import Any
 import h2.errors
 import h2.events
 import h2.exceptions
-from mitmproxy import http as model
 from mitmproxy.proxy import events
 from mitmproxy.proxy.commands import Log, SendData
 from mitmproxy.proxy.context import Context
@@ -13,8 +12,8 @@ from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http2
 
-from ..conduct import framing, http2
-from ..conduct.fields import Fields
+from ..conduct import framing, heads, http2
+from ..conduct.fields import Fields, check
 from ..conduct.heads import ReceivedResponse
 from ..conduct.malformed import MalformedError
 from ..observe import pages
@@ -38,9 +37,11 @@ class Server(http.Http2Server):
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, http.ResponseHeaders) and event.response.is_http2:
             event.response.headers.fields = _lowered(event.response.headers.fields)
-        if isinstance(event, http.ResponseTrailers) and not _is_sendable(event.trailers):
+        if isinstance(event, http.ResponseTrailers) and not _is_sendable(event.trailers.fields):
             return  # only a hook can have made them
-        if isinstance(event, http.ResponseHeaders) and not _is_sendable(event.response.headers):
+        if isinstance(event, http.ResponseHeaders) and not _is_sendable(
+            event.response.headers.fields, event.response.status_code
+        ):
             message = "the answer contains a header that HTTP/2 cannot carry"
             code = http.ErrorCode.GENERIC_SERVER_ERROR
             event = http.ResponseProtocolError(event.stream_id, message, code)
@@ -199,5 +200,11 @@ def _id(event: Any) -> int:
     return int(event.stream_id)
 
 
-def _is_sendable(headers: model.Headers) -> bool:
-    return not any(http2.unsendable(name + value) for name, value in headers.fields)
+def _is_sendable(fields: Fields, status: int = 200) -> bool:
+    """Whether what a hook may have made of it is still an answer."""
+    try:
+        check(fields)
+        heads.check_status(status)
+    except MalformedError:
+        return False
+    return True

@@ -36,8 +36,8 @@ NEEDED = (
         _HTTP,
         "HttpStream",
         "jwtproxy.mitm.stream:Stream",
-        "_handle_event check_invalid check_killed flow_done handle_connect_finish handle_connect_regular "
-        "handle_protocol_error make_server_connection passthrough "
+        "_handle_event check_invalid check_killed flow_done handle_connect handle_connect_finish "
+        "handle_connect_regular handle_protocol_error make_server_connection passthrough "
         "send_response start_request_stream state_consume_request_body state_done state_errored "
         "state_stream_request_body state_wait_for_request_headers state_wait_for_response_headers",
     ),

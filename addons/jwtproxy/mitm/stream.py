@@ -12,21 +12,20 @@
 - What is for one hop only stays here, interim answers pass, and no body follows where there can be none.
 """
 
-import os
-import re
 import time
+from contextlib import suppress
 from logging import WARNING
 from typing import Any
 
+from mitmproxy.connection import Server
 from mitmproxy.http import Response
-from mitmproxy.net.http import status_codes
 from mitmproxy.proxy import events
 from mitmproxy.proxy.commands import CloseConnection, Command, Log, OpenConnection, RequestWakeup
 from mitmproxy.proxy.layer import CommandGenerator, NextLayer
 from mitmproxy.proxy.layers import http
 from mitmproxy.utils import human
 
-from ..conduct import forwarding, framing, host, interim
+from ..conduct import forwarding, framing, host, interim, target
 from ..conduct.destination import Destination, normalise
 from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedResponse
@@ -87,6 +86,8 @@ class Stream(http.HttpStream):
     def make_server_connection(self) -> CommandGenerator[bool]:
         """Pass the gate, be counted, get a connection."""
         options, request = self.context.options, self.flow.request
+        with suppress(MalformedError):  # which the gate refuses
+            request.data.path = target.to_ascii(request.data.path)  # that of a hook, as it would be a client's
         if request.trailers:
             request.trailers.fields = gate.gate_of(options).clean_trailers(request.trailers.fields)
         if page := gate.gate_of(options).refusal_for(self.flow):
@@ -96,8 +97,8 @@ class Stream(http.HttpStream):
         gate.count(options)
         connected = yield from super().make_server_connection()
         if connected:
-            if self.flow.request.is_http2 and self.context.server.alpn != b"h2":
-                self._frame()
+            if request.data.http_version != b"HTTP/1.1" and self.context.server.alpn != b"h2":
+                self._speak_http1()
             if self._expects:
                 self.flow.request.headers["expect"] = "100-continue"
             yield from self._expect_head()
@@ -120,17 +121,17 @@ class Stream(http.HttpStream):
         if interim.is_interim(response.status_code):
             yield from self._pass_interim(response)
             return
-        if response.status_code == 101 and self.flow.request.is_http2:
-            yield from self._give_up("the server switches protocols, which HTTP/2 does not allow")
+        if response.status_code == 101 and self.flow.request.data.http_version != b"HTTP/1.1":
+            version = "HTTP/2" if self.flow.request.is_http2 else "HTTP/1.0"
+            yield from self._give_up(f"the server switches protocols, which {version} does not allow")
             return
         self._alarm.stop(self)
         answer_fields = gate.gate_of(self.context.options).answer_fields
         fields = answer_fields(self.flow, response.data.http_version, response.headers.fields)
-        if self._interims and self._expects and self.client_state != self.state_done:
-            self._interims.expects = False
-            if not self.flow.request.is_http2:  # whether a body or the next request follows, nobody could tell
-                fields = (*fields, (b"Connection", b"close"))
-                self._cut = True
+        waited = self._interims is not None and self._interims.end() and self.client_state != self.state_done
+        if waited and not self.flow.request.is_http2:  # whether a body or the next request follows, nobody could tell
+            fields = (*fields, (b"Connection", b"close"))
+            self._cut = True
         response.headers.fields = framing.without_framing(fields) if response.status_code == 204 else fields
         yield from super().state_wait_for_response_headers(event)
 
@@ -152,20 +153,28 @@ class Stream(http.HttpStream):
             yield self._abandon("answered before its body")
             yield from self._leave()
 
+    def handle_connect(self) -> CommandGenerator[None]:
+        """Open a tunnel, of which there may be several by one connection, to a server of its own."""
+        if self.mode is http.HTTPMode.regular:
+            self.context.server = self.flow.server_conn = Server(address=None)
+        yield from super().handle_connect()
+
     def handle_connect_regular(self) -> CommandGenerator[None]:
         """Connect before the answer, where that is wanted, which says what failed in our words."""
         if not self.flow.response and self.context.options.connection_strategy == "eager":
             server = self.context.server
             if error := (yield OpenConnection(server)):
                 place = human.format_address(server.address)
-                flows.respond(self.flow, text(502, f"cannot connect to {place}: {_reason(error)}"))
+                flows.respond(self.flow, text(502, flows.cannot_connect(place, error)))
         self.child_layer = NextLayer(self.context)
         yield from self.handle_connect_finish()
 
     def handle_connect_finish(self) -> CommandGenerator[None]:
         """Answer a CONNECT."""
-        if self.flow.response:
-            flows.complete(self.flow.response, here=True)
+        if response := self.flow.response:
+            flows.complete(response, here=True)
+            if framing.is_tunnel(b"CONNECT", response.status_code):
+                response.raw_content = b""
         yield from super().handle_connect_finish()
 
     def handle_protocol_error(
@@ -176,7 +185,7 @@ class Stream(http.HttpStream):
         if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.CONNECT_FAILED:
             via = self.flow.server_conn.via
             peer = f"{via[0]}://{via[1][0]}:{via[1][1]}" if via else self._origin
-            event.message = f"cannot connect to {peer}: {_reason(event.message)}"
+            event.message = flows.cannot_connect(peer, event.message)
         yield from super().handle_protocol_error(event)
 
     def flow_done(self) -> CommandGenerator[None]:
@@ -210,14 +219,14 @@ class Stream(http.HttpStream):
     def _continue(self) -> CommandGenerator[None]:
         """Have the client send its body (RFC 9110 §10.1.1)."""
         assert self._interims
-        self._interims.expects = False
+        self._interims.end()
         yield self._interim(100, ())
 
     def _pass_interim(self, response: Response) -> CommandGenerator[None]:
         """Pass an interim answer on where the client understands it (RFC 9110 §15.2)."""
         self._interims = self._interims or Interims(self.flow.request.data.http_version)
         try:
-            passes = self._interims.passes(response.status_code, response.data.http_version)
+            passes = self._interims.receive(response.status_code, response.data.http_version)
         except MalformedError as error:
             yield from self._give_up(str(error))
             return
@@ -225,8 +234,7 @@ class Stream(http.HttpStream):
             yield self._interim(response.status_code, forwarding.response_fields(response.headers.fields))
 
     def _interim(self, status: int, fields: Fields) -> http.SendHttp:
-        reason = status_codes.RESPONSES.get(status, "").encode()
-        response = flows.response_of(ReceivedResponse(b"HTTP/1.1", status, reason, fields))
+        response = flows.response_of(ReceivedResponse(b"HTTP/1.1", status, b"", fields))
         return http.SendHttp(http.ResponseHeaders(self.stream_id, response), self.context.client)
 
     def _give_up(self, message: str) -> CommandGenerator[None]:
@@ -331,17 +339,19 @@ class Stream(http.HttpStream):
         self.client_state = self.server_state = self.state_errored
         yield http1.hang_up(self.context.client)
 
-    def _frame(self) -> None:
-        """Say how long the body is, in HTTP/1.1's way (RFC 9112 §6)."""
+    def _speak_http1(self) -> None:
+        """Put a request that came by another version into the words of HTTP/1.1."""
         request = self.flow.request
+        authority = request.data.authority or normalise(request.scheme, request.host, request.port).authority.encode()
+        request.headers.fields = forwarding.to_http1(request.headers.fields, authority)
+        if request.data.http_version == b"HTTP/1.0":
+            return
+        if not flows.to_proxy(self.flow):
+            request.authority = b""
+        length = None
         if self.client_state == self.state_done:
-            request.trailers = None
-            if request.raw_content:
-                request.headers["content-length"] = str(len(request.raw_content))
-            elif framing.needs_length(request.data.method):
-                request.headers["content-length"] = "0"
-        elif "content-length" not in request.headers:
-            request.headers["transfer-encoding"] = "chunked"
+            request.trailers, length = None, len(request.raw_content or b"")
+        request.headers.fields = framing.frame_request(request.data.method, length, request.headers.fields)
 
     def _expect_head(self) -> CommandGenerator[None]:
         """Start the clock if the request is complete, unless it begins a WebSocket."""
@@ -363,7 +373,7 @@ class Stream(http.HttpStream):
     @property
     def _expects(self) -> bool:
         """Whether the client waits for leave to send its body."""
-        return self._interims is not None and self._interims.expects
+        return self._interims is not None and self._interims.waits
 
     @property
     def _alarm(self) -> Alarm:
@@ -387,12 +397,3 @@ class Stream(http.HttpStream):
 
 def _sends(command: Command, kinds: Any) -> bool:
     return isinstance(command, http.SendHttp) and isinstance(command.event, kinds)
-
-
-def _reason(message: str) -> str:
-    """Why a connection failed, without the notation of Python's exceptions."""
-    match = re.match(r"\[Errno (-?\d+)\] (.*)", message)
-    if not match:
-        return message[:1].lower() + message[1:] if message[1:2].islower() else message
-    number = int(match[1])
-    return os.strerror(number).lower() if number > 0 else match[2].lower()

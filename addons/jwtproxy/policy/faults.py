@@ -77,8 +77,7 @@ def forward(head: RequestHead) -> Verdict:
 def passing(head: RequestHead, never: frozenset[bytes] = frozenset()) -> Fields:
     """What of a request's fields is for more than one hop, but for these names, normalised. Raises MalformedError."""
     target.check_sendable(head.method, head.path)
-    names_hops = head.http_version != b"HTTP/2.0"
-    return strip(forwarding.request_fields(head.fields, names_hops=names_hops, to_proxy=head.to_proxy), never)
+    return strip(forwarding.request_fields(head.fields, version=head.http_version, to_proxy=head.to_proxy), never)
 
 
 def _misdirected(tunnel: str) -> Refuse:

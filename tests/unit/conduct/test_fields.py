@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jwtproxy.conduct.fields import Fields, normalise, strip
+from jwtproxy.conduct.fields import Fields, check, normalise, strip
 from jwtproxy.conduct.malformed import MalformedError
 
 NAME, TOKEN = b"x-my-jwt", b"ours"
@@ -23,7 +23,7 @@ def _spelling(name: bytes) -> st.SearchStrategy[bytes]:
 
 ours = _spelling(NAME)
 breaks = st.sampled_from([b"\r", b"\n", b"\0", b"\r\n"])
-values = st.binary(max_size=20).map(lambda value: value.translate(None, b"\r\n\0"))
+values = st.binary(max_size=20).map(lambda value: value.translate(None, bytes((*range(9), *range(10, 32), 127))))
 others = st.sampled_from([b"Host", b"X-My-Jwt-2", b"X-My", b"x-my-jw7", b"Cookie", b"Connection", b"Accept", b"ACCEPT"])
 
 
@@ -57,8 +57,18 @@ def test_a_token_put_in_before_is_taken_out_too(fields: Fields, name: bytes) -> 
 def test_a_value_that_may_hide_another_line_is_refused(
     fields: Fields, name: bytes, before: bytes, line_break: bytes, after: bytes
 ) -> None:
-    with pytest.raises(MalformedError, match="a header value contains a line break"):
+    with pytest.raises(MalformedError, match=r"^a header value contains a control character$"):
         strip((*fields, (name, before + line_break + after)), NAMES)
+
+
+@pytest.mark.parametrize("name", [b"", b"a\r\nx-my-jwt", b"x-my-jwt:a", b" x-my-jwt", b"a\0b", b"\xe9", b"a b"])
+def test_a_name_is_a_token_whoever_made_it(name: bytes) -> None:
+    for fields in (((name, b"b"),), ((b"A", b"b"), (name, b""), (b"C", b"d"))):
+        with pytest.raises(MalformedError, match=r"^a header's name is not a token$") as caught:
+            check(fields)
+        assert caught.value.status == 502, "no client's can be like that: it was refused when it came"
+    check(((b"A", b"b\t\xe9"), (b"!#$%&'*+-.^_`|~09azAZ", b"")))
+    check(())
 
 
 @pytest.mark.parametrize("name", ["x-my-jwt", b"X-My-JWT", "X_MY_JWT", b"x_my-jwt"])

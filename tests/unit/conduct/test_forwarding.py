@@ -78,6 +78,14 @@ def test_what_is_for_one_hop_stays_here(lines: list[str], kept: list[str], added
 
 
 @pytest.mark.parametrize(
+    "lines", [["TE: trailers", "Connection: TE"], ["Upgrade: websocket", "Connection: Upgrade"], ["Connection: TE"]]
+)
+def test_http_1_0_has_neither_trailers_nor_upgrades(lines: list[str]) -> None:
+    """RFC 9110 §7.8."""
+    assert request_fields(OTHERS + _fields(*lines), version=OLD) == OTHERS
+
+
+@pytest.mark.parametrize(
     ("lines", "left"),
     [
         (["TE: trailers", "Connection: TE"], ["TE: trailers"]),
@@ -88,7 +96,7 @@ def test_what_is_for_one_hop_stays_here(lines: list[str], kept: list[str], added
 )
 def test_http_2_has_no_connection_to_name_it_in(lines: list[str], left: list[str]) -> None:
     """RFC 9113 §8.2.2."""
-    assert request_fields(OTHERS + _fields(*lines), names_hops=False) == OTHERS + _fields(*left)
+    assert request_fields(OTHERS + _fields(*lines), version=TWO) == OTHERS + _fields(*left)
 
 
 @pytest.mark.parametrize("name", ["Proxy-Authorization", "proxy-authenticate", "Proxy-Authentication-Info"])
@@ -158,34 +166,33 @@ others = st.tuples(other_names, st.binary(max_size=4))
 any_fields = st.lists(hops | others, max_size=7).map(tuple)
 no_hops = st.lists(others, max_size=5).map(tuple)
 yes_or_no = st.booleans()
+of_http = st.sampled_from([OLD, NEW, TWO])
 
 
-def _requested(fields: Fields, names_hops: bool, to_proxy: bool) -> Fields | None:
+def _requested(fields: Fields, version: bytes, to_proxy: bool) -> Fields | None:
     """What leaves of a request; None: nothing."""
     try:
-        return request_fields(fields, names_hops=names_hops, to_proxy=to_proxy)
+        return request_fields(fields, version=version, to_proxy=to_proxy)
     except MalformedError:
         return None
 
 
-@given(any_fields, yes_or_no, yes_or_no)
-def test_once_more_changes_nothing(fields: Fields, names_hops: bool, to_proxy: bool) -> None:
+@given(any_fields, of_http, yes_or_no)
+def test_once_more_changes_nothing(fields: Fields, version: bytes, to_proxy: bool) -> None:
     """A request may be judged again, after a script has changed it."""
-    left = _requested(fields, names_hops, to_proxy)
+    left = _requested(fields, version, to_proxy)
     if left is not None:
-        assert _requested(left, names_hops, to_proxy) == left
+        assert _requested(left, version, to_proxy) == left
     left = response_fields(fields, from_proxy=to_proxy)
     assert response_fields(left, from_proxy=to_proxy) == left
 
 
-@given(any_fields, yes_or_no, yes_or_no)
-def test_no_connection_field_makes_the_next_hop_drop_our_token(
-    fields: Fields, names_hops: bool, to_proxy: bool
-) -> None:
+@given(any_fields, of_http, yes_or_no)
+def test_no_connection_field_makes_the_next_hop_drop_our_token(fields: Fields, version: bytes, to_proxy: bool) -> None:
     """Whatever a client has written there, in whatever spelling: what leaves names TE and Upgrade at most."""
-    left = _requested(fields, names_hops, to_proxy) or ()
+    left = _requested(fields, version, to_proxy) or ()
     said = [value for name, value in left if name.lower() == b"connection"]
-    assert set(said) <= ({b"TE", b"Upgrade"} if names_hops else set())
+    assert set(said) <= ({b"TE", b"Upgrade"} if version == NEW else set())
 
 
 @given(any_fields)
@@ -194,13 +201,13 @@ def test_what_it_names_goes_no_further(fields: Fields) -> None:
     gone = {
         one.strip().lower() for name, value in fields if name.lower() == b"connection" for one in value.split(b",")
     } - {b"te", b"upgrade", b"connection"}
-    left = _requested(fields, True, False) or ()
+    left = _requested(fields, NEW, False) or ()
     assert not gone & {name.lower() for name, _ in left}
 
 
-@given(no_hops, yes_or_no, yes_or_no)
-def test_fields_for_all_hops_stay_byte_for_byte(fields: Fields, names_hops: bool, to_proxy: bool) -> None:
-    assert _requested(fields, names_hops, to_proxy) == response_fields(fields) == fields
+@given(no_hops, of_http, yes_or_no)
+def test_fields_for_all_hops_stay_byte_for_byte(fields: Fields, version: bytes, to_proxy: bool) -> None:
+    assert _requested(fields, version, to_proxy) == response_fields(fields) == fields
 
 
 @given(any_fields, any_fields)

@@ -13,6 +13,7 @@ from jwtproxy.conduct.framing import (
     CHUNKED,
     UNTIL_CLOSED,
     frame_for_client,
+    frame_request,
     frame_response,
     has_no_body,
     is_tunnel,
@@ -213,9 +214,9 @@ def test_the_length_that_a_body_would_have_had_is_told_where_that_is_allowed(
         (_coding("chunked"), False, (CHUNKED, _coding("chunked"))),
         (_coding("Chunked", name="transfer-encoding"), False, (CHUNKED, _coding("Chunked", name="transfer-encoding"))),
         (_coding("chunked"), True, (UNTIL_CLOSED, ())),  # RFC 9112 §6.1
-        ((), False, (CHUNKED, _coding("chunked"))),  # so that half of it never looks complete
+        ((), False, (UNTIL_CLOSED, ())),
         ((), True, (UNTIL_CLOSED, ())),
-        (_coding("identity"), False, (CHUNKED, _coding("chunked"))),
+        (_coding("identity"), False, (UNTIL_CLOSED, ())),
         # what only a script can have made
         (_length("5") + _coding("chunked"), False, (CHUNKED, _coding("chunked"))),
         (_coding("chunked") + _length("5", "6"), False, (CHUNKED, _coding("chunked"))),
@@ -262,10 +263,8 @@ def test_what_is_read_as_an_answer_is_sent_on_with_the_same_end(method: bytes, s
     except MalformedError:
         return
     framing, framed = frame_response(method, status, fields, old=False)
-    if length == UNTIL_CLOSED:
-        length = CHUNKED
     assert response_length(method, status, NEW, framed) == length
-    assert framing == (length if length is CHUNKED else 0)
+    assert framing == (length if length in (CHUNKED, UNTIL_CLOSED) else 0)
 
 
 @pytest.mark.parametrize(
@@ -293,6 +292,7 @@ def test_a_client_is_told_whether_its_connection_goes_on(
     [
         (b"GET", 101, True),
         (b"CONNECT", 200, True),
+        (b"CONNECT", 204, True),
         (b"CONNECT", 407, False),
         (b"GET", 200, False),
         (b"connect", 200, False),
@@ -300,6 +300,24 @@ def test_a_client_is_told_whether_its_connection_goes_on(
 )
 def test_after_some_answers_there_is_no_http(method: bytes, status: int, tunnel: bool) -> None:
     assert is_tunnel(method, status) is tunnel
+
+
+# --- requests that came by a version that needs no words for it
+
+
+@pytest.mark.parametrize(
+    ("method", "length", "fields", "said"),
+    [
+        (b"GET", 0, (), ()),
+        (b"POST", 0, (), _length("0", name="content-length")),
+        (b"GET", 5, (), _length("5", name="content-length")),
+        (b"POST", 5, _length("5"), _length("5", name="content-length")),
+        (b"POST", None, (), _coding("chunked", name="transfer-encoding")),
+        (b"GET", None, _length("5", name="content-length"), _length("5", name="content-length")),
+    ],
+)
+def test_a_request_says_how_long_its_body_is(method: bytes, length: int | None, fields: Fields, said: Fields) -> None:
+    assert frame_request(method, length, OTHER + fields) == OTHER + said
 
 
 # --- lengths that are expected

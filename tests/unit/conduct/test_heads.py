@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jwtproxy.conduct import heads
-from jwtproxy.conduct.fields import Fields
-from jwtproxy.conduct.heads import CONTROLS, TOKEN, ReceivedRequest, ReceivedResponse
+from jwtproxy.conduct.fields import CONTROLS, TOKEN, Fields
+from jwtproxy.conduct.heads import ReceivedRequest, ReceivedResponse
 from jwtproxy.conduct.malformed import MalformedError
 from jwtproxy.conduct.target import Target
 
@@ -408,6 +408,29 @@ def test_an_answer_is_written_in_our_version_as_it_is_read(status: int, reason: 
 @pytest.mark.parametrize(("status", "reason"), [(200, b"OK"), (404, b"Not Found"), (299, b"")])
 def test_an_answer_without_a_reason_gets_the_usual_one(status: int, reason: bytes) -> None:
     assert heads.write_response(status, b"", ()) == b"HTTP/1.1 %d %s\r\n\r\n" % (status, reason)
+
+
+@pytest.mark.parametrize("status", [99, 1000, 0, -1])
+def test_no_status_line_is_written_that_is_none(status: int) -> None:
+    with pytest.raises(MalformedError, match=r"^the status code does not have three digits$"):
+        heads.write_response(status, b"", ())
+
+
+@pytest.mark.parametrize(
+    ("data", "lines", "rest"),
+    [
+        (b"", [], b""),
+        (b"a\r\nb\r\n", [], b"a\r\nb\r\n"),
+        (b"a\r\nb\r\n\r\n", [b"a", b"b"], b""),
+        (b"a\nb\n\nc", [b"a", b"b"], b"c"),
+        (b"a\r\nb\n\r\nc\r\n\r\n", [b"a", b"b"], b"c\r\n\r\n"),
+        (b"\r\n\n\r\na\r\n\r\n", [b"a"], b""),
+        (b"\r\n\r", [], b"\r"),
+        (b"a\r\r\n\r\n", [b"a\r"], b""),
+    ],
+)
+def test_a_head_is_split_into_its_lines(data: bytes, lines: list[bytes], rest: bytes) -> None:
+    assert heads.split(data) == (lines, rest)
 
 
 @pytest.mark.parametrize("byte", [b"\r", b"\n", b"\0", b"\r\n"])

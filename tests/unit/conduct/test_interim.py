@@ -25,34 +25,35 @@ def test_a_final_response_follows_every_interim_one_but_101(code: int, interim: 
 def test_it_passes_where_both_sides_speak_the_same_version(
     client: bytes, upstream: bytes, status: int, passes: bool
 ) -> None:
-    assert Interims(client).passes(status, upstream) is passes
+    assert Interims(client).receive(status, upstream) is passes
 
 
 @pytest.mark.parametrize("upstream", [NEW, TWO])
 def test_who_waits_for_leave_gets_it_once_whatever_the_upstream_speaks(upstream: bytes) -> None:
     interims = Interims(NEW, expects=True)
-    assert interims.expects
-    assert [interims.passes(100, upstream) for _ in range(3)] == [True, False, False]
-    assert not interims.expects
+    assert interims.waits
+    assert [interims.receive(100, upstream) for _ in range(3)] == [True, False, False]
+    assert not interims.waits
 
 
 def test_who_was_told_by_us_is_not_told_again() -> None:
     interims = Interims(NEW, expects=True)
-    interims.expects = False
-    assert not interims.passes(100, NEW)
-    assert interims.passes(103, NEW)
+    assert interims.end()
+    assert not interims.end()
+    assert not interims.receive(100, NEW)
+    assert interims.receive(103, NEW)
 
 
 def test_another_interim_answer_gives_no_leave() -> None:
     interims = Interims(NEW, expects=True)
-    assert interims.passes(103, NEW)
-    assert interims.expects
+    assert interims.receive(103, NEW)
+    assert interims.waits
 
 
 @pytest.mark.parametrize("version", [NEW, OLD, TWO])
 def test_there_is_an_end_to_them(version: bytes) -> None:
     interims = Interims(version)
     for _ in range(LIMIT):
-        interims.passes(103, NEW)
+        interims.receive(103, NEW)
     with pytest.raises(MalformedError, match=r"^the server sent more than 64 interim answers$"):
-        interims.passes(103, NEW)
+        interims.receive(103, NEW)

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jwtproxy.conduct.malformed import MalformedError
-from jwtproxy.conduct.target import Target, check_path, check_sendable, parse, split_authority, to_ascii
+from jwtproxy.conduct.target import Target, check_path, check_sendable, for_next_hop, parse, split_authority, to_ascii
 
 FORM = "the request's target is neither a URL nor a path"
 AUTHORITY = "the request's host or port is not valid"
@@ -307,7 +307,15 @@ def test_names_are_shown_as_they_are_read_where_that_names_the_same(name: bytes,
 @pytest.mark.parametrize("odd", [b" ", b"\t", b"\r\n", b"\0", b"\x7f", b"\x85", b"\xc3\xbc"])
 def test_what_a_hook_made_of_a_request_line_is_still_one(odd: bytes) -> None:
     check_sendable(b"GET", b"/a?b")
-    check_sendable(b"CONNECT", b"")
-    for method, path in ((b"G" + odd, b"/"), (b"GET", b"/" + odd), (b"", b"/")):
-        with pytest.raises(MalformedError, match=r"^the request's method or target contains a space or a control"):
+    for method, path in ((b"G" + odd, b"/"), (b"GET", b"/" + odd), (b"", b"/"), (b"GET", b""), (b"GET", b"a")):
+        with pytest.raises(MalformedError, match=r"^the request's method or target is none that") as caught:
             check_sendable(method, path)
+        assert caught.value.status == 502
+
+
+@pytest.mark.parametrize(
+    ("path", "to_proxy", "expected"),
+    [(b"/a?b", False, b"/a?b"), (b"/a?b", True, b"http://h/a?b"), (b"*", True, b"http://h"), (b"*", False, b"*")],
+)
+def test_a_proxy_is_asked_for_the_whole_url(path: bytes, to_proxy: bool, expected: bytes) -> None:
+    assert for_next_hop(b"http", b"h", path, to_proxy=to_proxy) == expected

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from mitmproxy.http import HTTPFlow, Response
+from mitmproxy.http import Headers, HTTPFlow, Response
 
 from jwtproxy.mitm import http1
 from tests.support.inside import Opens
@@ -293,6 +294,7 @@ def test_a_refusal_of_head_has_no_body(serve: Serve) -> None:
         ("1.0", [], FINAL, b"Connection: close", False),
         ("1.0", ["Connection: Keep-Alive"], FINAL, b"Connection: keep-alive", True),
         ("1.0", ["Connection: Keep-Alive"], b"HTTP/1.1 200 OK\r\n\r\nok", b"Connection: close", False),
+        ("1.1", [], b"HTTP/1.1 200 OK\r\n\r\nok", b"Connection: close", False),
         ("1.0", [], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"close", False),
     ],
 )
@@ -318,27 +320,7 @@ def test_a_connection_stays_as_long_as_its_client_wants(
     asyncio.run(run())
 
 
-def test_an_answer_that_ends_with_its_connection_does_not_end_the_clients(
-    serve: Serve, upstream: type[Upstream]
-) -> None:
-    """It gets chunks, so that it sees whether the answer is whole."""
-
-    async def run() -> None:
-        async with upstream(b"HTTP/1.1 200 OK\r\n\r\nok") as server, serve(Opens()) as proxy, proxy.client() as client:
-            client.send(server.request())
-            while not server.bodies:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.05)
-            server.hang_up()
-            head = (await client.head()).head
-            assert (b"Transfer-Encoding: chunked" in head, b"onnection" in head) == (True, False)
-            assert await client.exactly(12) == b"2\r\nok\r\n0\r\n\r\n"
-            assert (await client.ask(server.request())).code == 200
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("wish", [[], ["Host: other", "TE: trailers"]])
+@pytest.mark.parametrize("wish", [[], ["Host: other", "TE: trailers"], ["Upgrade: websocket", "Connection: Upgrade"]])
 def test_a_request_of_http_1_0_goes_on_in_our_version(serve: Serve, upstream: type[Upstream], wish: list[str]) -> None:
     """RFC 9110 §2.5. The answer is still one that its client understands."""
 
@@ -349,6 +331,7 @@ def test_a_request_of_http_1_0_goes_on_in_our_version(serve: Serve, upstream: ty
             assert (await client.rest()).endswith(b"\r\n\r\nok")
             assert server.heads[0].startswith(f"GET / HTTP/1.1\r\nHost: {server.authority}\r\n".encode())
             assert server.heads[0].lower().count(b"host:") == 1
+            assert not re.search(rb"(?i)\r\n(?:te|connection|upgrade):", server.heads[0]), "which HTTP/1.0 has not"
 
     asyncio.run(run())
 
@@ -372,8 +355,71 @@ def test_no_hook_can_make_two_headers_of_one(serve: Serve, upstream: type[Upstre
             client.send(server.request())
             said = await client.rest()
             assert said.startswith(b"HTTP/1.1 502 ")
-            assert said.endswith(b"jwtproxy: in the answer, a header contains a line break\n")
+            assert said.endswith(b"jwtproxy: in the answer, a header value contains a control character\n")
             assert b"Set-Cookie" not in said
+
+    asyncio.run(run())
+
+
+class Spoils:
+    """A script that leaves something odd in a request."""
+
+    def __init__(self, hook: str, **odd: Any) -> None:
+        setattr(self, hook, self._spoil)
+        self._odd = odd
+
+    def _spoil(self, flow: HTTPFlow) -> None:
+        for name, value in self._odd.items():
+            setattr(flow.request if name != "fields" else flow.request.headers, name, value)
+
+
+@pytest.mark.parametrize("odd", [{"method": "A(B)"}, {"path": ""}, {"path": "/a b"}, {"fields": ((b"a\r\nb", b"c"),)}])
+@pytest.mark.parametrize("hook", ["requestheaders", "request"])
+def test_no_hook_can_make_two_requests_of_one(
+    serve: Serve, upstream: type[Upstream], hook: str, odd: dict[str, Any]
+) -> None:
+    async def run() -> None:
+        async with upstream() as server, serve(Opens(), Spoils(hook, **odd)) as proxy, proxy.client() as client:
+            assert (await client.ask(server.request())).code == 502
+            assert not server.heads
+
+    asyncio.run(run())
+
+
+def test_what_a_hook_adds_to_a_path_is_encoded_as_a_clients_is(serve: Serve, upstream: type[Upstream]) -> None:
+    async def run() -> None:
+        async with (
+            upstream() as server,
+            serve(Opens(), Spoils("request", path="/\xe9")) as proxy,
+            proxy.client() as client,
+        ):
+            assert (await client.ask(server.request())).code == 200
+            assert server.heads[0].startswith(b"GET /%C3%A9 HTTP/1.1\r\n")
+
+    asyncio.run(run())
+
+
+def test_trailers_that_a_hook_makes_are_not_sent(serve: Serve, upstream: type[Upstream]) -> None:
+    class Trails:
+        def response(self, flow: HTTPFlow) -> None:
+            assert flow.response
+            flow.response.trailers = Headers(((b"a", b"b"),))
+
+    async def run() -> None:
+        async with upstream() as server, serve(Opens(), Trails()) as proxy, proxy.client() as client:
+            for _ in range(2):
+                assert (await client.ask(server.request())).code == 200
+
+    asyncio.run(run())
+
+
+def test_a_tunnel_that_failed_may_be_followed_by_one_that_does_not(serve: Serve, upstream: type[Upstream]) -> None:
+    async def run() -> None:
+        async with upstream() as server, upstream() as gone, serve(Opens()) as proxy, proxy.client() as client:
+            gone.close()
+            for authority, code in ((gone.authority, 502), (server.authority, 200)):
+                request = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"
+                assert (await client.ask(request.encode())).code == code
 
     asyncio.run(run())
 

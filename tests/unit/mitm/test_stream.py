@@ -12,7 +12,7 @@ import pytest
 from mitmproxy.http import HTTPFlow
 
 from jwtproxy.conduct.verdict import Refuse
-from jwtproxy.mitm import flows, patches, stream
+from jwtproxy.mitm import flows, patches
 from jwtproxy.observe import pages
 from jwtproxy.policy.faults import Unsigned
 from tests.support.http2 import Http2
@@ -381,7 +381,7 @@ def test_a_peer_that_breaks_off_was_connected(serve: Serve, upstream: type[Upstr
     ],
 )
 def test_why_it_failed_is_said_in_words(message: str, reason: str) -> None:
-    assert stream._reason(message) == reason
+    assert flows.cannot_connect("there", message) == f"cannot connect to there: {reason}"
 
 
 @pytest.mark.parametrize("reached", [True, False])

@@ -159,7 +159,7 @@ def test_a_value_in_which_a_line_may_hide_is_refused(load: Loader, value: bytes,
     """Where no token is put in, too: none may come from the client."""
     verdict = load(RULES).verdict(_to(host, fields=(*FIELDS, (b"X", value))), NOW)
     assert isinstance(verdict, Refuse)
-    assert verdict[:2] == (400, "a header value contains a line break; the request was not forwarded")
+    assert verdict[:2] == (502, "a header value contains a control character")
     assert verdict.rule
 
 
