@@ -1,6 +1,6 @@
 # For GNU make and BSD make alike: POSIX rules only; what is clever is plain sh.
 .POSIX:
-.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers bench soak mutants lint format clean
+.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers bench bench-gate soak mutants lint format clean
 
 help: ## show this help (the default)
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r target text; do \
@@ -33,8 +33,9 @@ check: lint ## lint, then run the unit tests and those of the architecture
 test: lint ## lint, then run the tests
 	@sh .ci/test 'not thorough'
 
-test-all: lint ## the same with every variant of every test: three times as many proxies
+test-all: lint ## the same with every variant of every test, and without the fast lane: five times as many proxies
 	@sh .ci/test ''
+	@JWTPROXY_TEST_FAST_LANE=off sh .ci/test '' tests/e2e
 
 # That of the tests in one process: measured in a thousand proxies, it would take half of the time.
 coverage: build ## run the unit tests, and report the branch coverage
@@ -51,9 +52,13 @@ verifiers: build ## install what the tests of the recipes need beside Python: En
 	@npm ci --silent --no-audit --no-fund --prefix tests/verifiers
 
 # The peers come on top of what is installed; the next `make build` that has something to do takes them away again.
-bench: build ## measure the proxy beside others (BENCH_QUICK=1: in two minutes), write table, JSON and chart
+bench: build ## measure the proxy beside others (BENCH_QUICK=1: in three minutes), write table, JSON and chart
 	@sh .ci/uv sync --quiet --locked --inexact --group bench --python .venv/bin/python
 	@.venv/bin/python -m tests.benchmarks.bench
+
+bench-gate: build ## fail where we are less far ahead of others than results.json says; ratios alone, three minutes
+	@sh .ci/uv sync --quiet --locked --inexact --group bench --python .venv/bin/python
+	@.venv/bin/python -m tests.benchmarks.gate
 
 soak: build ## ten minutes (SOAK_SECONDS) of mixed traffic: memory, descriptors and threads must not grow
 	@.venv/bin/python -m tests.benchmarks.soak

@@ -1,7 +1,8 @@
 """`make bench`: our proxy beside others on this machine, in rounds that take turns; medians are reported.
 
-BENCH_ROUNDS (5) and BENCH_SECONDS (3, for each round) adjust it; BENCH_QUICK=1 takes less than two minutes.
-BENCH_ONLY names scenarios, by commas. Results: a table here, results.json and results.svg beside this file.
+BENCH_ROUNDS (5) and BENCH_SECONDS (3, for each round) adjust it; BENCH_QUICK=1 takes three minutes. BENCH_ONLY names
+scenarios, BENCH_TARGETS targets, by commas: then nothing else is measured, and nothing written. Results: a table here,
+results.json and results.svg beside this file. It fails if a token of ours is not right.
 """
 
 from __future__ import annotations
@@ -10,23 +11,16 @@ import contextlib
 import json
 import os
 import platform
-import resource
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jwt
-from joserfc.errors import JoseError
-from mitmproxy.certs import CertStore
 
 from jwtproxy.tokens import key_formats
 from jwtproxy.tokens.algorithms import ALGORITHMS
@@ -36,224 +30,59 @@ from jwtproxy.tokens.new_key import generate
 from jwtproxy.tokens.signing import Signer
 from tests.support.harness import SECRET, verify
 
-from . import load, report, targets, upstream
+from . import load, report, rounds, targets
+from .arrivals import Arrivals
 from .idle import idle_connections
-from .targets import Place, Running, Target
-from .upstream import MIB, Upstream
+from .rounds import SCENARIOS, Settings, Site, progress
+from .targets import Place
+from .upstream import Upstream
 
 FOLDER = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How long and how much."""
-
-    rounds: int
-    seconds: float
-    idle: int
-    workers: int
-    only: list[str]
-
-    @classmethod
-    def from_environment(cls) -> Settings:
-        """From BENCH_*."""
-        quick = bool(os.environ.get("BENCH_QUICK"))
-        only = [name for name in os.environ.get("BENCH_ONLY", "").split(",") if name]
-        return cls(
-            rounds=int(os.environ.get("BENCH_ROUNDS") or (1 if quick else 5)),
-            seconds=float(os.environ.get("BENCH_SECONDS") or (2 if quick else 3)),
-            idle=int(os.environ.get("BENCH_IDLE") or (500 if quick else 5000)),
-            workers=targets.many_workers(),
-            only=only,
-        )
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One kind of traffic."""
-
-    key: str
-    title: str
-    protocol: str = "http"
-    path: str = "/small"
-    method: str = "GET"
-    body: int = 0
-    close: bool = False
-
-    def spec(self, settings: Settings, server: Upstream, running: Running, trust: Place) -> load.Spec:
-        """The load for one target."""
-        return load.Spec(
-            upstream=server.ports[self.protocol],
-            proxy=running.port,
-            path=self.path,
-            method=self.method,
-            body=self.body,
-            protocol=self.protocol,
-            close=self.close,
-            seconds=settings.seconds,
-            trust=(str(trust.trust), str(trust.folder / "mitmproxy-ca-cert.pem")),
-        )
-
-
-SCENARIOS = (
-    Scenario("plain", "plain HTTP, kept alive"),
-    Scenario("connect", "plain HTTP, a new connection for each request", close=True),
-    Scenario("https1", "HTTPS/1.1 in tunnels, kept alive", "https/1.1"),
-    Scenario("https2", "HTTPS/2 in tunnels, kept alive", "https/2"),
-    Scenario("download", "plain HTTP, 1 MiB down", path="/mib"),
-    Scenario("upload", "plain HTTP, 1 MiB up", path="/upload", method="POST", body=MIB),
-)
-
-
-@dataclass
-class Row:
-    """What was measured of one target in one scenario."""
-
-    label: str
-    rounds: list[dict[str, float]] = field(default_factory=list)
-    reason: str = ""
-    """Why there is nothing."""
-
-    def median(self, name: str) -> float | None:
-        """The median over the rounds."""
-        values = [figures[name] for figures in self.rounds if name in figures]
-        return statistics.median(values) if values else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For results.json and the table."""
-        if self.reason:
-            return {"label": self.label, "reason": self.reason}
-        names = "requests_per_second cpu_us_per_request p50_ms p99_ms pss_mib".split()
-        medians = {name: _rounded(self.median(name)) for name in names}
-        return {
-            "label": self.label,
-            **medians,
-            "errors": sum(figures["errors"] for figures in self.rounds),
-            "rounds": self.rounds,
-        }
-
-
 def main() -> None:
     """Measure everything, write it down, say how it compares with what was promised."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # inherited by all that is started here
-    settings = Settings.from_environment()
+    quick, workers = bool(os.environ.get("BENCH_QUICK")), targets.many_workers()
+    chosen = (1, 1, SCENARIOS) if quick else (5, 3, SCENARIOS)
+    settings = Settings.from_environment(*chosen, targets.all_targets(workers))
     begun = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench")))
-        server = stack.enter_context(upstream.serve(_subfolder(folder, "upstream")))
-        confdir = _subfolder(folder, "proxies")
-        CertStore.create_store(confdir, "mitmproxy", 2048)
-        place = Place(confdir, server.trust)
-        _progress(f"upstream {server.name}, {settings.rounds} rounds of {settings.seconds:g} s, N = {settings.workers}")
+    with rounds.site() as at:
+        progress(f"upstream {at.server.name}, {settings.rounds} rounds of {settings.seconds:g} s, N = {workers}")
         results: dict[str, Any] = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": _machine(),
-            "versions": _versions(server),
-            "settings": {"rounds": settings.rounds, "seconds": settings.seconds, "connections": 32},
-            "token": _token(),
-            "algorithms": {
-                algorithm: _algorithm(algorithm) for algorithm in ALGORITHMS if algorithm != "Ed25519"
-            },  # EdDSA by another name
-            "scenarios": _scenarios(settings, server, place),
-            "idle": idle_connections(settings.idle, server, place, _progress),
-            "workers": _workers(place),
+            "versions": _versions(at.server),
+            "settings": {
+                "rounds": settings.rounds,
+                "seconds": settings.seconds,
+                "connections": 32,
+                "workers": workers,
+                "shared_cores": at.cores.shared,
+            },
+            "scenarios": rounds.run(settings, at, Arrivals()),
         }
-    results["acceptance"] = report.acceptance(results, settings.workers)
-    _progress(f"took {time.monotonic() - begun:.0f} s")
+        if settings.whole:
+            results |= _apart(int(os.environ.get("BENCH_IDLE") or (500 if quick else 5000)), at)
+    results["acceptance"] = report.acceptance(results)
+    progress(f"took {time.monotonic() - begun:.0f} s")
     print(report.table(results))
-    if not settings.only:
+    if settings.whole:
         (FOLDER / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         (FOLDER / "results.svg").write_text(report.chart(results))
+    if faults := report.faults(results):
+        sys.exit("\n".join(faults))
 
 
-def _scenarios(settings: Settings, server: Upstream, place: Place) -> dict[str, Any]:
-    chosen = [scenario for scenario in SCENARIOS if not settings.only or scenario.key in settings.only]
-    results = {}
-    with _all_running(settings, place) as (everyone, missing):
-        for scenario in chosen:
-            rows = _measure(scenario, settings, server, place, everyone) | missing
-            figures = {key: row.as_dict() for key, row in rows.items()}
-            results[scenario.key] = {"title": scenario.title, "targets": figures}
-    return results
-
-
-@contextlib.contextmanager
-def _all_running(settings: Settings, place: Place) -> Iterator[tuple[list[Running], dict[str, Row]]]:
-    """Every target, started once; those that do not start, with the reason."""
-    missing: dict[str, Row] = {}
-    with contextlib.ExitStack() as stack:
-        everyone: list[Running] = []
-        for target in targets.all_targets(settings.workers):
-            try:
-                everyone.append(stack.enter_context(targets.start(target, place)))
-            except RuntimeError as error:
-                _progress(f"{target.label}: {error}")
-                missing[target.key] = Row(target.label, reason="it does not start here")
-        yield everyone, missing
-
-
-def _measure(
-    scenario: Scenario, settings: Settings, server: Upstream, place: Place, everyone: list[Running]
-) -> dict[str, Row]:
-    rows = {running.target.key: Row(running.target.label) for running in everyone}
-    able = [running for running in everyone if not _reason(scenario, running.target, server, rows)]
-    for number in range(settings.rounds):
-        turn = number % max(1, len(able))
-        for running in able[turn:] + able[:turn]:
-            _progress(f"{scenario.title}, round {number + 1} of {settings.rounds}: {running.target.label}", end="\r")
-            row = rows[running.target.key]
-            try:
-                row.rounds += measure(scenario.spec(settings, server, running, place), running)
-            except (RuntimeError, AssertionError, JoseError, subprocess.TimeoutExpired) as error:
-                row.reason = f"failed: {str(error).splitlines()[0]}"
-                _progress(f"{running.target.label}: {error}")
-        able = [running for running in able if not rows[running.target.key].reason]
-    for row in rows.values():
-        row.reason = row.reason or ("" if row.rounds else "no request succeeded")
-    _progress(f"{scenario.title}: done")
-    return rows
-
-
-def _reason(scenario: Scenario, target: Target, server: Upstream, rows: dict[str, Row]) -> str:
-    """Why this target cannot do this scenario; empty when it can."""
-    reason = target.cannot.get(scenario.protocol, "")
-    if scenario.protocol not in server.ports:
-        reason = "needs nginx as the upstream"
-    rows[target.key].reason = reason
-    return reason
-
-
-def measure(spec: load.Spec, running: Running) -> list[dict[str, float]]:
-    """One round against one target; nothing if it answered nothing. Raises AssertionError for a token that is wrong."""
-    before: list[float] = []
-    began = time.time()
-    outcome = load.run(spec, lambda: before.append(running.cpu()))
-    cpu = running.cpu() - before[0]
-    if not outcome.requests:
-        return []
-    figures = {
-        "requests_per_second": outcome.requests / outcome.seconds,
-        "p50_ms": outcome.p50_ms,
-        "p99_ms": outcome.p99_ms,
-        "errors": outcome.errors,
+def _apart(idle: int, at: Site) -> dict[str, Any]:
+    """What is not measured by rounds of load."""
+    return {
+        "token": _token(),
+        "algorithms": {
+            algorithm: _algorithm(algorithm) for algorithm in ALGORITHMS if algorithm != "Ed25519"
+        },  # EdDSA by another name
+        "idle": idle_connections(idle, at.server, at.place, progress),
+        "workers": _workers(at.place),
     }
-    if running.process:
-        assert not outcome.unsigned, f"{outcome.unsigned} of {outcome.requests} requests arrived unsigned"
-        check_tokens(outcome.tokens, began)
-        figures["cpu_us_per_request"] = cpu * 1e6 / (outcome.requests + outcome.cut_off)
-        figures["pss_mib"] = running.pss()
-    return [figures]
-
-
-def check_tokens(tokens: list[str], since: float) -> None:
-    """Each is signed with our key, made now, and no other's twin. Raises AssertionError."""
-    assert tokens, "no token was sampled"
-    claims = [verify(token) for token in tokens]
-    assert len({str(claim["jti"]) for claim in claims}) == len(claims), "a token was used twice"
-    for claim in claims:
-        assert int(since) <= int(str(claim["iat"])) <= time.time(), "a token is not fresh"
 
 
 def _token() -> dict[str, float]:
@@ -305,7 +134,7 @@ def _workers(place: Place) -> dict[str, Any]:
                 time.sleep(2)
                 sizes[str(count)] = round(running.pss(), 1)
         except RuntimeError as error:
-            _progress(f"{count} workers: {error}")
+            progress(f"{count} workers: {error}")
     if "2" in sizes and "4" in sizes:
         sizes["each_further_mib"] = round((sizes["4"] - sizes["2"]) / 2, 1)
     return sizes
@@ -341,17 +170,6 @@ def _subfolder(folder: Path, name: str) -> Path:
     folder.chmod(0o755)  # the upstream's workers may run as another user
     (folder / name).mkdir()
     return folder / name
-
-
-def _rounded(value: float | None) -> float | None:
-    return value if value is None else float(f"{value:.4g}")
-
-
-def _progress(text: str, end: str = "\n") -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
-    elif end == "\n":
-        print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from tests.support.harness import SECRET, Process, clean_env, launcher
 
-from .upstream import free_ports, wait_until_listening
+from .upstream import find_nginx, free_ports, wait_until_listening
 
 PEERS = Path(__file__).with_name("peers")
 REPO = Path(__file__).resolve().parents[2]
@@ -27,6 +29,11 @@ class Place:
 
     folder: Path
     trust: Path
+
+    @property
+    def ca(self) -> Path:
+        """Certificate and key of the CA that they share."""
+        return self.folder / "mitmproxy-ca.pem"
 
     @property
     def options(self) -> list[str]:
@@ -44,12 +51,21 @@ class Target:
     environment: Mapping[str, str] = field(default_factory=dict)
     cannot: Mapping[str, str] = field(default_factory=dict)
     """Protocols it does not sign, with the reason."""
+    lacks: Callable[[], str] = lambda: ""
+    """Why it cannot run here, where something is not installed."""
 
 
 def ours(workers: int, *arguments: str) -> Target:
-    """Our proxy."""
+    """Our proxy, with the fast lane."""
     name = f"jwtproxy, {workers} worker{'s' if workers > 1 else ''}"
-    return Target(f"jwtproxy-{workers}", name, _launched(launcher(), *arguments), {"WORKERS": str(workers)})
+    variables = {"WORKERS": str(workers), "JWT_FAST_LANE": "on"}
+    return Target(f"jwtproxy-{workers}", name, _launched(launcher(), *arguments), variables)
+
+
+def without_lane() -> Target:
+    """One worker of our proxy, all of whose requests go through mitmproxy."""
+    variables = {"WORKERS": "1", "JWT_FAST_LANE": "off"}
+    return Target("jwtproxy-off", "jwtproxy, lane off", _launched(launcher()), variables)
 
 
 def before(checkout: str) -> Target:
@@ -70,13 +86,39 @@ def _mitmdump(place: Place, port: int) -> list[str]:
 
 def _proxy_py(place: Place, port: int) -> list[str]:
     fixed = "--hostname 127.0.0.1 --num-acceptors 1 --num-workers 1 --log-level CRITICAL --timeout 900".split()
-    plugin = "tests.benchmarks.peers.proxy_py_plugin.SignPlugin"
-    return [sys.executable, "-m", "proxy", *fixed, "--port", str(port), "--plugins", plugin]
+    plugin = ["--plugins", "tests.benchmarks.peers.proxy_py_plugin.SignPlugin"]
+    ca, made = str(place.ca), str(place.folder / "proxy.py")
+    intercept = ["--ca-cert-file", ca, "--ca-key-file", ca, "--ca-signing-key-file", ca, "--ca-cert-dir", made]
+    trust = ["--ca-file", str(place.trust)]
+    return [sys.executable, "-m", "proxy", *fixed, "--port", str(port), *plugin, *intercept, *trust]
 
 
 def _asgi(place: Place, port: int) -> list[str]:
     fixed = "--host 127.0.0.1 --log-level critical --timeout-keep-alive 900".split()
     return [sys.executable, "-m", "uvicorn", "tests.benchmarks.peers.asgi_proxy:app", *fixed, "--port", str(port)]
+
+
+def _nginx(place: Place, port: int) -> list[str]:
+    folder = place.folder / f"nginx-{port}"
+    folder.mkdir()
+    filled = {"folder": folder, "port": port, "peers": PEERS, "modules": _nginx_modules()}
+    config = re.sub(r"@(\w+)@", lambda found: str(filled[found[1]]), (PEERS / "nginx.conf").read_text())
+    (folder / "nginx.conf").write_text(config)
+    return [find_nginx() or "nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+
+
+def _nginx_modules() -> Path:
+    """Where nginx looks for its modules."""
+    told = subprocess.run([find_nginx() or "nginx", "-V"], capture_output=True, text=True, check=True).stderr
+    found = re.search(r"--modules-path=(\S+)", told)
+    return Path(found[1] if found else "modules")
+
+
+def _nginx_lacks() -> str:
+    """What keeps nginx from signing here."""
+    if find_nginx() and (_nginx_modules() / "ngx_http_lua_module.so").exists():
+        return ""
+    return "needs nginx with its Lua module: libnginx-mod-http-lua of Debian"
 
 
 def _tunnels(reason: str) -> dict[str, str]:
@@ -91,21 +133,54 @@ PROXY_PY = Target(
     "proxy.py, plugin",
     _proxy_py,
     _PEERS_FOUND,
-    _tunnels("without interception it sees no request"),
+    {"https/2": "its interception has no HTTP/2"},
+    lambda: "" if shutil.which("openssl") else "needs the openssl command, for its interception",
 )
+NGINX = Target("nginx", "nginx, Lua", _nginx, {}, _tunnels("it has no CONNECT"), _nginx_lacks)
 ASGI = Target("asgi", "Starlette + HTTPX", _asgi, _PEERS_FOUND, _tunnels("ASGI servers have no CONNECT"))
 
 
 def many_workers() -> int:
-    """How many workers stand for `many`: one for each core we may use, two at least."""
-    return max(2, len(os.sched_getaffinity(0)))
+    """How many workers stand for `many`: one for each core that proxies have, two at least."""
+    return max(2, len(Cores.here().proxies))
 
 
 def all_targets(workers: int) -> list[Target]:
     """Everything that is compared; with BENCH_BEFORE=CHECKOUT one worker alone with that one's, and stock mitmdump."""
     if checkout := os.environ.get("BENCH_BEFORE"):
         return [ours(1), before(checkout), MITMDUMP]
-    return [ours(1), ours(workers), MITMDUMP, PROXY_PY, ASGI, UPSTREAM]
+    return [ours(1), without_lane(), ours(workers), MITMDUMP, PROXY_PY, NGINX, ASGI, UPSTREAM]
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Which cores the proxies have, and which the load and the upstream."""
+
+    proxies: frozenset[int]
+    others: frozenset[int]
+
+    @classmethod
+    def here(cls) -> Cores:
+        """Half for each, from four on; where there are fewer, everybody shares all."""
+        found = sorted(os.sched_getaffinity(0))
+        half = len(found) // 2 if len(found) >= 4 else 0
+        return cls(frozenset(found[:half] or found), frozenset(found[half:]))
+
+    @property
+    def shared(self) -> bool:
+        """Whether what measures takes time from what is measured."""
+        return bool(self.proxies & self.others)
+
+
+@contextlib.contextmanager
+def on_cores(cores: frozenset[int]) -> Iterator[None]:
+    """What is started within runs on these."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Running:

@@ -1,12 +1,13 @@
 """The upstream: nginx where it is installed, else processes of our own. It sends the token back as x-seen-jwt.
 
-/small answers a few bytes, /mib answers 1 MiB, /upload reads the whole request first.
+/small answers a few bytes, /64k and /mib as many as their names say, /upload reads the whole request first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -18,11 +19,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import ClassVar
 
 from tests.support.harness import Process, clean_env
 from tests.support.upstreams import Authority
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
+BODIES = {"/small": b"ok\n", "/64k": b"x" * (64 * KIB), "/mib": b"x" * MIB, "/upload": b"ok\n"}
+"""What it answers, by path."""
+_REPO = Path(__file__).resolve().parents[2]
 _PROCESSES = 2
 _PATIENCE = 10.0  # seconds until a server must listen
 
@@ -39,6 +44,7 @@ http {{
         listen 127.0.0.1:{plain} backlog=4096; listen 127.0.0.1:{tls} ssl; listen 127.0.0.1:{h2} ssl http2;
         add_header x-seen-jwt $http_x_my_jwt always;
         location = /small {{ return 200 "ok\\n"; }}
+        location = /64k {{ root {folder}; }}
         location = /mib {{ root {folder}; }}
         location = /upload {{
             proxy_pass http://127.0.0.1:{plain}/small; proxy_pass_request_body off;
@@ -54,7 +60,8 @@ class Upstream:
     """Where it listens."""
 
     name: str
-    trust: Path
+    folder: Path
+    authority: Authority
     ports: dict[str, int]
     """By protocol, as in `load.Spec`; one that is not served is not there."""
 
@@ -65,23 +72,47 @@ def serve(folder: Path) -> Iterator[Upstream]:
     authority = Authority(folder)
     (folder / "key.pem").write_bytes(authority.key_pem)
     (folder / "chain.pem").write_bytes(authority.chain_pem)
-    plain, tls, h2 = free_ports(3)
-    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    if nginx:
-        (folder / "mib").write_bytes(b"x" * MIB)
-        config = _NGINX.format(folder=folder, processes=_PROCESSES, plain=plain, tls=tls, h2=h2)
-        (folder / "nginx.conf").write_text(config)
-        folder.chmod(0o755)  # its workers may be another user
-        argv = [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf")]
-        ports = {"http": plain, "https/1.1": tls, "https/2": h2}
+    if nginx := find_nginx():
+        with _serve_nginx(nginx, folder) as ports:
+            yield Upstream("nginx", folder, authority, ports)
     else:
-        argv = [sys.executable, "-m", __name__, str(folder), str(plain), str(tls)]
-        ports = {"http": plain, "https/1.1": tls}
-    repo = Path(__file__).resolve().parents[2]
-    with Process(argv, env=clean_env(folder), cwd=folder if nginx else repo, ready=None) as process:
+        with serve_own(folder) as ports:
+            yield Upstream("asyncio", folder, authority, ports)
+
+
+@contextlib.contextmanager
+def _serve_nginx(nginx: str, folder: Path) -> Iterator[dict[str, int]]:
+    for path in ("/64k", "/mib"):
+        (folder / path[1:]).write_bytes(BODIES[path])
+    plain, tls, h2 = free_ports(3)
+    config = _NGINX.format(folder=folder, processes=_PROCESSES, plain=plain, tls=tls, h2=h2)
+    (folder / "nginx.conf").write_text(config)
+    folder.chmod(0o755)  # its workers may be another user
+    argv = [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    with _listening(argv, folder, folder, {"http": plain, "https/1.1": tls, "https/2": h2}) as ports:
+        yield ports
+
+
+@contextlib.contextmanager
+def serve_own(folder: Path, kept: Path | None = None) -> Iterator[dict[str, int]]:
+    """Processes of our own, with the certificate in the folder; `kept` gets a line for each request: tokens in JSON."""
+    plain, tls = free_ports(2)
+    argv = [sys.executable, "-m", __name__, str(folder), str(plain), str(tls), *([str(kept)] if kept else [])]
+    with _listening(argv, folder, _REPO, {"http": plain, "https/1.1": tls}) as ports:
+        yield ports
+
+
+@contextlib.contextmanager
+def _listening(argv: list[str], home: Path, cwd: Path, ports: dict[str, int]) -> Iterator[dict[str, int]]:
+    with Process(argv, env=clean_env(home), cwd=cwd, ready=None) as process:
         for port in ports.values():
             wait_until_listening(process, port)
-        yield Upstream("nginx" if nginx else "asyncio", authority.pem, ports)
+        yield ports
+
+
+def find_nginx() -> str | None:
+    """nginx, if it is installed: many systems have it where only root's PATH leads."""
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
 def free_ports(count: int) -> list[int]:
@@ -107,8 +138,9 @@ class _Server(asyncio.Protocol):
     """Just enough HTTP/1.1: heads that are not split over reads often, bodies with a length."""
 
     _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-    _TOKEN = re.compile(rb"\r\nx-my-jwt: *([^\r]*)", re.IGNORECASE)
-    _BODIES = {b"/mib": b"x" * MIB}  # noqa: RUF012  # read only
+    _TOKEN = re.compile(rb"\r\nx[-_]my[-_]jwt[ \t]*:[ \t]*([^\r]*)", re.IGNORECASE)
+    kept: ClassVar[int | None] = None
+    """The file to write the tokens to."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -124,9 +156,11 @@ class _Server(asyncio.Protocol):
             if len(self.buffer) < whole:
                 return
             self.buffer = self.buffer[whole:]
-            token = self._TOKEN.search(head)
-            body = self._BODIES.get(head.split(b" ", 2)[1], b"ok\n")
-            fields = len(body), token[1] if token else b""
+            tokens = self._TOKEN.findall(head)
+            if self.kept is not None:
+                os.write(self.kept, f"{json.dumps([token.decode('latin-1') for token in tokens])}\n".encode())
+            body = BODIES.get(head.split(b" ", 2)[1].decode("latin-1"), b"ok\n")
+            fields = len(body), tokens[0] if tokens else b""
             head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nx-seen-jwt: %b\r\n\r\n" % fields
             self.transport.write(head + body)  # one piece: Nagle's algorithm is on here
 
@@ -141,8 +175,10 @@ async def _serve_own(folder: Path, plain: socket.socket, tls: socket.socket) -> 
 
 def main() -> None:
     """Serve from two processes until SIGTERM."""
-    folder, *ports = sys.argv[1:]
-    sockets = [socket.create_server(("127.0.0.1", int(port)), backlog=4096) for port in ports]
+    folder, plain, tls, *kept = sys.argv[1:]
+    sockets = [socket.create_server(("127.0.0.1", int(port)), backlog=4096) for port in (plain, tls)]
+    for path in kept:
+        _Server.kept = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)  # appended to by both
     child = os.fork()
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""For proxy.py: a plugin that signs. Without TLS interception it cannot look into a tunnel."""
+"""For proxy.py: a plugin that signs, what is in tunnels too, as TLS interception is set up."""
 
 import os
 import time
