@@ -48,7 +48,7 @@ class JwtInject:
         self._source, self._inherited, self._announces = source, current, announces
         self._is_script = source is None
         self.current: CurrentPolicy | None = None
-        self.gate = gate.Gate(lambda: self.policy)
+        self.gate = gate.Gate(lambda: self.current.policy if self.current else None)
         self._following: asyncio.Task[None] | None = None
         self._connecting = connect_deadline.ConnectDeadline()
         self.addons = [self._connecting, next_proxy.NextProxy(self.gate)]

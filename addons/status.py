@@ -68,9 +68,10 @@ class Status:
 
     def requestheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Answer a request made to the proxy itself."""
-        if flows.to_self(flow) or self._is_own_path(flow):
+        explicit = _is_explicit(flow)
+        if flows.to_self(flow) or (not explicit and self._is_own_path(flow)):
             self._answer(flow)
-        elif _is_explicit(flow):
+        elif explicit:
             return self._when_own(flow, lambda: self._answer(flow))
         return None
 
@@ -79,11 +80,12 @@ class Status:
         return self._when_own(flow, lambda: flows.respond(flow, _NO_TUNNEL))
 
     def _when_own(self, flow: http.HTTPFlow, act: Callable[[], None]) -> Awaitable[None] | None:
-        return self._guard.when_own(flow.request.host, flow.request.port, act)
+        request = flow.request.data
+        return self._guard.when_own(request.host, request.port, act)
 
     def _is_own_path(self, flow: http.HTTPFlow) -> bool:
         """Where every request is in origin form, only the path tells: served if the user asked for it."""
-        return self._pages == "on" and not _is_explicit(flow) and pages.is_own(flow.request.path)
+        return self._pages == "on" and pages.is_own(flow.request.path)
 
     def _answer(self, flow: http.HTTPFlow) -> None:
         request = flow.request

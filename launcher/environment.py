@@ -9,10 +9,11 @@ from dotenv.parser import parse_stream
 
 from jwtproxy.addons import jwt_inject, status
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.lane import switch
 
 from .processes import capacity
 
-OPTIONS = (*jwt_inject.OPTIONS, *status.OPTIONS)
+OPTIONS = (*jwt_inject.OPTIONS, *status.OPTIONS, *switch.OPTIONS)
 """The rows of all our options."""
 
 Sources = tuple[Mapping[str, str], ...]

@@ -5,6 +5,8 @@ import logging
 from mitmproxy import addons, master
 from mitmproxy.addons import keepserving, next_layer, readfile
 from mitmproxy.options import Options
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import Layer
 
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.addons.status import Status
@@ -13,6 +15,7 @@ from jwtproxy.mitm.next_layer import NextLayer
 from jwtproxy.observe.counters import Counters
 
 from .addons.drain import Drain
+from .addons.fast_lane import FastLane
 from .addons.recordings import Recordings
 from .addons.start_check import StartCheck
 from .addons.streaming import Streaming
@@ -31,17 +34,28 @@ class Master(master.Master):
         if not lacking:
             self.addons = dispatch.AddonManager(self)
         self._termlog_addon = self._logs = Logs()
-        self._drain = Drain()
-        defaults = [NextLayer() if type(addon) is next_layer.NextLayer else addon for addon in addons.default_addons()]
+        self._lacking = lacking
+        self.fast_lane: FastLane | None = None
+        self._drain = Drain(lambda: self.fast_lane.connections() if self.fast_lane else ())
+        defaults = [
+            NextLayer(self._put_before_http) if type(addon) is next_layer.NextLayer else addon
+            for addon in addons.default_addons()
+        ]
         self.addons.add(self._termlog_addon, Recordings(), *defaults, Requests(), keepserving.KeepServing())
         self.addons.add(readfile.ReadFileStdin(), StartCheck())
         if lacking:
             logger.warning("this mitmproxy differs in %s, so jwtproxy is slower", ", ".join(lacking))
 
-    def add_ours(self, signing: JwtInject, counters: Counters | None = None, *, announces: bool = True) -> None:
-        """Add our addons, last: what the others change is what gets signed."""
+    def add_ours(self, signing: JwtInject, counters: Counters | None = None, *, announces: bool = True) -> FastLane:
+        """Add our addons, last: what the others change is what gets signed. The one that takes connections."""
         self._logs.announces = announces
-        self.addons.add(Streaming(), self._drain, Status(counters or Counters()), signing)
+        counters = counters or Counters()
+        self.fast_lane = FastLane(counters.count_fast, possible=not self._lacking)
+        self.addons.add(self.fast_lane, Streaming(), self._drain, Status(counters), signing)
+        return self.fast_lane
+
+    def _put_before_http(self, context: Context, layer: Layer | None) -> Layer | None:
+        return self.fast_lane.put_before_http(context, layer) if self.fast_lane else layer
 
     async def drain(self, grace: float) -> None:
         """Take no more connections and let requests in flight finish, for at most `grace` seconds."""

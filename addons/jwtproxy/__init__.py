@@ -7,9 +7,10 @@ observe   what the proxy tells of itself: pages, counters, redaction            
 policy    settings and rules in, a verdict out                                               (config, conduct, tokens)
 mitm      mitmproxy as we need it; `patches` is the one place that bends it                  (config, conduct, observe)
 addons    mitmproxy's doors, `mitmdump -s`: hooks only                                       (all above)
+lane      a short way past mitmproxy for plain requests                           (config, conduct, observe, mitm)
 launcher  jwtproxy-run: commands, processes, addons of its own, help                         (all)
 
-Of these only mitm, addons and launcher know mitmproxy. `addons` and `launcher` are folders of their own in a checkout.
+Of these only mitm, lane, addons and launcher know mitmproxy. `addons` and `launcher` are folders of their own.
 A request's way: a hook in addons hands the flow to `mitm.gate`, which makes a `conduct.request.RequestHead` of it, asks
 `policy.judge.Policy.verdict` (which asks conduct and tokens), and does as it is told; `mitm.stream` asks the gate once
 more just before the request leaves.

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakSet
 
@@ -11,7 +12,9 @@ from mitmproxy import ctx, http
 class Drain:
     """mitmproxy addon: knows which requests are in flight, and waits for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, fast_lane: Callable[[], Iterable[Any]]) -> None:
+        """`fast_lane`: the connections that mitmproxy does not know."""
+        self._fast_lane = fast_lane
         self._in_flight: WeakSet[http.HTTPFlow] = WeakSet()
         self._draining = False
 
@@ -39,13 +42,15 @@ class Drain:
         proxyserver = ctx.master.addons.get("proxyserver")
         await proxyserver.servers.update([])
         end = time.monotonic() + grace
+        for engine in list(self._fast_lane()):
+            engine.close_if_idle()
         # Polled, as nothing tells when a buffer has become empty.
-        while (self._in_flight or _unsent(proxyserver)) and time.monotonic() < end:  # noqa: ASYNC110
+        while (self._in_flight or self._unsent(proxyserver)) and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
-
-def _unsent(proxyserver: Any) -> bool:
-    """Whether bytes of an answer still wait for a slow client."""
-    writers = (io.writer for handler in proxyserver.connections.values() for io in handler.transports.values())
-    transports = (getattr(writer, "transport", None) for writer in writers)
-    return any(transport and transport.get_write_buffer_size() for transport in transports)
+    def _unsent(self, proxyserver: Any) -> bool:
+        """Whether bytes of an answer still wait for a slow client."""
+        writers = (io.writer for handler in proxyserver.connections.values() for io in handler.transports.values())
+        transports = [getattr(writer, "transport", None) for writer in writers]
+        transports += [engine.transport for engine in self._fast_lane()]
+        return any(transport and transport.get_write_buffer_size() for transport in transports)

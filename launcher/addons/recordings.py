@@ -5,6 +5,7 @@ from weakref import WeakSet
 from mitmproxy import ctx, http
 
 from jwtproxy.conduct import fields
+from jwtproxy.mitm import stock
 
 REDACTED = b"[token]"
 
@@ -15,15 +16,23 @@ class Recordings:
     def __init__(self) -> None:
         self._open: WeakSet[http.HTTPFlow] = WeakSet()
         self._names: frozenset[bytes] = frozenset()
+        self._saves = False
+        self.idle = True
+        """Whether nobody records."""
+
+    def configure(self, updated: set[str]) -> None:
+        """Find out who records."""
+        self._saves = bool(stock.option(ctx.options, "save_stream_file"))
+        self.idle = not (self._saves or stock.option(ctx.options, "hardump"))
 
     def request(self, flow: http.HTTPFlow) -> None:
         """What is still open when the proxy ends is recorded too."""
-        if ctx.options.save_stream_file:
+        if self._saves:
             self._open.add(flow)
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The request has long left: its token is of no use here any more."""
-        if not (ctx.options.save_stream_file or ctx.options.hardump):
+        if self.idle:
             return
         if signing := ctx.master.addons.get("jwtinject"):
             self._names |= signing.policy.token_fields  # and those of rules that have gone since

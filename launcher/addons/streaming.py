@@ -23,7 +23,7 @@ class Streaming:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Stream the request if its length is unknown, or long unless stream_large_bodies says from where on."""
-        if self._whole_requests or _script_has("request"):
+        if flow.request.stream or self._whole_requests or _script_has("request"):
             return
         length = flow.request.headers.get("content-length")
         if length is None:
@@ -35,18 +35,18 @@ class Streaming:
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Stream the answer."""
         assert flow.response
-        if not (self._whole_responses or _script_has("response")):
-            flow.response.stream = flow.response.stream or True
+        if not flow.response.stream and not (self._whole_responses or _script_has("response")):
+            flow.response.stream = True
 
 
 def _script_has(hook: str) -> bool:
     """Whether a user's script has this hook: it may read or change the body there."""
-    return any(hasattr(addon, hook) for addon in _scripts())
+    scripts = ctx.master.addons.get("scriptloader").addons
+    return bool(scripts) and any(hasattr(addon, hook) for addon in _members(scripts))
 
 
-def _scripts() -> list[Any]:
-    loader = ctx.master.addons.get("scriptloader")
-    return [addon for script in loader.addons for module in script.addons for addon in _family(module)]
+def _members(scripts: list[Any]) -> list[Any]:
+    return [addon for script in scripts for module in script.addons for addon in _family(module)]
 
 
 def _family(addon: Any) -> list[Any]:

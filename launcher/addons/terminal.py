@@ -14,7 +14,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, UpstreamMode
 from mitmproxy.utils import human, strutils, vt_codes
 
 from jwtproxy import __version__
-from jwtproxy.mitm import flows
+from jwtproxy.mitm import flows, stock
 
 _COLOURS = {2: "green", 3: "magenta", 4: "red", 5: "red"}
 
@@ -75,6 +75,13 @@ class Requests(dumper.Dumper):
     def __init__(self) -> None:
         super().__init__()
         self.out_has_vt_codes = colours_wanted(self.outfp)
+        self.idle = False
+        """Whether nothing is to be printed of flows."""
+
+    def configure(self, updated: set[str]) -> None:
+        """Follow the detail that is wanted."""
+        super().configure(updated)
+        self.idle = ctx.options.flow_detail == 0
 
     def running(self) -> None:
         """Say where we are and how to try it."""
@@ -124,6 +131,8 @@ class Requests(dumper.Dumper):
             if ctx.options.jwt_pages != "off":
                 self.echo(f"  status  {url}/status")
             self.echo(f"  try     curl --proxy {url} http://example.com/")
+        if ctx.options.jwt_fast_lane == "on" and (name := stock.uncommon(ctx.options)):
+            self.echo(f"  speed   no fast lane, as {name} is set")
         self.echo(f"  CA      {_certificate()} (for HTTPS, have clients trust it)")
 
 

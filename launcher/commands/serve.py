@@ -243,7 +243,8 @@ async def _run(
 
     master = Master(Options())
     signing = JwtInject(plan.source, plan.current, announces=plan.workers == 1)
-    master.add_ours(signing, plan.counters, announces=number == 1)
+    fast_lane = master.add_ours(signing, plan.counters, announces=number == 1)
+    running.wrap = fast_lane.wrap
     stop = partial(signals.put_nowait, signal.SIGTERM)
     running.add_signal_handler(signal.SIGHUP, lambda: stop() if _hung_up(plan) else signing.reload())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])

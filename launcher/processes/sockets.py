@@ -39,6 +39,9 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
+Factory = Callable[[], Any]
+
+
 class Loop(asyncio.SelectorEventLoop):
     """An event loop whose servers take sockets that are bound already."""
 
@@ -46,6 +49,8 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__()
         self._bound: dict[tuple[str, int], list[socket.socket]] = {}
         self._backlog = BACKLOG
+        self.wrap: Callable[[Factory], Factory] = lambda factory: factory
+        """What becomes of the factory of a server's protocols."""
         self._serving: list[_Servers] = []
 
     def take(self, bound: dict[tuple[str, int], list[socket.socket]], *, shared: bool) -> None:
@@ -58,6 +63,7 @@ class Loop(asyncio.SelectorEventLoop):
         self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **options: Any
     ) -> Any:
         """Listen, on our sockets if this is where they are bound."""
+        protocol_factory = self.wrap(protocol_factory)
         sockets = self._bound.pop((host, port), None)
         if sockets is None:
             return await super().create_server(protocol_factory, host, port, **options)

@@ -25,11 +25,12 @@ MAY_IMPORT = {
     "policy": frozenset({"config", "conduct", "tokens"}),
     "mitm": frozenset({"config", "conduct", "observe"}),
     "addons": frozenset({"config", "conduct", "tokens", "observe", "policy", "mitm"}),
-    "launcher": frozenset({"config", "conduct", "tokens", "observe", "policy", "mitm", "addons"}),
+    "lane": frozenset({"config", "conduct", "observe", "mitm"}),
+    "launcher": frozenset({"config", "conduct", "tokens", "observe", "policy", "mitm", "lane", "addons"}),
 }
 """The rooms from the ground up, and what each may import beside itself and `jwtproxy`, which holds the version."""
 
-KNOW_MITMPROXY = {"mitm", "addons", "launcher"}
+KNOW_MITMPROXY = {"mitm", "lane", "addons", "launcher"}
 STANDARD_LIBRARY_ONLY = {"", "conduct"}  # "" is jwtproxy/__init__.py
 PATCHES = "addons/jwtproxy/mitm/patches.py"
 LONGEST_ADDON = 150  # lines

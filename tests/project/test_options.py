@@ -1,5 +1,6 @@
 """One table holds the options; whatever else names them agrees with it."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 import jwt_inject
 import status
 from jwtproxy.config.options import Option
+from jwtproxy.lane import switch
 from jwtproxy.launcher.environment import OPTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -44,9 +46,8 @@ def test_no_option_is_there_twice() -> None:
 
 
 def test_the_addons_share_the_options_out() -> None:
-    ours, theirs = set(by_name(jwt_inject.OPTIONS)), set(by_name(status.OPTIONS))
-    assert ours & theirs == set()
-    assert ours | theirs == set(by_name(OPTIONS))
+    shares = [by_name(rows) for rows in (jwt_inject.OPTIONS, status.OPTIONS, switch.OPTIONS)]
+    assert sorted(itertools.chain(*shares)) == sorted(by_name(OPTIONS))
 
 
 @each

@@ -239,6 +239,7 @@ class Proxy(Process):
         fresh: bool = False,
     ) -> None:
         own = {"JWT_SHARED_SECRET": secret, "HTTP_PORT": "0", "WORKERS": os.environ.get("JWTPROXY_TEST_WORKERS")}
+        own["JWT_FAST_LANE"] = os.environ.get("JWTPROXY_TEST_FAST_LANE")
         where = () if confdir is None else ("--set", f"confdir={confdir}")
         super().__init__(
             [*launcher(), *where, *args],

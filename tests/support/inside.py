@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from mitmproxy.master import Master
     from mitmproxy.options import Options
 
+    from jwtproxy.launcher.addons.fast_lane import FastLane
     from jwtproxy.mitm.gate import Judge
 
+_numbers = itertools.count()
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -40,6 +43,11 @@ class Upstream:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.authority = "127.0.0.1:{1}".format(*self._server.sockets[0].getsockname())
         return self
+
+    @property
+    def connections(self) -> int:
+        """How many there have been."""
+        return len(self._writers)
 
     def close(self) -> None:
         """Take no more connections."""
@@ -147,6 +155,10 @@ class Inside:
     master: Master
     port: int
 
+    lane: FastLane | None = None
+    carried: int = 0
+    """Requests that set out by the fast lane."""
+
     def client(self) -> Client:
         """A new connection to it."""
         return Client(self.port)
@@ -160,32 +172,75 @@ class Inside:
 class Serve(Protocol):
     """Start a proxy with these addons and options."""
 
-    def __call__(self, *addons: Any, **options: Any) -> AbstractAsyncContextManager[Inside]:
+    def __call__(self, *addons: Any, lane: bool = False, **options: Any) -> AbstractAsyncContextManager[Inside]:
         """Serve until the end of the block."""
         ...
 
 
 @contextlib.asynccontextmanager
-async def serve(*addons: Any, **options: Any) -> AsyncIterator[Inside]:
-    """mitmproxy's own server on loopback, on a port of its choice, with those addons it needs and those given."""
+async def serve(*addons: Any, lane: bool = False, **options: Any) -> AsyncIterator[Inside]:
+    """mitmproxy's own server on loopback, on a port of its choice, with those addons it needs and those given.
+
+    `lane`: with the fast lane in front, which is on only while each addon is one of `Ours`, `Opens` or mitmproxy's.
+    """
     from mitmproxy.addons import core, modifyheaders, next_layer, proxyserver
     from mitmproxy.master import Master
     from mitmproxy.options import Options
 
     master, server = Master(Options()), proxyserver.Proxyserver()
-    master.addons.add(core.Core(), server, next_layer.NextLayer(), modifyheaders.ModifyHeaders(), *addons)
-    master.options.update(**{"listen_host": "127.0.0.1", "listen_port": 0, "rawtcp": False} | options)
-    running = asyncio.create_task(master.run())
+    inside = Inside(master, 0)
+    with _lane_before(inside) if lane else contextlib.nullcontext():
+        master.addons.add(core.Core(), server, next_layer.NextLayer(), modifyheaders.ModifyHeaders(), *addons)
+        master.options.update(**{"listen_host": "127.0.0.1", "listen_port": 0, "rawtcp": False} | options)
+        running = asyncio.create_task(master.run())
+        try:
+            while not server.is_running:
+                await asyncio.sleep(0.01)
+            inside.port = server.listen_addrs()[0][1]
+            yield inside
+        finally:
+            await server.servers.update([])
+            master.shutdown()
+            await running
+            while server.connections:
+                await asyncio.sleep(0.01)
+
+
+@contextlib.contextmanager
+def _lane_before(inside: Inside) -> Iterator[None]:
+    """Have the fast lane take the connections of this proxy, as the launcher's loop does."""
+    from jwtproxy.launcher.addons.fast_lane import FastLane
+    from jwtproxy.mitm import dispatch
+
+    def count() -> None:
+        inside.carried += 1
+
+    def create_server(factory: Callable[[], Any], *arguments: Any, **options: Any) -> Any:
+        return create(lane.wrap(factory), *arguments, **options)
+
+    loop: Any = asyncio.get_running_loop()
+    create = loop.create_server
+    inside.master.addons = dispatch.AddonManager(inside.master)
+    inside.lane = lane = FastLane(count)
+    inside.master.addons.add(lane)
+    loop.create_server = create_server
     try:
-        while not server.is_running:
-            await asyncio.sleep(0.01)
-        yield Inside(master, server.listen_addrs()[0][1])
+        yield
     finally:
-        await server.servers.update([])
-        master.shutdown()
-        await running
-        while server.connections:
-            await asyncio.sleep(0.01)
+        del loop.create_server
+
+
+class Ours:
+    """An addon that the fast lane takes for one of ours, with these hooks."""
+
+    __module__ = "jwtproxy.tests"
+
+    def __init_subclass__(cls) -> None:
+        cls.__module__ = Ours.__module__
+
+    def __init__(self, **hooks: Callable[..., Any]) -> None:
+        self.name = f"ours{next(_numbers)}"
+        vars(self).update(hooks)
 
 
 class Verdicts:
@@ -195,6 +250,7 @@ class Verdicts:
     signs = True
     pseudonym = ""
     via_on_answers = False
+    token_fields = frozenset[bytes]()
 
     def __init__(self, refusal: Refuse | None = None) -> None:
         self._refusal = refusal
@@ -224,6 +280,8 @@ def open_gate(options: Options, judge: Judge = UNSIGNED) -> None:
 
 class Opens:
     """An addon in place of JwtInject: it signs nothing, lets pass what its judge does, and counts what leaves."""
+
+    __module__ = "jwtproxy.tests"
 
     def __init__(self, judge: Judge = UNSIGNED, *, timeout: float = 0.0) -> None:
         self._judge, self._timeout = judge, timeout

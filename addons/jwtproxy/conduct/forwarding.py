@@ -1,5 +1,6 @@
 """What a proxy does to the fields of messages that it forwards (RFC 9110 §7.6)."""
 
+import functools
 import re
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -46,6 +47,7 @@ def with_date(fields: Fields) -> Fields:
     return (*fields, (b"Date", formatdate(usegmt=True).encode()))  # RFC 9110 §5.6.7
 
 
+@functools.lru_cache(maxsize=16)
 def via(version: bytes, pseudonym: str) -> bytes:
     """The entry in Via of who received a message in this version of HTTP (RFC 9110 §7.6.3)."""
     number = b"2" if version == b"HTTP/2.0" else version.removeprefix(b"HTTP/")
@@ -54,7 +56,7 @@ def via(version: bytes, pseudonym: str) -> bytes:
 
 def with_via(fields: Fields, entry: bytes) -> Fields:
     """The fields with this entry last in Via, and there only."""
-    return (*(field for field in fields if field[1] != entry or field[0].lower() != b"via"), (b"Via", entry))
+    return (*[field for field in fields if field[1] != entry or field[0].lower() != b"via"], (b"Via", entry))
 
 
 def has_passed(fields: Fields, pseudonym: str) -> bool:
@@ -134,7 +136,9 @@ def _without_hops(fields: Fields, *, to_proxy: bool, version: bytes, strict: boo
         elif lower in TO_PROXY and to_proxy:
             passed.append((name, value))
     if version != b"HTTP/1.0":
-        passed += _asked_of_the_next(hops, upgrades=b"upgrade" in named, takes_trailers=strict)
+        passed += _asked_of_the_next(
+            hops, upgrades=version == b"HTTP/1.1" and b"upgrade" in named, takes_trailers=strict
+        )
     gone |= named
     kept = [field for field in fields if field[0].lower() not in gone]
     return (*kept, *(field for field in passed if version == b"HTTP/1.1" or field[0] != b"Connection"))

@@ -12,7 +12,6 @@ from .target import parse as parse_target
 
 _FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+(?:\n|\Z))*+")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ ]+) (HTTP/[0-9]\.[0-9])")
-_OUR_REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~]+ HTTP/1\.1")
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[0-9]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 _BLANK = b" \t"
 _BLANK_LINE = re.compile(rb"\n\r?\n")
@@ -77,11 +76,8 @@ def response(lines: Sequence[bytes]) -> ReceivedResponse:
 
 
 def write_request(method: bytes, target: bytes, fields: Fields) -> bytes:
-    """The head of a request in our version (RFC 9110 §2.5). Raises MalformedError for what no head can carry."""
-    line = b"%s %s HTTP/1.1" % (method, target)
-    if not _OUR_REQUEST_LINE.fullmatch(line):
-        raise MalformedError("the request's method or target cannot be sent")
-    return _written(line, fields)
+    """The head of a request in our version (RFC 9110 §2.5), of parts that a verdict has found to be sendable."""
+    return written(b"%s %s HTTP/1.1" % (method, target), fields)
 
 
 def write_response(status: int, reason: bytes, fields: Fields) -> bytes:
@@ -89,7 +85,8 @@ def write_response(status: int, reason: bytes, fields: Fields) -> bytes:
     check_status(status)
     if CONTROLS(reason):
         raise MalformedError("the reason phrase contains a control character")
-    return _written(b"HTTP/1.1 %d %s" % (status, reason or _PHRASES.get(status, b"")), fields)
+    check(fields)
+    return written(b"HTTP/1.1 %d %s" % (status, reason or _PHRASES.get(status, b"")), fields)
 
 
 def check_status(status: int) -> None:
@@ -98,8 +95,8 @@ def check_status(status: int) -> None:
         raise MalformedError("the status code does not have three digits")
 
 
-def _written(line: bytes, fields: Fields) -> bytes:
-    check(fields)
+def written(line: bytes, fields: Fields) -> bytes:
+    """A head of parts that are sendable."""
     return b"".join([line, b"\r\n", *[b"%s: %s\r\n" % field for field in fields], b"\r\n"])
 
 

@@ -12,9 +12,9 @@ from .host import Fault
 _NOT_IN_URLS = re.compile(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]")  # RFC 3986 §2
 
 
-@dataclass(frozen=True)
+@dataclass  # frozen, it would take three times as long to make one for each request
 class RequestHead:
-    """A request's line, header fields and circumstances, as they stand now."""
+    """A request's line, header fields and circumstances, as they stand now. A value: nobody changes one."""
 
     method: bytes
     scheme: str

@@ -4,13 +4,13 @@ import re
 from typing import NamedTuple
 
 from .destination import DEFAULT_PORTS
-from .fields import TOKEN
-from .host import is_path, is_target
+from .host import is_path
 from .malformed import MalformedError
 
 # Some clients ask a proxy for ws://…, though a WebSocket begins with an HTTP request (RFC 6455 §4.1).
 _SCHEMES = {b"http": b"http", b"https": b"https", b"ws": b"http", b"wss": b"https"}
 
+_SENDABLE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++ (?:/[!\"$-~]*+|\*)").fullmatch
 _NOT_VISIBLE = re.compile(rb"[^!-~]").search
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)")  # what follows is a fragment, or nothing
@@ -55,7 +55,7 @@ def check_method(method: bytes) -> None:
 
 def check_sendable(method: bytes, path: bytes) -> None:
     """Refuse what would be something else in a request line, whoever made it. Raises MalformedError."""
-    if not TOKEN.fullmatch(method) or _NOT_VISIBLE(path) or not is_target(method, path):
+    if not _SENDABLE(b"%s %s" % (method, path)) or (path == b"*" and method != b"OPTIONS"):
         raise MalformedError("the request's method or target is none that can be sent", 502)
 
 

@@ -1,7 +1,7 @@
 """mitmproxy's addon manager, made fast: half of a request's time went into asking forty addons for each event.
 
 - Which hooks listen to an event is found out once, and anew when addons or options change. An addon whose options
-  leave it nothing to do stays loaded but is not asked for each flow.
+  leave it nothing to do stays loaded but is not asked for each flow; one of ours says so by its attribute `idle`.
 - Hooks that need not wait run at once, without a task for each.
 - What users bring (scripts and their addons) is looked up at every event, as mitmproxy does: its hooks may come and go.
 
@@ -11,7 +11,7 @@ Order, error isolation and AddonHalt are mitmproxy's.
 import functools
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -40,30 +40,36 @@ class AddonManager(addonmanager.AddonManager):
         super().__init__(master)
         self._table: dict[str, tuple[Step, ...]] = {}
         self._begun: dict[hooks.Hook, Awaitable[None]] = {}
+        self.version = 0
+        """Rises whenever addons or options have changed, and with them what `listeners` tells."""
 
     def register(self, addon: Any) -> Any:
         """Register an addon."""
-        self._table.clear()
+        self._forget()
         return super().register(addon)
 
     def add(self, *addons: Any) -> None:
         """Add addons to the end of the chain."""
         super().add(*addons)
-        self._table.clear()
+        self._forget()
 
     def remove(self, addon: Any) -> None:
         """Remove an addon."""
         super().remove(addon)
-        self._table.clear()
+        self._forget()
 
     def clear(self) -> None:
         """Remove all addons."""
         super().clear()
-        self._table.clear()
+        self._forget()
 
     def _configure_all(self, updated: set[str]) -> None:
         super()._configure_all(updated)
+        self._forget()
+
+    def _forget(self) -> None:
         self._table.clear()
+        self.version += 1
 
     async def handle_lifecycle(self, event: hooks.Hook) -> None:
         """Run an event's hooks, or what `finish` left of them."""
@@ -71,7 +77,7 @@ class AddonManager(addonmanager.AddonManager):
         if rest is not None:
             await rest
         message = getattr(event, _field(type(event)))
-        if isinstance(message, flow.Flow) and self._listeners("update"):
+        if isinstance(message, flow.Flow) and self.listeners("update"):
             await self.trigger_event(hooks.UpdateHook([message]))
 
     async def trigger_event(self, event: hooks.Hook) -> None:
@@ -81,14 +87,14 @@ class AddonManager(addonmanager.AddonManager):
 
     def trigger(self, event: hooks.Hook) -> None:
         """Run the hooks of an event, if there are any: for most log records there are none."""
-        if self._listeners(event.name):
+        if self.listeners(event.name):
             super().trigger(event)
 
     def finish(self, event: hooks.Hook) -> bool:
         """Run an event's hooks if none of them has to wait; else begin, and leave the rest to `handle_lifecycle`."""
         rest = self._run(event)
         message = getattr(event, _field(type(event)))
-        if isinstance(message, flow.Flow) and rest is None and (message.intercepted or self._listeners("update")):
+        if isinstance(message, flow.Flow) and rest is None and (message.intercepted or self.listeners("update")):
             rest = _nothing()
         if rest is not None:
             self._begun[event] = rest
@@ -97,7 +103,7 @@ class AddonManager(addonmanager.AddonManager):
     def _run(self, event: hooks.Hook) -> Awaitable[None] | None:
         """Run hooks up to the first that waits; what is left then."""
         arguments = [getattr(event, name) for name in _fields(type(event))]
-        steps = self._listeners(event.name)
+        steps = self.listeners(event.name)
         for index, (_, hook) in enumerate(steps):
             if hook is None:
                 return self._run_rest(event, steps[index:], None)
@@ -128,7 +134,8 @@ class AddonManager(addonmanager.AddonManager):
                 return
             begun = None
 
-    def _listeners(self, name: str) -> tuple[Step, ...]:
+    def listeners(self, name: str) -> tuple[Step, ...]:
+        """Who hears of this event, in order."""
         steps = self._table.get(name)
         if steps is None:
             steps = self._table[name] = tuple(step for addon in self.chain for step in self._steps(addon, name))
@@ -142,14 +149,44 @@ class AddonManager(addonmanager.AddonManager):
                 yield Step(addon, None)
         elif isinstance(addon, theirs.onboarding.Onboarding) and name == "request":
             yield Step(addon, functools.partial(_onboard, addon))
-        elif not (name in _PER_FLOW and stock.is_idle(addon, self.master.options)):
+        elif not (name in _PER_FLOW and (stock.is_idle(addon, self.master.options) or getattr(addon, "idle", False))):
             for member in addonmanager.traverse([addon]):
                 if callable(hook := getattr(member, name, None)):
                     yield Step(member, hook)
 
 
+def call(hooks_in_order: Iterable[Callable[[Any], Any]], message: Any) -> bool:
+    """Run hooks at once, with mitmproxy's isolation; false, and no further, where one of them would have to wait."""
+    for hook in hooks_in_order:
+        try:
+            result = hook(message)
+        except exceptions.AddonHalt:
+            return True
+        except Exception:
+            with addonmanager.safecall():
+                raise
+        else:
+            if result is not None and inspect.isawaitable(result):
+                if inspect.iscoroutine(result):
+                    result.close()
+                return False
+    return True
+
+
+class Address(commands.RequestWakeup):
+    """Leads a Wakeup to the layer that has sent it up, whenever somebody has one for it: no timer is set."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
 class ConnectionHandler(mode_servers.ProxyConnectionHandler):
     """mitmproxy's, but hooks that need not wait are run on the spot."""
+
+    @property
+    def has_events_waiting(self) -> bool:
+        """Whether something that has happened already has yet to get to the layers."""
+        return bool(self._server_event_lock._waiters)
 
     async def handle_client(self) -> None:
         """Serve one client connection."""
@@ -168,6 +205,8 @@ class _Hooked:
         todo: deque[events.Event] = deque((event,))
         while todo:
             for command in self._layer.handle_event(todo.popleft()):
+                if isinstance(command, Address):
+                    continue
                 if not isinstance(command, commands.StartHook) or not self._addons.finish(command):
                     yield command
                 elif command.blocking:

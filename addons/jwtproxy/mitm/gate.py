@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
-from weakref import WeakKeyDictionary
 
 from mitmproxy.http import HTTPFlow
 from mitmproxy.options import Options
@@ -27,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 _FRESH = 1.0
 """Seconds for which a token stands for its request; one whose body took longer gets another when it leaves."""
+
+_SIGNED = "jwtproxy_signed"
+"""Among a flow's attributes, which neither copies nor recordings of it have."""
 
 _UNSIGNED = pages.text(502, "the request could not be signed and was not forwarded")
 
@@ -52,6 +54,11 @@ class Judge(Protocol):
     @property
     def via_on_answers(self) -> bool:
         """Whether answers say that they came by us."""
+        ...
+
+    @property
+    def token_fields(self) -> frozenset[bytes]:
+        """The names of all header fields that may carry a token, normalised."""
         ...
 
     def refusal(self, head: RequestHead) -> Refuse | None:
@@ -82,7 +89,6 @@ class Gate:
     def __init__(self, judge: Callable[[], Judge | None]) -> None:
         """`judge`: who makes verdicts now; nothing passes while that is None."""
         self._judge = judge
-        self._signed: WeakKeyDictionary[HTTPFlow, _Signed] = WeakKeyDictionary()
 
     def protect(self, flow: HTTPFlow) -> None:
         """Sign the request, or answer it at once, unless that is done or it is one to the proxy itself."""
@@ -101,13 +107,23 @@ class Gate:
         judge = self._judge()
         return judge.pseudonym if judge else ""
 
+    @property
+    def token_fields(self) -> frozenset[bytes]:
+        """The names of all header fields that may carry a token, normalised."""
+        judge = self._judge()
+        return judge.token_fields if judge else frozenset()
+
     def answer_fields(self, flow: HTTPFlow, version: bytes, fields: Fields) -> Fields:
         """What the client gets to see of an answer's fields, which came by this version of HTTP."""
-        judge = self._judge()
         kept = forwarding.with_date(forwarding.response_fields(fields, from_proxy=to_proxy(flow)))
+        return self.named_fields(version, kept)
+
+    def named_fields(self, version: bytes, fields: Fields) -> Fields:
+        """An answer's fields, with our name where it is told."""
+        judge = self._judge()
         if judge and judge.via_on_answers:
-            return forwarding.with_via(kept, forwarding.via(version, judge.pseudonym))
-        return kept
+            return forwarding.with_via(fields, forwarding.via(version, judge.pseudonym))
+        return fields
 
     def connect_fields(self, fields: Fields) -> Fields:
         """The fields of a CONNECT to the next proxy."""
@@ -139,7 +155,7 @@ class Gate:
 
     def _is_signed(self, flow: HTTPFlow) -> bool:
         # The very tuple we made: any change to the fields would have made another.
-        signed = self._signed.get(flow)
+        signed = vars(flow).get(_SIGNED)
         return (
             signed is not None
             and signed.fields is flow.request.headers.fields
@@ -168,7 +184,7 @@ class Gate:
         if isinstance(verdict, Refuse):
             return _page(verdict)
         flow.request.headers.fields = verdict.fields
-        self._signed[flow] = _Signed(verdict.fields, _decided_by(flow), judge, now)
+        vars(flow)[_SIGNED] = _Signed(verdict.fields, _decided_by(flow), judge, now)
         return None
 
 

@@ -17,7 +17,7 @@ from ..conduct.fields import Fields, check
 from ..conduct.heads import ReceivedResponse
 from ..conduct.malformed import MalformedError
 from ..observe import pages
-from . import flows
+from . import flows, gate
 from .http1 import HEAD_LIMIT
 from .http2_connection import Connection, Lengths
 
@@ -124,7 +124,7 @@ class Client(http.Http2Client):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.h2_conn = Connection(self.h2_conf)
+        self.h2_conn: Connection = Connection(self.h2_conf)
         self.h2_conn.local_settings.enable_push = 0  # as mitmproxy has it
         self.h2_conn.local_settings.acknowledge()
         self._lengths = Lengths()
@@ -132,6 +132,7 @@ class Client(http.Http2Client):
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, http.RequestHeaders) and event.request.is_http2:
             event.request.headers.fields = _lowered(event.request.headers.fields)
+            self.h2_conn.secret_fields = gate.gate_of(self.context.options).token_fields
         yield from super()._handle_event(event)
 
     def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:

@@ -15,6 +15,7 @@ import hpack
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
+from ..conduct.fields import normalise
 from ..conduct.malformed import MalformedError
 from .http1 import HEAD_LIMIT
 
@@ -57,6 +58,18 @@ class Connection(BufferedH2Connection):
         self.decoder = _Decoder()
         self.decoder.max_allowed_table_size = self.local_settings.header_table_size
         self.decoder.max_header_list_size = _LARGEST
+
+    secret_fields = frozenset[bytes]()
+    """The names of fields that no one on the way may keep in a table, normalised (RFC 7541 §7.1.3)."""
+
+    def send_headers(self, stream_id: int, headers: Any, *args: Any, **options: Any) -> None:
+        """Send a head."""
+        secret = self.secret_fields
+        marked = [
+            hpack.NeverIndexedHeaderTuple(name, value) if normalise(name) in secret else (name, value)
+            for name, value in headers
+        ]
+        super().send_headers(stream_id, marked, *args, **options)
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: h2.connection.AllowedStreamIDs) -> h2.stream.H2Stream:
         stream = super()._begin_new_stream(stream_id, allowed_ids)

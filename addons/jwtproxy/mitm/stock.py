@@ -46,10 +46,43 @@ NEEDS = (
     Need("stickyauth", "StickyAuth", requests=True, flag="stickyauth"),
 )
 
-_WHOLE_FLOWS_SHOWN = 3  # the flow_detail from which on bodies are printed
 _FILTERS = ("dumper_filter", "save_stream_filter")
 _BYPASSES = ("ignore_hosts", "allow_hosts", "tcp_hosts")
 
+
+class Quiet(NamedTuple):
+    """A hook of a stock addon that has nothing to do for a request that the fast lane takes."""
+
+    addon: str
+    hook: str
+    unless: str = ""
+    """The scheme of a mode of the proxy in which it has."""
+
+
+QUIET = (
+    Quiet("DisableH2C", "request"),  # there is no Upgrade
+    Quiet("Onboarding", "request"),  # it is not for the host that this serves
+    Quiet("TlsConfig", "request"),  # nor for the list of revoked certificates
+    Quiet("UpdateAltSvc", "responseheaders", unless="reverse"),  # which is all that this looks at
+)
+
+# What else the fast lane leaves to mitmproxy.
+_UNCOMMON = (
+    *_BYPASSES,
+    "body_size_limit",
+    "client_certs",
+    "connect_addr",
+    "intercept",
+    "proxy_debug",
+    "request_client_cert",
+    "rfile",
+    "scripts",
+    "store_streamed_bodies",
+    "stream_large_bodies",
+    "upstream_auth",
+)
+
+_WHOLE_FLOWS_SHOWN = 3  # the flow_detail from which on bodies are printed
 ALSO_UDP = "reverse:https:"
 """A mode that listens on UDP too, for HTTP/3, which it can do without."""
 
@@ -69,12 +102,31 @@ def is_idle(addon: object, options: Options) -> bool:
 
 def wants_whole_requests(options: Options) -> bool:
     """Whether something in use needs the bodies of requests."""
-    return _bodies_shown(options) or any(need.requests and option(options, need.option) for need in NEEDS)
+    return bool(_bodies_shown(options)) or any(need.requests and option(options, need.option) for need in NEEDS)
 
 
 def wants_whole_responses(options: Options) -> bool:
     """Whether something in use needs the bodies of responses."""
-    return _bodies_shown(options) or any(need.responses and option(options, need.option) for need in NEEDS)
+    return bool(_bodies_shown(options)) or any(need.responses and option(options, need.option) for need in NEEDS)
+
+
+def is_quiet(addon: object, hook: str, mode: ProxyMode) -> bool:
+    """Whether a stock addon's hook has nothing to do for what the fast lane takes in this mode."""
+    kind = type(addon)
+    if not kind.__module__.startswith("mitmproxy.addons."):
+        return False
+    return any((row.addon, row.hook) == (kind.__name__, hook) and row.unless != mode.type_name for row in QUIET)
+
+
+def uncommon(options: Options) -> str:
+    """Which option there is that leaves all to mitmproxy's own way of carrying requests; empty for none."""
+    needs = (need.option for need in NEEDS if need.option != "modify_headers")
+    for name in (*_UNCOMMON, *needs):
+        if option(options, name):
+            return name
+    if not option(options, "validate_inbound_headers", True):
+        return "validate_inbound_headers"
+    return _bodies_shown(options)
 
 
 def single_process(options: Options) -> str:
@@ -110,6 +162,8 @@ def check_header_rules(options: Options, headers: Iterable[str]) -> None:
             )
 
 
-def _bodies_shown(options: Options) -> bool:
-    shown = option(options, "flow_detail", 0) >= _WHOLE_FLOWS_SHOWN
-    return shown or any("~b" in (option(options, name) or "") for name in _FILTERS)
+def _bodies_shown(options: Options) -> str:
+    """The option that has bodies printed, or looked at to know what is; empty for none."""
+    if option(options, "flow_detail", 0) >= _WHOLE_FLOWS_SHOWN:
+        return "flow_detail"
+    return next((name for name in _FILTERS if "~b" in (option(options, name) or "")), "")

@@ -50,7 +50,7 @@ class Stream(http.HttpStream):
     _cut = False
     """Whether the answer said that no body is wanted."""
 
-    _tunnel: Destination | None = None
+    tunnel: Destination | None = None
     """Where a CONNECT asks to go, whatever hooks make of it."""
 
     def check_invalid(self, request: bool) -> CommandGenerator[bool]:
@@ -231,10 +231,11 @@ class Stream(http.HttpStream):
             yield from self._give_up(str(error))
             return
         if passes:
-            yield self._interim(response.status_code, forwarding.response_fields(response.headers.fields))
+            fields = forwarding.response_fields(response.headers.fields)
+            yield self._interim(response.status_code, fields, response.data.reason)
 
-    def _interim(self, status: int, fields: Fields) -> http.SendHttp:
-        response = flows.response_of(ReceivedResponse(b"HTTP/1.1", status, b"", fields))
+    def _interim(self, status: int, fields: Fields, reason: bytes = b"") -> http.SendHttp:
+        response = flows.response_of(ReceivedResponse(b"HTTP/1.1", status, reason, fields))
         return http.SendHttp(http.ResponseHeaders(self.stream_id, response), self.context.client)
 
     def _give_up(self, message: str) -> CommandGenerator[None]:
@@ -256,7 +257,7 @@ class Stream(http.HttpStream):
             return fault
         try:
             if self.flow.request.method == "CONNECT":  # as mitmproxy understands it
-                self._tunnel = normalise("https", request.host, request.port)
+                self.tunnel = normalise("https", request.host, request.port)
             elif self.mode is http.HTTPMode.transparent:
                 return self._agree_with_tunnel()
             elif not flows.to_self(self.flow) and not self.flow.is_replay:
@@ -314,7 +315,7 @@ class Stream(http.HttpStream):
         """What the CONNECT asked for that this request came in by. One connection may carry several, over HTTP/2."""
         for layer in self.context.layers:
             if isinstance(layer, Stream):
-                return layer._tunnel
+                return layer.tunnel
         return None
 
     def _answer(self) -> CommandGenerator[None]:

@@ -20,23 +20,30 @@ class Counters:
     def __init__(self, processes: int = 1) -> None:
         self._started = time.time()
         self._clock = time.monotonic()  # uptime must not jump with the wall clock
-        shared = mmap.mmap(-1, 8 * _CELLS) if processes > 1 else bytearray(8)
-        self._cells = memoryview(shared).cast("Q")
+        cells = _CELLS if processes > 1 else 1
+        shared = mmap.mmap(-1, 2 * 8 * cells) if processes > 1 else bytearray(2 * 8)
+        self._all = memoryview(shared)[: 8 * cells].cast("Q")
+        self._fast = memoryview(shared)[8 * cells :].cast("Q")
         self._own = 0
 
     def use_cell(self, process: int) -> None:
         """Count as this process from now on. Numbers start at 1 and are never given twice at the same time."""
-        self._own = process % len(self._cells)
+        self._own = process % len(self._all)
 
     def count(self) -> None:
         """One more request is on its way upstream."""
-        self._cells[self._own] += 1
+        self._all[self._own] += 1
+
+    def count_fast(self) -> None:
+        """That one was carried by the fast lane."""
+        self._fast[self._own] += 1
 
     def snapshot(self) -> dict[str, Any]:
         """The members of `/status`."""
         return {
             "uptime_seconds": round(time.monotonic() - self._clock, 3),
-            "proxied_requests": sum(self._cells),
+            "proxied_requests": sum(self._all),
             "started_at": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="milliseconds"),
             "version": __version__,
+            "fast_lane_requests": sum(self._fast),
         }

@@ -49,6 +49,7 @@ class Unsigned:
     signs = False
     pseudonym = ""
     via_on_answers = False
+    token_fields = frozenset[bytes]()
 
     def refusal(self, head: RequestHead) -> Refuse | None:
         """As `Policy.refusal`."""

@@ -196,6 +196,31 @@ def test_the_greeting_says_where_we_are_and_how_to_try_it(
     assert f"{tmp_path}/.mitmproxy/mitmproxy-ca-cert.pem" in rest[2]
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({}, ""),
+        ({"anticache": True}, "  speed   no fast lane, as anticache is set"),
+        ({"stickycookie": "."}, "  speed   no fast lane, as stickycookie is set"),
+        ({"flow_detail": 3}, "  speed   no fast lane, as flow_detail is set"),
+        ({"anticache": True, "jwt_fast_lane": "off"}, ""),
+        ({"jwt_fast_lane": "off"}, ""),
+    ],
+)
+def test_the_greeting_says_why_there_is_no_fast_lane(
+    options: dict[str, Any], line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless nobody wants it."""
+
+    def look(master: Master) -> None:
+        monkeypatch.setattr(master.addons.get("proxyserver"), "listen_addrs", lambda: [("127.0.0.1", 8080)])
+        master.addons.get("dumper").running()
+
+    _with(look, **options)
+    said = [said for said in capsys.readouterr().out.splitlines() if "fast lane" in said]
+    assert said == ([line] if line else [])
+
+
 def test_without_a_server_or_when_quiet_there_is_no_greeting(capsys: pytest.CaptureFixture[str]) -> None:
     def ungreeting(master: Master) -> None:
         master.addons.get("termlog").announces = False

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -124,3 +125,42 @@ def test_answers_do_not_wait_for_acknowledgements() -> None:
         accepted, _ = listening.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_what_becomes_of_a_servers_connections_may_be_changed(bound: bool) -> None:
+    """Of those on our sockets, and of others."""
+
+    class Greets(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.WriteTransport)
+            transport.write(b"wrapped")
+            transport.close()
+
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise AssertionError
+
+    async def run() -> None:
+        loop, given = asyncio.get_running_loop(), []
+        assert isinstance(loop, Loop)
+        (sock,) = bind("127.0.0.1", 0)
+        port = sock.getsockname()[1]
+        if bound:
+            loop.take({("127.0.0.1", port): [sock]}, shared=False)
+        else:
+            sock.close()
+
+        def wrap(factory: Any) -> Any:
+            given.append(factory)
+            return Greets
+
+        loop.wrap = wrap
+        server = await asyncio.start_server(never, "127.0.0.1", port)
+        assert isinstance(given[0](), asyncio.StreamReaderProtocol)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with closing(writer):
+            assert await reader.read() == b"wrapped"
+        assert len(given) == 1
+        server.close()
+
+    asyncio.run(run(), loop_factory=Loop)

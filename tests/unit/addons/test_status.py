@@ -56,7 +56,7 @@ def test_status_is_json(serve: Serve) -> None:
             reply = await proxy.ask(OWN)
             assert reply.code == 200
             status = json.loads(reply.body)
-            assert set(status) == {"uptime_seconds", "proxied_requests", "started_at", "version"}
+            assert set(status) == {"uptime_seconds", "proxied_requests", "started_at", "version", "fast_lane_requests"}
             assert status["version"] == jwtproxy.__version__
 
     asyncio.run(run())

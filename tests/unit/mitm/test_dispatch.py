@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -115,7 +116,7 @@ def _run(look: Callable[[Master], Any], **options: Any) -> Any:
 
 
 def _names(master: Master, hook: str) -> set[str]:
-    return {type(step.addon).__name__ for step in master.addons._listeners(hook)}  # type: ignore[attr-defined]
+    return {type(step.addon).__name__ for step in master.addons.listeners(hook)}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -281,5 +282,114 @@ def test_traffic_passes_by_it(serve: Serve, upstream: type[Upstream], monkeypatc
                 assert (await client.ask(server.request())).code == 200
             assert proxy.master.addons._table, "hooks were looked up once"  # type: ignore[attr-defined]
             assert gate.count == 2
+
+    asyncio.run(run())
+
+
+# --- hooks that are called at once
+
+
+def _deed(deed: str, said: list[str]) -> Callable[[Any], Any]:
+    hook: Callable[[Any], Any] = _addon(deed, True, said, deed, []).request
+    return hook
+
+
+@pytest.mark.parametrize(
+    ("deeds", "done", "heard"),
+    [
+        ([], True, []),
+        (["returns", "returns"], True, ["returns", "returns"]),
+        (["raises", "returns"], True, ["raises", "returns"]),
+        (["halts", "returns"], True, ["halts"]),
+        (["returns", "waits", "returns"], False, ["returns"]),
+        (["halts", "waits"], True, ["halts"]),
+    ],
+)
+def test_hooks_are_called_with_mitmproxys_isolation(
+    deeds: list[str], done: bool, heard: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that would have to wait is not begun: what it does might come too late."""
+    said: list[str] = []
+    assert dispatch.call([_deed(deed, said) for deed in deeds], tflow.tflow()) is done
+    assert said == heard
+    assert ("ValueError" in caplog.text) is ("raises" in deeds)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_hook_that_would_have_to_wait_leaves_nothing_behind() -> None:
+    """No coroutine that was never awaited, and nothing that is cancelled while others wait for it."""
+
+    async def run() -> None:
+        promise: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        assert not dispatch.call([lambda _: promise], None)
+        assert not promise.done()
+        promise.cancel()
+        assert not dispatch.call([_deed("waits", [])], None)
+        gc.collect()
+
+    asyncio.run(run())
+
+
+def test_what_a_hook_returns_does_not_matter_otherwise() -> None:
+    said: list[str] = []
+    assert dispatch.call([lambda _: "something", _deed("returns", said)], None)
+    assert said == ["returns"]
+
+
+# --- who may ask whether there is anything new
+
+
+def test_any_change_of_addons_or_options_is_a_new_version() -> None:
+    async def look(master: Master) -> None:
+        manager: Any = master.addons
+        addon, versions = Listener(), [manager.version]
+        changes: tuple[Callable[[], Any], ...] = (
+            lambda: manager.add(addon),
+            lambda: manager.remove(addon),
+            lambda: master.options.update(anticache=True),
+            lambda: master.options.update(anticache=False),
+            lambda: manager.register(Listener()),
+        )
+        for change in changes:
+            change()
+            versions.append(manager.version)
+        assert versions == sorted(set(versions))
+
+    _run(look)
+
+
+def test_an_addon_of_ours_may_say_that_it_is_idle() -> None:
+    class Sleeps(Listener):
+        __module__ = "jwtproxy.tests"
+        idle = True
+
+        def running(self) -> None:
+            """Not one of each flow."""
+
+    def look(master: Master) -> None:
+        addon = Sleeps()
+        master.addons.add(addon)
+        assert "Sleeps" not in _names(master, "request")
+        assert "Sleeps" in _names(master, "running")
+        addon.idle = False
+        master.addons._configure_all(set())
+        assert "Sleeps" in _names(master, "request")
+
+    _run(look)
+
+
+def test_events_that_wait_are_known() -> None:
+    """So that nobody overtakes them."""
+
+    async def run() -> None:
+        handler: Any = dispatch.ConnectionHandler.__new__(dispatch.ConnectionHandler)
+        handler._server_event_lock = asyncio.Lock()
+        assert not handler.has_events_waiting
+        async with handler._server_event_lock:
+            assert not handler.has_events_waiting
+            waits = asyncio.ensure_future(handler._server_event_lock.acquire())
+            await asyncio.sleep(0)
+            assert handler.has_events_waiting
+        await waits
 
     asyncio.run(run())

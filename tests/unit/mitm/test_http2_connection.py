@@ -7,6 +7,7 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
+import hpack
 import pytest
 from hyperframe.frame import GoAwayFrame, HeadersFrame
 
@@ -128,3 +129,18 @@ def test_a_refused_head_that_swells_ends_the_connection_as_other_errors_do(
     swelling = client.encoder.encode([(b"x", b"a" * 4000)]) + b"\xbe" * 400
     with pytest.raises(h2.exceptions.ProtocolError):
         ours.receive_data(client.data_to_send() + _headers(3, swelling))
+
+
+@pytest.mark.parametrize("name", [b"x-my-jwt", b"x_my_jwt", b"X-My-JWT"])
+def test_a_token_is_in_nobodys_table(name: bytes) -> None:
+    """RFC 7541 §7.1.3: it is a credential."""
+    ours = Connection(_config(client_side=True))
+    ours.secret_fields = frozenset((b"x-my-jwt",))
+    ours.initiate_connection()  # type: ignore[no-untyped-call]
+    ours.data_to_send()
+    ours.send_headers(1, [*HEAD, (b"accept", b"a"), (name, b"token")], end_stream=True)
+    read = list(hpack.Decoder().decode(ours.data_to_send()[9:], raw=True))
+    assert [(tuple(field), field.indexable) for field in read[-2:]] == [
+        ((b"accept", b"a"), True),
+        ((name, b"token"), False),
+    ]

@@ -9,6 +9,7 @@ import pytest
 from mitmproxy import addons
 from mitmproxy.addons import dumper, readfile
 from mitmproxy.options import Options
+from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons
 
 from jwtproxy.config.errors import SettingsError
@@ -214,3 +215,48 @@ def test_options_of_addons_that_are_not_there_are_not_set() -> None:
     assert stock.option(bare, "modify_headers") is None
     assert stock.option(bare, "modify_headers", ()) == ()
     assert stock.option(bare, "listen_host", "x") == bare.listen_host
+
+
+# --- the fast lane
+
+
+def test_each_quiet_hook_is_one_that_a_stock_addon_has() -> None:
+    there = {type(addon).__name__: addon for addon in addons.default_addons()}
+    for quiet in stock.QUIET:
+        assert callable(getattr(there[quiet.addon], quiet.hook))
+
+
+@pytest.mark.parametrize("quiet", stock.QUIET, ids=lambda quiet: quiet.addon)
+def test_only_stock_addons_are_quiet_and_only_in_their_one_hook(quiet: stock.Quiet) -> None:
+    (addon,) = (one for one in addons.default_addons() if type(one).__name__ == quiet.addon)
+    regular, reverse = ProxyMode.parse("regular"), ProxyMode.parse("reverse:http://a.example")
+    assert stock.is_quiet(addon, quiet.hook, regular)
+    assert stock.is_quiet(addon, quiet.hook, reverse) is (quiet.unless != "reverse")
+    assert not stock.is_quiet(addon, "error", regular)
+    imitation = type(quiet.addon, (), {"__module__": "users"})()
+    subclass: Any = type(quiet.addon, (type(addon),), {"__module__": "jwtproxy.tests", "__init__": lambda self: None})
+    for other in (imitation, subclass()):
+        assert not stock.is_quiet(other, quiet.hook, regular)
+
+
+@pytest.mark.parametrize("name", [name for name in VALUES if name != "modify_headers"])
+def test_what_needs_more_than_the_fast_lane_does_is_named(options: Options, name: str) -> None:
+    assert stock.uncommon(_set(options, name)) == name
+
+
+def test_by_default_and_with_rules_for_headers_nothing_is_uncommon(options: Options) -> None:
+    assert stock.uncommon(options) == ""
+    assert stock.uncommon(_set(options, "modify_headers")) == ""
+    assert stock.uncommon(Options()) == "", "of a master that lacks addons"
+
+
+def test_the_reason_is_told_as_its_option(options: Options) -> None:
+    assert stock.uncommon(_set(options, "flow_detail", 3)) == "flow_detail"
+    assert stock.uncommon(_set(options, "validate_inbound_headers", False)) == "validate_inbound_headers"
+    assert stock.uncommon(_set(options, "body_size_limit", "1m")) == "body_size_limit"
+
+
+@pytest.mark.parametrize("name", ["dumper_filter", "save_stream_filter"])
+def test_a_filter_that_looks_at_bodies_is_named(options: Options, name: str) -> None:
+    assert stock.uncommon(_set(options, name, "~b x")) == name
+    assert stock.uncommon(_set(options, name, "~d x")) == ""

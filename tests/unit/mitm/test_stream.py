@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from mitmproxy.http import HTTPFlow
@@ -230,7 +230,7 @@ def test_a_host_that_cannot_be_is_answered(serve: Serve, method: str) -> None:
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1073741824", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("options", [{}, {"stream_large_bodies": "1m"}])
-def test_an_answer_does_not_wait_for_the_body(serve: Serve, framing: str, options: dict[str, str]) -> None:
+def test_an_answer_does_not_wait_for_the_body(serve: Serve, framing: str, options: dict[str, Any]) -> None:
     async def run() -> None:
         async with serve(Answers(), **options) as proxy:
             reply = await proxy.ask(f"PUT /x HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n".encode())

@@ -17,7 +17,7 @@ from jwtproxy.observe.counters import Counters
 def test_a_new_proxy_has_forwarded_nothing() -> None:
     before = datetime.now(UTC)
     status = Counters().snapshot()
-    assert set(status) == {"uptime_seconds", "proxied_requests", "started_at", "version"}
+    assert set(status) == {"uptime_seconds", "proxied_requests", "started_at", "version", "fast_lane_requests"}
     assert status["proxied_requests"] == 0
     assert status["version"] == jwtproxy.__version__
     assert 0 <= status["uptime_seconds"] < 60
@@ -77,3 +77,21 @@ def test_what_a_forked_process_counts_outlives_it() -> None:
         print(counters.snapshot()["proxied_requests"])
     """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "2\n"
+
+
+def test_what_the_fast_lane_carries_is_counted_apart() -> None:
+    counters = Counters()
+    counters.count()
+    counters.count_fast()
+    counters.count_fast()
+    status = counters.snapshot()
+    assert (status["proxied_requests"], status["fast_lane_requests"]) == (1, 2)
+
+
+def test_processes_count_what_the_fast_lane_carries_together() -> None:
+    counters = Counters(processes=2)
+    for process in (1, 2, 2):
+        counters.use_cell(process)
+        counters.count_fast()
+    status = counters.snapshot()
+    assert (status["proxied_requests"], status["fast_lane_requests"]) == (0, 3)

@@ -1,0 +1,146 @@
+"""What is boring: a head that all readers understand alike, and that asks for nothing out of the common.
+
+A grammar of what is taken, not of what is refused: whatever it does not match is left to mitmproxy, and what is wrong
+with it to `conduct`.
+"""
+
+import re
+from typing import NamedTuple
+
+from ..conduct import destination, forwarding, target
+from ..conduct.fields import Fields
+from ..conduct.framing import CHUNKED
+
+LONGEST = 64 * 1024
+"""Bytes of a head."""
+
+_METHOD = rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)"
+_PATH = rb"(/[!$-.0-;=?-Z\[\]_a-z~/]*+)"  # RFC 3986 §3.3 and §3.4, without a fragment
+_LINES = rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n){1,100}+)\r\n"
+_VERSION = rb" HTTP/1\.1\r\n"
+_AUTHORITY = rb"http://([a-z0-9.-]++(?::[1-9][0-9]{0,4}+)?+)"
+_ABSOLUTE = re.compile(_METHOD + b" " + _AUTHORITY + b"(?:" + _PATH + b")?+" + _VERSION + _LINES)
+_ORIGIN = re.compile(_METHOD + rb" ()" + _PATH + _VERSION + _LINES)
+_ANSWER = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) ([\t -~\x80-\xff]++)\r\n" + _LINES)
+_FIELD = re.compile(rb"([^:\r\n]++):[ \t]*+([^\r\n]*+)\r\n")
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,14}+")
+_END = b"\r\n\r\n"
+_OTHER_END = re.compile(rb"\n\r?\n")
+
+_ODD = frozenset((
+    b"content_length", b"expect", b"http2-settings", b"max-forwards", b"proxy-authenticate", b"proxy-authorization",
+    b"te", b"trailer", b"transfer_encoding", b"upgrade", b"via",
+))  # fmt: skip
+_ODD_IN_ANSWERS = frozenset((
+    b"keep-alive", b"proxy-authenticate", b"proxy-authentication-info", b"proxy-authorization", b"proxy-connection",
+    b"te", b"upgrade",
+))  # fmt: skip
+_TOLD_ONCE = (b"connection", b"content-length", b"transfer-encoding")
+_GOES_ON = frozenset((b"", b"keep-alive", b"Keep-Alive"))
+_CLOSES = frozenset((b"close", b"Close"))
+
+
+class Head(NamedTuple):
+    """A boring request's line and fields."""
+
+    method: bytes
+    authority: bytes
+    """Of the target, and of Host, byte by byte."""
+    path: bytes
+    fields: Fields
+    length: int | None
+    """Of the body, in bytes, as `framing` has it."""
+    closes: bool
+    """Whether the client wants its connection closed after the answer."""
+
+
+class Answer(NamedTuple):
+    """A boring answer's line and fields."""
+
+    status: int
+    reason: bytes
+    fields: Fields
+    """As conduct would pass them on: without what is for one hop, and with a Date."""
+    length: int | None
+    """Of the body, in bytes, as `framing` has it."""
+    closes: bool
+    """Whether the upstream closes its connection afterwards."""
+
+
+def find_end(data: bytes) -> int:
+    """How many bytes of this are a head; 0: it has not come to its end."""
+    return data.find(_END) + len(_END) if _END in data else 0
+
+
+def may_become_one(data: bytes) -> bool:
+    """Whether what comes may make a boring head of bytes that are none yet."""
+    return len(data) < LONGEST and data[:1].isupper() and not _OTHER_END.search(data)
+
+
+def read(head: bytes, *, origin_form: bool = False) -> Head | None:
+    """A head, of exactly these bytes, if it is boring. `origin_form`: its target is a path alone, as servers get it."""
+    found = (_ORIGIN if origin_form else _ABSOLUTE).fullmatch(head)
+    if not found or len(head) > LONGEST:
+        return None
+    method, authority, path, lines = found.groups()
+    if b" \r" in lines or b"\t\r" in lines or (path is None and method == b"OPTIONS"):  # that is about all paths
+        return None
+    fields = tuple(_FIELD.findall(lines))
+    by_name = {name.lower(): value for name, value in fields}
+    if len(by_name) != len(fields) or not _ODD.isdisjoint(by_name):
+        return None
+    host = by_name.get(b"host")
+    connection = by_name.get(b"connection", b"")
+    closes = connection in _CLOSES
+    if not host or (not origin_form and host != authority) or not (closes or connection in _GOES_ON):
+        return None
+    length = _length(by_name) if b"content-length" in by_name or b"transfer-encoding" in by_name else 0
+    if length == _UNKNOWN:
+        return None
+    return Head(method, host, path or b"/", fields, length, closes)
+
+
+def read_answer(head: bytes, method: bytes) -> Answer | None:
+    """A head, of exactly these bytes, if it is boring and a body, perhaps an empty one, follows it."""
+    found = _ANSWER.fullmatch(head)
+    if not found or len(head) > LONGEST or method == b"HEAD" or found[1] in (b"204", b"304"):
+        return None
+    lines = found[3]
+    if b" \r" in lines or b"\t\r" in lines:
+        return None
+    fields = _FIELD.findall(lines)
+    names = [name.lower() for name, _ in fields]
+    by_name = {name: value for name, (_, value) in zip(names, fields, strict=True)}
+    if len(by_name) != len(names) and any(names.count(name) > 1 for name in _TOLD_ONCE):
+        return None
+    connection = by_name.get(b"connection", b"")
+    closes = connection in _CLOSES
+    length = _length(by_name)
+    if length == _UNKNOWN or not (closes or connection in _GOES_ON) or not _ODD_IN_ANSWERS.isdisjoint(by_name):
+        return None
+    if b"connection" in by_name:
+        del fields[names.index(b"connection")]
+    kept = tuple(fields)
+    return Answer(int(found[1]), found[2], kept if b"date" in by_name else forwarding.with_date(kept), length, closes)
+
+
+def place(scheme: str, authority: bytes) -> tuple[str, int] | None:
+    """Host and port, if an authority names them as it would be rewritten; None where mitmproxy has to look."""
+    if b"xn--" in authority:
+        return None
+    try:
+        host, port = target.split_authority(authority)
+        where = destination.normalise(scheme, host, port or destination.DEFAULT_PORTS[scheme])
+    except ValueError:
+        return None
+    return (host, where.port) if destination.agrees((authority,), where) else None
+
+
+_UNKNOWN = -1
+
+
+def _length(by_name: dict[bytes, bytes]) -> int | None:
+    length, coding = by_name.get(b"content-length"), by_name.get(b"transfer-encoding")
+    if coding is not None:
+        return CHUNKED if coding == b"chunked" and length is None else _UNKNOWN
+    return int(length) if length and _LENGTH.fullmatch(length) else _UNKNOWN

@@ -1,0 +1,669 @@
+"""One client connection: its requests, one after another, each with mitmproxy's flow, its hooks and our gate.
+
+What is decided is decided elsewhere: `boring` says what may be carried here, hooks and the gate what becomes of it,
+conduct how it is framed. At a head that is not boring, and where nothing is under way, the connection is given away.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from enum import IntEnum
+from typing import Any
+
+from mitmproxy.connection import Client, ConnectionState, Server
+from mitmproxy.flow import Error
+from mitmproxy.http import HTTPFlow
+from mitmproxy.proxy import server_hooks
+
+from ..conduct import framing, heads
+from ..conduct.forwarding import response_fields
+from ..conduct.heads import ReceivedRequest, ReceivedResponse
+from ..conduct.interim import Interims
+from ..conduct.malformed import MalformedError
+from ..conduct.target import Target, to_ascii
+from ..mitm import flows
+from ..mitm.dispatch import call
+from ..mitm.http1 import error_answer
+from ..observe import pages
+from . import boring
+from .body import Body
+from .boring import Answer, Head
+from .switch import Lane, Route
+from .upstream import Upstream
+
+logger = logging.getLogger(__name__)
+
+_MOST_WAITING = 64 * 1024
+"""Bytes of later requests, or of a body nobody takes yet, that are read while one is under way."""
+_MOST_PIECES = 16
+"""In which a head may come; one that takes more is mitmproxy's, which does not look at it from its start each time."""
+_COPIED = 16 * 1024
+"""Bytes up to which a head and what follows are joined, to be sent at once."""
+
+
+class Pause(IntEnum):
+    """Why nothing is read from the client: bits."""
+
+    BEHIND = 1
+    """It is ahead of us."""
+    FULL = 2
+    """The upstream takes no more."""
+
+
+class Engine(asyncio.Protocol):
+    """The protocol of a client connection, whose transport may be one that speaks TLS."""
+
+    def __init__(self, lane: Lane, route: Route, give_away: Callable[["Engine", bytes], None]) -> None:
+        """`give_away`: have mitmproxy go on with these bytes."""
+        self.lane = lane
+        self.client: Client | None = None
+        """None until the first boring request."""
+        self.transport: Any = None
+        self.is_full = False
+        """Whether it takes no more for now."""
+        self._route = route
+        self._watchdog: Any = None
+        """That of mitmproxy, which owns the connections of a tunnel."""
+        self._give_away = give_away
+        self._upstreams: dict[tuple[str, int], Upstream] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle_at = self._answer_at = self._ring_at = 0.0
+        self._buffer = b""
+        self._pieces = 0
+        self._paused = 0
+        self._taking = False
+        self._over = False
+        """Whether nothing more is read or sent, whatever still comes."""
+        self._forget()
+
+    def be_guest(self, client: Client, upstream: Upstream, watchdog: Any) -> None:
+        """Carry the requests of connections that mitmproxy has made, and whose end it sees to."""
+        self.client, self._watchdog = client, watchdog
+        assert self._route.address
+        self._upstreams[self._route.address] = upstream
+
+    # --- one request
+
+    def _forget(self) -> None:
+        self.flow: HTTPFlow | None = None
+        self._body: Body | None = None
+        """Of the request, until it has come as a whole."""
+        self._upstream: Upstream | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._interims: Interims | None = None
+        self._out: list[bytes] = []
+        self._closes = self._chunked = self._chunks_up = self._bodiless = self._answered = self._done = False
+
+    def _begin(self, head: Head, host: str, port: int) -> None:
+        client = self.client
+        assert client
+        target = Target(head.path, self._route.scheme.encode(), b"", host, port)
+        fields = self.lane.fields(self._route, head)
+        request = flows.request_of(ReceivedRequest(head.method, target, b"HTTP/1.1", fields))
+        request.stream = True  # bodies are never gathered here
+        self.flow = flow = flows.new_flow(client, self._server_for(host, port), request)
+        if self._route.tunnel:
+            flows.mark_tunnel(flow, self._route.tunnel)
+        self._closes = head.closes
+        if head.length != 0:
+            self._body, self._chunks_up = Body(head.length), head.length is framing.CHUNKED
+        if not self._hear("requestheaders"):
+            return
+        if not self._body and not self._hear_of_the_whole_request():
+            return
+        if flow.response:
+            self._answer_here()
+        else:
+            self._set_out()
+
+    def _server_for(self, host: str, port: int) -> Server:
+        upstream = self._upstreams.get((host, port))
+        return upstream.server if upstream and upstream.is_free else Server(address=(host, port))
+
+    def _hear_of_the_whole_request(self) -> bool:
+        assert self.flow
+        self._body = None
+        self.flow.request.data.timestamp_end = time.time()
+        return self._hear("request")
+
+    def _hear(self, hook: str) -> bool:
+        """Run hooks; whether the request goes on. One that waits, or kills the flow, ends it."""
+        flow = self.flow
+        assert flow
+        if call(self.lane.hooks[hook], flow) and not flow.error:
+            return True
+        if not flow.error:
+            logger.error("jwtproxy: error: a request was refused: a hook on %s would have to wait", hook)
+            self._refuse(502, "the request could not be signed and was not forwarded")
+        else:
+            self._end_in_error()
+        return False
+
+    def _set_out(self) -> None:
+        """Pass the gate, be counted, get a connection."""
+        flow = self.flow
+        assert flow
+        if not self._may_leave():
+            return
+        self.lane.count()
+        address = (flow.request.host, flow.request.port)
+        if flow.server_conn.address != address:
+            flow.server_conn = self._server_for(*address)
+        upstream = self._upstreams.get(address)
+        if upstream and upstream.is_free:
+            self._ask(upstream)
+        else:
+            self._dialling = self.lane.start(self._dial(flow, address))
+
+    def _may_leave(self) -> bool:
+        """Ask the gate; what it refuses is answered."""
+        assert self.flow
+        request = self.flow.request.data
+        if not request.path.isascii():  # that of a hook, as it would be a client's
+            with suppress(MalformedError):  # which the gate refuses
+                request.path = to_ascii(request.path)
+        page = self.lane.gate.refusal_for(self.flow)
+        if page:
+            flows.respond(self.flow, page)
+            self._answer_here()
+        return page is None
+
+    def _ask(self, upstream: Upstream) -> None:
+        """Send the head, whose fields the gate has just seen, and what there is of the body."""
+        flow = self.flow
+        assert flow
+        self._upstream, request = upstream, flow.request.data
+        flow.server_conn = upstream.server
+        if self.is_full:
+            upstream.pause()
+        upstream.ask(request.method, heads.write_request(request.method, request.path, request.headers.fields))
+        if self._body:
+            self._pass_body()
+            self._catch_up()
+        else:
+            self._wait_for_the_answer()
+
+    def _pass_body(self) -> None:
+        assert self._body
+        data, self._buffer = self._buffer, b""
+        content, self._buffer = self._body.take(data)
+        if content and self._upstream:
+            self._upstream.write(_chunk(content) if self._chunks_up else content)
+        if self._body.fault:
+            self._let_go()
+            self._refuse(400, "the request's body is malformed")
+        elif self._body.ended:
+            self._end_body()
+
+    def _end_body(self) -> None:
+        if self._chunks_up and self._upstream:
+            self._upstream.write(b"0\r\n\r\n")
+        if not self._hear_of_the_whole_request():
+            return
+        if self._done:
+            self._go_on()
+        else:
+            self._wait_for_the_answer()
+
+    def _wait_for_the_answer(self) -> None:
+        if self.lane.response_timeout and not self._answered:
+            self._answer_at = time.monotonic() + self.lane.response_timeout
+            self._set_timer(self._answer_at)
+
+    # --- its upstream
+
+    async def _dial(self, flow: HTTPFlow, address: tuple[str, int]) -> None:
+        try:
+            await self._connect(flow, address)
+        except Exception:
+            self.crash()
+
+    async def _connect(self, flow: HTTPFlow, address: tuple[str, int]) -> None:
+        assert self.client
+        data = server_hooks.ServerConnectionHookData(client=self.client, server=flow.server_conn)
+        upstream, reason = await self.lane.dial(data, lambda: Upstream(data, self))
+        if flow is not self.flow or self._over:
+            if upstream:
+                upstream.close()
+            return
+        self._dialling = None
+        if not upstream:
+            origin = f"{self._route.scheme}://{address[0]}:{address[1]}"
+            self._fail(flows.cannot_connect(origin, reason))
+            return
+        self._upstreams[address] = upstream
+        if not upstream.is_free:  # a hook waited, and it has hung up, or said what nobody asked for
+            self._fail("server closed connection")
+        elif self._may_leave():  # once more: it may have taken long, and a token is for now
+            self._ask(upstream)
+
+    def interim_came(self, head: ReceivedResponse) -> None:
+        """Pass it on, if its client gets it."""
+        self._interims = self._interims or Interims(b"HTTP/1.1")
+        try:
+            passes = self._interims.receive(head.status, head.version)
+        except MalformedError as error:
+            self._let_go()
+            self._fail(str(error))
+            return
+        if passes:
+            self._send(heads.write_response(head.status, head.reason, response_fields(head.fields)))
+
+    def boring_answer_began(self, answer: Answer) -> None:
+        """Have hooks see it, then send its head: as it is, if they left it so and the connection goes on."""
+        self._answer_at = 0.0
+        flow = self.flow
+        assert flow
+        fields = self.lane.gate.named_fields(b"HTTP/1.1", answer.fields)
+        head = ReceivedResponse(b"HTTP/1.1", answer.status, answer.reason, fields)
+        response = flow.response = flows.response_of(head)
+        response.stream = True
+        if not self._hear("responseheaders"):
+            return
+        line = (response.data.status_code, response.data.reason)
+        unchanged = response.headers.fields is fields and line == (answer.status, answer.reason)
+        if self._closes or flow.response is not response or not unchanged:
+            self._send_head()
+            return
+        self._answered, self._chunked = True, answer.length is framing.CHUNKED
+        self._send(heads.written(b"HTTP/1.1 %d %s" % (response.data.status_code, response.data.reason), fields))
+
+    def answer_began(self, head: ReceivedResponse) -> None:
+        """Have hooks see it, then send its head."""
+        self._answer_at = 0.0
+        flow = self.flow
+        assert flow
+        fields = self.lane.gate.answer_fields(flow, head.version, head.fields)
+        head = head._replace(fields=framing.without_framing(fields) if head.status == 204 else fields)
+        flow.response = flows.response_of(head)
+        flow.response.stream = True
+        if self._hear("responseheaders"):
+            self._send_head()
+
+    def answer_went_on(self, data: bytes) -> None:
+        """Send some of its body."""
+        if not self._bodiless:
+            self._send(_chunk(data) if self._chunked else data)
+
+    def answer_ended(self) -> None:
+        """Go on with the next request."""
+        flow = self.flow
+        assert flow
+        assert flow.response
+        flow.response.data.timestamp_end = time.time()
+        if not self._hear("response"):
+            return
+        if self._chunked:
+            self._send(b"0\r\n\r\n")
+        self._finish()
+
+    def answer_failed(self, reason: str) -> None:
+        """Say so."""
+        self._fail(reason)
+
+    def upstream_lost(self, upstream: Upstream) -> None:
+        """Forget it."""
+        address: Any = upstream.server.address
+        if self._upstreams.get(address) is upstream:
+            del self._upstreams[address]
+        if self._upstream is upstream:
+            self._upstream = None
+            self._resume(Pause.FULL)
+            self._go_on()
+        if not self._watchdog:
+            self.lane.disconnected(upstream.data)
+
+    def upstream_is_full(self, full: bool) -> None:
+        """Read no more of the body for now, or again."""
+        if full:
+            self._pause(Pause.FULL)
+        else:
+            self._resume(Pause.FULL)
+            self._go_on()
+
+    # --- the answer
+
+    def _answer_here(self) -> None:
+        """Send the answer that a hook or the gate has set."""
+        flow = self.flow
+        assert flow
+        assert flow.response
+        flow.response.timestamp_start = time.time()
+        if not self._hear("responseheaders"):
+            return
+        response = flow.response
+        if self._body:
+            response.headers["connection"] = "close"
+        flows.complete(response, here=True)
+        response.timestamp_end = time.time()
+        if not self._hear("response") or not self._send_head():
+            return
+        if not self._bodiless:
+            content = response.raw_content or b""
+            self._send(_chunk(content) + b"0\r\n\r\n" if self._chunked else content)
+        self._finish()
+
+    def _send_head(self) -> bool:
+        flow = self.flow
+        assert flow
+        assert flow.response
+        response, method = flow.response, flow.request.data.method
+        framed = framing.frame_for_client(
+            b"HTTP/1.1", method, response.status_code, response.headers.fields, closes=self._closes
+        )
+        try:
+            head = heads.write_response(response.status_code, response.data.reason, framed.fields)
+        except MalformedError as error:
+            self._let_go()
+            self._refuse(502, f"in the answer, {error}")
+            return False
+        self._answered = True
+        self._bodiless = framing.has_no_body(method, response.status_code)
+        self._chunked = framed.coding is framing.CHUNKED and not self._bodiless
+        self._closes = framed.closes
+        self._send(head)
+        return True
+
+    def _finish(self) -> None:
+        """The answer is complete: go on, or hang up."""
+        flow = self.flow
+        assert flow
+        assert flow.response
+        flow.live = False
+        self._done = True
+        if flow.response.status_code == 101:  # what is sent on such a connection could not be signed
+            self._close()
+        elif self._closes:
+            self._hang_up() if self._body else self._close()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take the next request, if this one has left as a whole, and its answer is complete."""
+        if self._done and self.flow and not self._body and not self._over and not self._paused & Pause.FULL:
+            self._next()
+
+    def _next(self) -> None:
+        self.flush()
+        if self._upstream:
+            self._upstream.release()
+        self._forget()
+        self._take_head()
+
+    def _send(self, data: bytes) -> None:
+        if data and not self._over:
+            self._out.append(data)
+
+    def flush(self) -> None:
+        """Send what has gathered: a head and what follows it in one piece."""
+        out = self._out
+        if not out:
+            return
+        self._note_activity()
+        self._out = []
+        if len(out) == 1:
+            self.transport.write(out[0])
+        elif sum(map(len, out)) <= _COPIED:
+            self.transport.write(b"".join(out))
+        else:
+            for data in out:
+                self.transport.write(data)
+
+    # --- what goes wrong
+
+    def _fail(self, reason: str) -> None:
+        """There is no answer, or no more of it."""
+        if self.flow and not self._done:
+            self._refuse(502, reason)
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Tell of an error, to hooks and, if no answer has begun, to the client; it ends the connection."""
+        assert self.flow
+        if not self._done:
+            self.flow.error = Error(reason)
+        if not self._answered:
+            self._send(error_answer(pages.text(status, reason), self.flow.request.data.method))
+        self._end_in_error()
+
+    def _end_in_error(self) -> None:
+        assert self.flow
+        unfinished = self._body is not None and (self._done or not self._answered)
+        if not self._done:
+            self._done = True
+            call(self.lane.hooks["error"], self.flow)
+            self.flow.live = False
+        self._let_go()
+        self._hang_up() if unfinished else self._close()
+
+    def _let_go(self) -> None:
+        """Nobody waits for the upstream any more."""
+        self._answer_at = 0.0
+        if self._dialling:
+            self._dialling.cancel()
+            self._dialling = None
+        if self._upstream:
+            self._upstream.close()
+            self._upstream = None
+        self._resume(Pause.FULL)
+
+    def _hang_up(self) -> None:
+        """Close a connection of which more may come, which is dropped, lest a reset overtake what we said."""
+        self.flush()
+        self._over = True
+        self._let_go()
+        self._forget()
+        self._resume(Pause.BEHIND | Pause.FULL)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self.flush()
+        self._over = True
+        self.transport.close()
+
+    # --- the client
+
+    def close_if_idle(self) -> None:
+        """Close the connection if no request is under way."""
+        if self.flow is None and not self._buffer:
+            self._close()
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin."""
+        self.transport = transport
+        self.lane.connections.add(self)
+        self._set_idle()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sends."""
+        if self._over:
+            return
+        try:
+            self._note_activity()
+            self._buffer = self._buffer + data if self._buffer else data
+            if self.flow is None:
+                self._take_head()
+            elif self._body and (self._upstream or self._done):
+                self._pass_body()
+            if len(self._buffer) > _MOST_WAITING:
+                self._pause(Pause.BEHIND)
+            self.flush()
+        except Exception:
+            self.crash()
+
+    def eof_received(self) -> bool:
+        """As mitmproxy: who says no more is gone."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        if self._timer:
+            self._timer.cancel()
+        self.lane.connections.discard(self)
+        self._over = True
+        flow = self.flow
+        if flow and not self._done:
+            flow.error = Error("client disconnected")
+            call(self.lane.hooks["error"], flow)
+            flow.live = False
+        self._let_go()
+        self._forget()
+        self._leave()
+
+    def pause_writing(self) -> None:
+        """The client takes no more for now."""
+        self.is_full = True
+        if self._upstream:
+            self._upstream.pause()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self.is_full = False
+        if self._upstream:
+            self._upstream.go_on()
+        if self.flow is None and not self._over:
+            try:
+                self._take_head()
+                self.flush()
+            except Exception:
+                self.crash()
+
+    def _take_head(self) -> None:
+        if not self._taking:  # a request that is answered here at once is followed by the next
+            self._taking = True
+            self._take_heads()
+            self._taking = False
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        if len(self._buffer) <= _MOST_WAITING:
+            self._resume(Pause.BEHIND)
+
+    def _take_heads(self) -> None:
+        """Serve the next request if it is boring; else give the connection away."""
+        while self._buffer and self.flow is None and not self._over and not self.is_full:
+            end = boring.find_end(self._buffer)
+            if not end:
+                self._pieces += 1
+                if self._pieces > _MOST_PIECES or not boring.may_become_one(self._buffer):
+                    self._leave_to_mitmproxy()
+                return
+            origin_form = self._route.only is not None
+            head = boring.read(self._buffer[:end], origin_form=origin_form) if self.lane.is_on() else None
+            where = self.lane.place(self._route, head) if head else None
+            if not head or not where or not self._can_go(where) or not self._welcome():
+                self._leave_to_mitmproxy()
+                return
+            self._buffer, self._pieces = self._buffer[end:], 0
+            self._begin(head, *where)
+
+    def _can_go(self, where: tuple[str, int]) -> bool:
+        """Whether there is a connection, or may be made: in a tunnel that is up to mitmproxy."""
+        upstream = self._upstreams.get(where)
+        return not self._watchdog or (upstream is not None and upstream.is_free)
+
+    def _welcome(self) -> bool:
+        """Have hooks hear of the client, once; whether it may stay."""
+        if self.client is None:
+            self.client = self.lane.welcome(self.transport)
+        if self.client.error:
+            self._close()
+        return not self.client.error
+
+    def _leave_to_mitmproxy(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self.lane.connections.discard(self)
+        if self._timer:
+            self._timer.cancel()
+        data, self._buffer = self._buffer, b""
+        if self.client:  # an empty line, lest mitmproxy take for a beginning, of TLS perhaps, what is none
+            data = b"\r\n" + data
+        self.flush()
+        self._leave()
+        self._give_away(self, data)
+
+    def _leave(self) -> None:
+        """What was ours alone ends with us."""
+        if self._watchdog:
+            return
+        for upstream in list(self._upstreams.values()):
+            upstream.close()
+        self._upstreams.clear()
+        if self.client:
+            self.client.state = ConnectionState.CLOSED
+            self.lane.farewell(self.client)
+            self.client = None
+
+    def crash(self) -> None:
+        """Whatever has happened: nothing goes on by chance."""
+        logger.exception("jwtproxy: error: a connection was closed, as carrying it failed")
+        self._over = True
+        self._let_go()
+        self.transport.abort()
+
+    def _pause(self, why: int) -> None:
+        if not self._paused and not self._over:
+            self.transport.pause_reading()
+        self._paused |= why
+
+    def _resume(self, why: int) -> None:
+        if self._paused:
+            self._paused &= ~why
+            if not self._paused:
+                self.transport.resume_reading()
+
+    # --- time
+
+    def _note_activity(self) -> None:
+        self._idle_at = time.monotonic() + self.lane.idle_timeout
+        if self._watchdog:
+            self._watchdog.register_activity()
+
+    def _set_idle(self) -> None:
+        self._idle_at = time.monotonic() + self.lane.idle_timeout
+        self._set_timer(self._idle_at)
+
+    def _set_timer(self, at: float) -> None:
+        """Have the timer ring at this time, or before."""
+        if self._timer and self._ring_at <= at:
+            return
+        if self._timer:
+            self._timer.cancel()
+        self._ring_at = at
+        self._timer = self.lane.loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        if self._answer_at and self._answer_at <= now:
+            try:
+                self._time_out()
+            except Exception:
+                self.crash()
+        elif self._idle_at <= now:
+            self.transport.abort()
+        else:
+            self._set_timer(min(self._answer_at or self._idle_at, self._idle_at))
+
+    def _time_out(self) -> None:
+        flow = self.flow
+        assert flow
+        self._answer_at = 0.0
+        request = flow.request
+        origin = f"{request.scheme}://{request.host}:{request.port}"
+        self._let_go()
+        flows.respond(flow, pages.text(504, f"no answer from {origin} within {self.lane.response_timeout:g} s"))
+        self._answer_here()
+        self.flush()
+        self._set_idle()
+
+
+def _chunk(data: bytes) -> bytes:
+    """A chunk of a body; none of an empty one, which would be the last."""
+    return b"%x\r\n%s\r\n" % (len(data), data) if data else b""

@@ -1,0 +1,245 @@
+"""Towards an upstream: one answer after another, each read by conduct's rules (RFC 9112)."""
+
+import asyncio
+from typing import Any, Protocol
+
+import h11
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from ..conduct import framing, heads
+from ..conduct.heads import ReceivedResponse
+from ..conduct.interim import is_interim
+from ..conduct.malformed import MalformedError
+from ..mitm.http1 import HEAD_LIMIT
+from . import boring
+from .body import Body
+from .boring import Answer
+
+
+class Asker(Protocol):
+    """Who sent a request here, and hears of its answer."""
+
+    def interim_came(self, head: ReceivedResponse) -> None:
+        """An answer before the final one."""
+        ...
+
+    def answer_began(self, head: ReceivedResponse) -> None:
+        """The final answer's head."""
+        ...
+
+    def boring_answer_began(self, answer: Answer) -> None:
+        """The same, of one that is boring."""
+        ...
+
+    def answer_went_on(self, data: bytes) -> None:
+        """Some of its body."""
+        ...
+
+    def answer_ended(self) -> None:
+        """All of it has come."""
+        ...
+
+    def answer_failed(self, reason: str) -> None:
+        """There will be none, or no more of it."""
+        ...
+
+    def upstream_lost(self, upstream: "Upstream") -> None:
+        """The connection is gone."""
+        ...
+
+    def upstream_is_full(self, full: bool) -> None:
+        """Whether it takes no more for now."""
+        ...
+
+    def flush(self) -> None:
+        """That was all for now."""
+        ...
+
+    def crash(self) -> None:
+        """Something that must not happen has."""
+        ...
+
+
+class Upstream(asyncio.Protocol):
+    """One connection, of one client. Its transport may be one that speaks TLS."""
+
+    def __init__(self, data: ServerConnectionHookData, asker: Asker) -> None:
+        self.data, self.server = data, data.server
+        self._asker = asker
+        self._transport: Any = None
+        self._buffer = b""
+        self._method = b""
+        self._waits = False
+        """Whether an answer is due, or under way."""
+        self._body: Body | None = None
+        self._ends = False
+        """Whether the connection ends with the answer under way."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it can take a request."""
+        return not (self._waits or self._ends or self._transport.is_closing())
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether anything of the answer has come."""
+        return bool(self._buffer) or self._body is not None
+
+    def ask(self, method: bytes, head: bytes) -> None:
+        """Send a request's head; `write` sends its body."""
+        self._method, self._waits, self._body = method, True, None
+        self._transport.write(head)
+
+    def write(self, data: bytes) -> None:
+        """Send some of a request's body."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read again."""
+        self._transport.resume_reading()
+
+    def release(self) -> None:
+        """Request and answer are over: wait for the next, if there can be one."""
+        if self._ends:
+            self.close()
+        else:
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """End the connection, as nobody waits for anything any more."""
+        self._waits = False
+        self.server.state = ConnectionState.CLOSED  # at once: mitmproxy would use it again
+        self._transport.abort()
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the upstream sends."""
+        try:
+            self._take(data)
+        except Exception:
+            self._asker.crash()
+
+    def _take(self, data: bytes) -> None:
+        if not self._waits:  # nobody asked for it
+            self.close()
+            return
+        data = self._buffer + data if self._buffer else data
+        self._buffer = b""
+        if self._body is None:
+            data = self._take_boring_head(data)
+        if self._body is None:
+            data = self._take_heads(data)
+        if self._body is not None:
+            self._take_body(data)
+        self._asker.flush()
+
+    def eof_received(self) -> bool:
+        """It says no more."""
+        self._hear_of_the_end()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._hear_of_the_end()
+        try:
+            self._asker.upstream_lost(self)
+        except Exception:
+            self._asker.crash()
+
+    def pause_writing(self) -> None:
+        """It takes no more for now."""
+        self._asker.upstream_is_full(True)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        try:
+            self._asker.upstream_is_full(False)
+        except Exception:
+            self._asker.crash()
+
+    def _take_boring_head(self, data: bytes) -> bytes:
+        """Read a head as most are; what comes after it, or all where it is not."""
+        end = boring.find_end(data)
+        answer = boring.read_answer(data[:end], self._method) if end else None
+        if not answer:
+            return data
+        self._body, self._ends = Body(answer.length), answer.closes
+        self._asker.boring_answer_began(answer)
+        return data[end:]
+
+    def _take_heads(self, data: bytes) -> bytes:
+        """Read heads up to the final one; what comes after that."""
+        try:
+            while True:
+                size = len(data)
+                lines, data = heads.split(data)
+                if (size - len(data) if lines else size) > HEAD_LIMIT:
+                    raise MalformedError("the head of the server's answer is too long")
+                if not lines:
+                    self._buffer = data
+                    return b""
+                head = heads.response(lines)
+                head = head._replace(fields=framing.without_identity(head.fields))
+                length = framing.response_length(self._method, head.status, head.version, head.fields)
+                if not is_interim(head.status):
+                    break
+                self._asker.interim_came(head)
+                if not self._waits:
+                    return b""
+        except MalformedError as error:
+            self._fail(str(error))
+            return b""
+        self._body = Body(length)
+        self._ends = length == framing.UNTIL_CLOSED or not framing.persists(head.version, head.fields)
+        self._asker.answer_began(head)
+        return data
+
+    def _take_body(self, data: bytes) -> None:
+        assert self._body
+        data, rest = self._body.take(data)
+        if data and self._waits:
+            self._asker.answer_went_on(data)
+        if self._body.fault:
+            self._fail(f"HTTP/1 protocol error: {self._body.fault}")
+        elif self._body.ended and self._waits:
+            self._end(rest)
+
+    def _end(self, rest: bytes) -> None:
+        self._waits = False
+        self._ends = self._ends or bool(rest)
+        self._asker.answer_ended()
+
+    def _hear_of_the_end(self) -> None:
+        try:
+            self._end_here()
+        except Exception:
+            self._asker.crash()
+
+    def _end_here(self) -> None:
+        self.server.state = ConnectionState.CLOSED
+        if not self._waits:
+            return
+        if self._body is None:
+            within = " within its answer's head" if self._buffer else ""
+            self._fail(f"server closed connection{within}")
+            return
+        try:
+            self._body.close()
+        except h11.ProtocolError as error:
+            self._fail(f"HTTP/1 protocol error: {error}")
+        else:
+            self._end(b"")
+            self._asker.flush()
+
+    def _fail(self, reason: str) -> None:
+        self.close()
+        self._asker.answer_failed(reason)
