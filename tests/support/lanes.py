@@ -529,9 +529,11 @@ def _socket(writer: asyncio.StreamWriter) -> Any:
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
-    if writer.get_extra_info("ssl_object"):
-        writer.transport.abort()  # without a farewell, for which the peer may take its time
-    writer.close()
+    if not writer.is_closing():  # closed twice, a transport of TLS forgets what it is
+        if writer.get_extra_info("ssl_object"):
+            writer.transport.abort()  # without a farewell, for which the peer may take its time
+        else:
+            writer.close()
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(PATIENCE / 4):
             await writer.wait_closed()
