@@ -39,8 +39,15 @@ rules:
   - {name: unsigned, match: ~u /unsigned, sign: false}
 """
 SUBJECTS = conversations()
-SAMPLE = {"in_turn": 5, "cut_requests": 5, "cut_answers": 6, "answers": 2, "requests": 2}
+SAMPLE = {"in_turn": 5, "cut_requests": 5, "cut_answers": 6, "answers": 3, "requests": 3}
 """Of these subjects, the default run holds one conversation in so many."""
+COUNTED = {"in_turn", "pipelined", "slowly", "interims", "answers"}
+"""Subjects of which both lanes count the same number of requests that set out.
+
+Where a body comes malformed, or not as a whole, together with its head, that depends: mitmproxy gathers what is short,
+and reads on before it connects. The fast lane has set out by then, and may have sent some of it. Both are told 400, or
+are gone, and RFC 9112 §7 and §8 leave open what has been forwarded before.
+"""
 
 
 @dataclass
@@ -110,13 +117,15 @@ def test_there_are_many_conversations() -> None:
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_conversations_go_the_same_way(pair: Pair, subject: str) -> None:
-    _compare(pair, SUBJECTS[subject][:: SAMPLE.get(subject, 1)])
+    fast, slow = _compare(pair, SUBJECTS[subject][:: SAMPLE.get(subject, 1)])
+    assert fast == slow or subject not in COUNTED
 
 
 @thorough
 @pytest.mark.parametrize("subject", SAMPLE)
 def test_all_others_of_these_do_too(pair: Pair, subject: str) -> None:
-    _compare(pair, [talk for number, talk in enumerate(SUBJECTS[subject]) if number % SAMPLE[subject]])
+    fast, slow = _compare(pair, [talk for number, talk in enumerate(SUBJECTS[subject]) if number % SAMPLE[subject]])
+    assert fast == slow or subject not in COUNTED
 
 
 @pytest.mark.parametrize("subject", rows({name: (name,) for name in SUBJECTS}, "pipelined", "upstreams"))
@@ -125,18 +134,24 @@ def test_conversations_in_tls_go_the_same_way(pair: Pair, subject: str) -> None:
     _compare(pair, talks[:: 2 * SAMPLE.get(subject, 1)], "tls")
 
 
+PARTS = 3
+
+
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=thorough) for part in range(1, PARTS))])
 @pytest.mark.parametrize("way", corpus_talks.WAYS)
-def test_the_corpus_goes_the_same_way(pair: Pair, way: str) -> None:
-    _compare(pair, list(corpus_talks.talks(way)), way)
+def test_the_corpus_goes_the_same_way(pair: Pair, way: str, part: int) -> None:
+    _compare(pair, list(corpus_talks.talks(way))[part::PARTS], way)
 
 
-def _compare(pair: Pair, talks: Sequence[Talk], way: str = "regular") -> None:
+def _compare(pair: Pair, talks: Sequence[Talk], way: str = "regular") -> tuple[int, int]:
+    """Fail if the lanes differ; how many requests have set out in each."""
     before = counts(pair.fast), counts(pair.slow)
     failures = pair.failures(talks, way)
     assert not failures, f"{len(failures)} conversations:\n" + "\n".join(failures)
     fast, slow = counts(pair.fast) - before[0], counts(pair.slow) - before[1]
     assert slow["fast"] == 0
     assert way != "regular" or fast["fast"] > 0
+    return fast["all"], slow["all"]
 
 
 TEXTS = corpus_talks.requests()
