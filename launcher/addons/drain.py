@@ -42,11 +42,11 @@ class Drain:
         proxyserver = ctx.master.addons.get("proxyserver")
         await proxyserver.servers.update([])
         end = time.monotonic() + grace
-        for engine in list(self._fast_lane()):
-            engine.close_if_idle()
         # Polled, as nothing tells when a buffer has become empty.
         while (self._in_flight or self._unsent(proxyserver)) and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+        for engine in list(self._fast_lane()):
+            engine.close_if_idle()
 
     def _unsent(self, proxyserver: Any) -> bool:
         """Whether bytes of an answer still wait for a slow client."""
