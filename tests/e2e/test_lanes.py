@@ -6,6 +6,7 @@ And it carries what it is there for: the plain requests of common clients, and m
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import shutil
@@ -71,6 +72,21 @@ class Pair:
         fast, slow = self.lane(self.fast, way), self.lane(self.slow, way)
         found = self.loop.run_until_complete(compare_all(talks, lambda talk: compare(talk, fast, slow)))
         return sorted(found.values())
+
+
+# A connection that is reset while the other side accepts it may be left to the collector: the tests' own, not ours; and
+# asyncio trips over it where its server has been closed.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Leave nothing to be collected in the midst of other tests."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -307,6 +307,10 @@ class _Held:
         await asyncio.gather(*tasks, return_exceptions=True)
         for server in self._servers:
             server.close()
+        await asyncio.sleep(0.01)  # a connection of the last moment is made now, and nobody else would end it
+        for server in self._servers:
+            server.abort_clients()
+        await asyncio.sleep(0)
 
     def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)
