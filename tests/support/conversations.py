@@ -179,6 +179,10 @@ def gone() -> Iterator[Talk]:
     for (name, (says, answers)), how in product(rows.items(), (None, Do.CLOSE, Do.RESET)):
         end = {None: "half-closed", Do.CLOSE: "closed", Do.RESET: "reset"}[how]
         yield Talk(f"{end} {name}", (*says, how), answers, partial="body" in name or "chunk" in name, plain=how is None)
+    large = {"/": (head_of("200 OK", "Content-Length: 99999999") + "{x*10000000}",)}
+    for ending, name in ((None, "half-closed"), (Do.CLOSE, "closed"), (Do.RESET, "reset")):
+        says = (ask(), Arrives("\r\n\r\n"), Do.PAUSE, Do.PAUSE, ending)
+        yield Talk(f"{name} by one who does not read", says, large, plain=ending is None, deaf=True)
 
 
 # --- early answers
@@ -637,7 +641,7 @@ def requests() -> Iterator[Talk]:
 
 
 _WITHOUT_END = {
-    "a huge size", "less than its size", "half of the last chunk", "half of a size", "half of a chunk", "no last chunk",
+    "a huge size", "half of the last chunk", "half of a size", "half of a chunk", "no last chunk",
 }  # fmt: skip
 _WITHOUT_END = {f"chunks: {name}" for name in _WITHOUT_END} | {"TLS"}
 

@@ -496,13 +496,18 @@ class Engine(asyncio.Protocol):
             self.crash()
 
     def eof_received(self) -> bool:
-        """As mitmproxy: who says no more is gone."""
+        """As mitmproxy: who says no more is gone, though it may take what is left for it."""
+        self._end()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         if self._timer:
             self._timer.cancel()
+        self._end()
+
+    def _end(self) -> None:
+        """Nobody is there for whom anything could be done."""
         self.lane.connections.discard(self)
         self._over = True
         flow = self.flow
