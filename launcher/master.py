@@ -10,6 +10,7 @@ from mitmproxy.proxy.layer import Layer
 
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.addons.status import Status
+from jwtproxy.lane import doors
 from jwtproxy.mitm import dispatch, patches
 from jwtproxy.mitm.next_layer import NextLayer
 from jwtproxy.observe.counters import Counters
@@ -33,6 +34,7 @@ class Master(master.Master):
         lacking = patches.install(faster=True)
         if not lacking:
             self.addons = dispatch.AddonManager(self)
+            lacking = doors.missing()
         self._termlog_addon = self._logs = Logs()
         self._lacking = lacking
         self.fast_lane: FastLane | None = None

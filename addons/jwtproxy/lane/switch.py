@@ -45,7 +45,6 @@ _HOOKS = (
 )
 _MOST_PLACES = 1024
 
-logger = logging.getLogger(__name__)
 _journal = logging.getLogger("mitmproxy.proxy.server")  # where mitmproxy tells of its connections
 
 

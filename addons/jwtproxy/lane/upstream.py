@@ -81,11 +81,6 @@ class Upstream(asyncio.Protocol):
         """Whether it can take a request."""
         return not (self._waits or self._ends or self._transport.is_closing())
 
-    @property
-    def has_spoken(self) -> bool:
-        """Whether anything of the answer has come."""
-        return bool(self._buffer) or self._body is not None
-
     def ask(self, method: bytes, head: bytes) -> None:
         """Send a request's head; `write` sends its body."""
         self._method, self._waits, self._body = method, True, None
