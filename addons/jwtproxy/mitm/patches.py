@@ -18,7 +18,7 @@ _HTTP = "mitmproxy.proxy.layers.http"
 
 
 class Patch(NamedTuple):
-    """One name within a module or class of mitmproxy's, and what takes its place."""
+    """One name within a module or class of mitmproxy's, or of hpack's, and what takes its place."""
 
     owner: str
     """`module` or `module:Class`."""
@@ -78,6 +78,8 @@ FASTER = (
     Patch("mitmproxy.http:Headers", "get_all", "jwtproxy.mitm.lookups:get_all"),
     Patch("mitmproxy.http:Headers", "get", "jwtproxy.mitm.lookups:get"),
     Patch("mitmproxy.http:Headers", "__contains__", "jwtproxy.mitm.lookups:contains"),
+    Patch("mitmproxy.proxy.context:Context", "fork", "jwtproxy.mitm.contexts:fork"),
+    Patch("hpack.hpack", "decode_huffman", "jwtproxy.mitm.huffman:decode", also="encode_integer"),
 )
 """What makes it fast. A mitmproxy that lacks any of this is used as it is."""
 
@@ -88,6 +90,13 @@ _SIGNATURES = {
     "mitmproxy.addonmanager:AddonManager.trigger_event": "(self, event: mitmproxy.hooks.Hook)",
     "mitmproxy.proxy.server:ConnectionHandler.handle_client": "(self) -> None",
     "mitmproxy.proxy.server:ConnectionHandler.hook_task": "(self, hook: mitmproxy.proxy.commands.StartHook) -> None",
+}
+
+# Tells whether ours do the same as what they take the place of, by its name.
+_AGREE = {
+    "Headers.get_all": "jwtproxy.mitm.lookups:agree",
+    "Context.fork": "jwtproxy.mitm.contexts:agree",
+    "decode_huffman": "jwtproxy.mitm.huffman:agree",
 }
 
 _ABSENT = object()
@@ -151,8 +160,7 @@ def _changed() -> list[str]:
         for name, signature in _SIGNATURES.items()
         if not (found := _find(name)) or str(inspect.signature(found)) != signature
     ]
-    same = pkgutil.resolve_name("jwtproxy.mitm.lookups:agree")()
-    return reshaped if same else [*reshaped, "Headers.get_all"]
+    return reshaped + [name for name, agree in _AGREE.items() if not pkgutil.resolve_name(agree)()]
 
 
 def _find(name: str) -> Any:
