@@ -1,5 +1,6 @@
 """Request targets: the four forms, and which of them a method may have (RFC 9112 §3.2)."""
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -88,6 +89,7 @@ def check_path(method: bytes, path: bytes) -> bytes:
     return path
 
 
+@functools.lru_cache(maxsize=1024)
 def split_authority(authority: bytes) -> tuple[str, int]:
     """Host, without brackets, and port; 0: none is named. Raises MalformedError."""
     found = _AUTHORITY.fullmatch(authority)

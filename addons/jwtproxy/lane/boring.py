@@ -16,13 +16,12 @@ LONGEST = 64 * 1024
 
 _METHOD = rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)"
 _PATH = rb"(/[!$-.0-;=?-Z\[\]_a-z~/]*+)"  # RFC 3986 §3.3 and §3.4, without a fragment
-_LINES = rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n){1,100}+)\r\n"
-_VERSION = rb" HTTP/1\.1\r\n"
 _AUTHORITY = rb"http://([a-z0-9.-]++(?::[1-9][0-9]{0,4}+)?+)"
-_ABSOLUTE = re.compile(_METHOD + b" " + _AUTHORITY + b"(?:" + _PATH + b")?+" + _VERSION + _LINES)
-_ORIGIN = re.compile(_METHOD + rb" ()" + _PATH + _VERSION + _LINES)
-_ANSWER = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) ([\t -~\x80-\xff]++)\r\n" + _LINES)
-_FIELD = re.compile(rb"([^:\r\n]++):[ \t]*+([^\r\n]*+)\r\n")
+_ABSOLUTE = re.compile(_METHOD + b" " + _AUTHORITY + b"(?:" + _PATH + rb")?+ HTTP/1\.1")
+_ORIGIN = re.compile(_METHOD + rb" ()" + _PATH + rb" HTTP/1\.1")
+_STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) ([\t -~\x80-\xff]++)")
+_FIELD = re.compile(rb"^([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([\t -~\x80-\xff]*+)\r\n", re.MULTILINE)
+_MOST_FIELDS = 100
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,14}+")
 _END = b"\r\n\r\n"
 _OTHER_END = re.compile(rb"\n\r?\n")
@@ -69,7 +68,8 @@ class Answer(NamedTuple):
 
 def find_end(data: bytes) -> int:
     """How many bytes of this are a head; 0: it has not come to its end."""
-    return data.find(_END) + len(_END) if _END in data else 0
+    end = data.find(_END)
+    return end + len(_END) if end >= 0 else 0
 
 
 def may_become_one(data: bytes) -> bool:
@@ -79,15 +79,16 @@ def may_become_one(data: bytes) -> bool:
 
 def read(head: bytes, *, origin_form: bool = False) -> Head | None:
     """A head, of exactly these bytes, if it is boring. `origin_form`: its target is a path alone, as servers get it."""
-    found = (_ORIGIN if origin_form else _ABSOLUTE).fullmatch(head)
-    if not found or len(head) > LONGEST:
+    line, _, lines = head.partition(b"\r\n")
+    found = (_ORIGIN if origin_form else _ABSOLUTE).fullmatch(line)
+    fields = _read_fields(lines) if found and len(head) <= LONGEST else []
+    if not found or not fields:
         return None
-    method, authority, path, lines = found.groups()
-    if b" \r" in lines or b"\t\r" in lines or (path is None and method == b"OPTIONS"):  # that is about all paths
-        return None
-    fields = tuple(_FIELD.findall(lines))
+    method, authority, path = found.groups()
     by_name = {name.lower(): value for name, value in fields}
     if len(by_name) != len(fields) or not _ODD.isdisjoint(by_name):
+        return None
+    if path is None and method == b"OPTIONS":  # that is about all paths
         return None
     host = by_name.get(b"host")
     connection = by_name.get(b"connection", b"")
@@ -97,21 +98,20 @@ def read(head: bytes, *, origin_form: bool = False) -> Head | None:
     length = _length(by_name) if b"content-length" in by_name or b"transfer-encoding" in by_name else 0
     if length == _UNKNOWN:
         return None
-    return Head(method, host, path or b"/", fields, length, closes)
+    return Head(method, host, path or b"/", tuple(fields), length, closes)
 
 
 def read_answer(head: bytes, method: bytes) -> Answer | None:
     """A head, of exactly these bytes, if it is boring and a body, perhaps an empty one, follows it."""
-    found = _ANSWER.fullmatch(head)
+    line, _, lines = head.partition(b"\r\n")
+    found = _STATUS.fullmatch(line)
     if not found or len(head) > LONGEST or method == b"HEAD" or found[1] in (b"204", b"304"):
         return None
-    lines = found[3]
-    if b" \r" in lines or b"\t\r" in lines:
+    fields = _read_fields(lines)
+    if not fields:
         return None
-    fields = _FIELD.findall(lines)
-    names = [name.lower() for name, _ in fields]
-    by_name = {name: value for name, (_, value) in zip(names, fields, strict=True)}
-    if len(by_name) != len(names) and any(names.count(name) > 1 for name in _TOLD_ONCE):
+    by_name = {name.lower(): value for name, value in fields}
+    if len(by_name) != len(fields) and _tells_twice(fields):
         return None
     connection = by_name.get(b"connection", b"")
     closes = connection in _CLOSES
@@ -119,7 +119,7 @@ def read_answer(head: bytes, method: bytes) -> Answer | None:
     if length == _UNKNOWN or not (closes or connection in _GOES_ON) or not _ODD_IN_ANSWERS.isdisjoint(by_name):
         return None
     if b"connection" in by_name:
-        del fields[names.index(b"connection")]
+        fields = [field for field in fields if len(field[0]) != 10 or field[0].lower() != b"connection"]
     kept = tuple(fields)
     return Answer(int(found[1]), found[2], kept if b"date" in by_name else forwarding.with_date(kept), length, closes)
 
@@ -134,6 +134,21 @@ def place(scheme: str, authority: bytes) -> tuple[str, int] | None:
     except ValueError:
         return None
     return (host, where.port) if destination.agrees((authority,), where) else None
+
+
+def _read_fields(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """All fields of these lines, of which the last one is empty; none where one of them is no field."""
+    fields: list[tuple[bytes, bytes]] = _FIELD.findall(lines)
+    # Each field has taken one line, from its beginning to its end: none is left but the empty one.
+    whole = lines.count(b"\n") == len(fields) + 1 and lines.endswith(_END)
+    if not whole or len(fields) > _MOST_FIELDS or lines.find(b" \r") >= 0 or lines.find(b"\t\r") >= 0:
+        return []
+    return fields
+
+
+def _tells_twice(fields: list[tuple[bytes, bytes]]) -> bool:
+    names = [name.lower() for name, _ in fields]
+    return any(names.count(name) > 1 for name in _TOLD_ONCE)
 
 
 _UNKNOWN = -1

@@ -75,7 +75,8 @@ class Lane:
         self._on = False
         self.hooks: dict[str, tuple[Callable[[Any], Any], ...]] = {}
         """Whom to call for each event."""
-        self._places: dict[bytes, tuple[str, int] | None] = {}
+        self._places: dict[tuple[Route, bytes], tuple[str, int] | None] = {}
+        """Where requests go, by what their connection says of it and they do."""
         self._crl = b""
         self._own_host = ""
         self._count = count
@@ -107,16 +108,12 @@ class Lane:
         """Where a request goes; None where only mitmproxy knows what becomes of it."""
         if self._crl and head.path.endswith(self._crl):
             return None
-        if route.only:
-            if route.tunnel and not destination.agrees((head.authority,), route.only):
-                return None
-            named = (route.only.host, route.only.port) if route.host else boring.place(route.scheme, head.authority)
-            return route.address if named and named[0] != self._own_host else None
-        if head.authority not in self._places:
+        key = (route, head.authority)
+        if key not in self._places:
             if len(self._places) >= _MOST_PLACES:
                 self._places.clear()
-            self._places[head.authority] = self._find(route.scheme, head.authority)
-        return self._places[head.authority]
+            self._places[key] = self._find(route, head.authority)
+        return self._places[key]
 
     def fields(self, route: Route, head: Head) -> Fields:
         """Its fields, as hooks get to see them."""
@@ -230,11 +227,16 @@ class Lane:
     def _is_wanted(self, options: Options) -> bool:
         return options.jwt_fast_lane == "on" and not stock.uncommon(options)
 
-    def _find(self, scheme: str, authority: bytes) -> tuple[str, int] | None:
-        place = boring.place(scheme, authority)
-        if not place or place[0] == self._own_host or place[1] in self._own_ports():
+    def _find(self, route: Route, authority: bytes) -> tuple[str, int] | None:
+        if route.tunnel and route.only and not destination.agrees((authority,), route.only):
             return None
-        return place
+        fixed = (route.only.host, route.only.port) if route.only and route.host else None
+        named = fixed or boring.place(route.scheme, authority)
+        if not named or named[0] == self._own_host:
+            return None
+        if route.address:
+            return route.address
+        return None if named[1] in self._own_ports() else named
 
     def _forget_places(self) -> None:
         self._places.clear()

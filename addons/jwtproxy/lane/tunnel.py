@@ -154,7 +154,15 @@ class Pipe(asyncio.Protocol):
         """There is no half of a connection in TLS."""
         return not self._session
 
-    def __getattr__(self, name: str) -> Any:
+    def is_closing(self) -> bool:
+        """Whether it takes nothing more."""
+        return bool(self._transport.is_closing())
+
+    def resume_reading(self) -> None:
+        """Have more come."""
+        self._transport.resume_reading()
+
+    def __getattr__(self, name: str) -> Any:  # the others are not asked for with each request
         return getattr(self._transport, name)
 
     def _flush(self) -> None:

@@ -26,7 +26,7 @@ def decode(data: bytes | memoryview) -> bytes:
     length = encode_integer(len(data), 7)
     length[0] |= _ENCODED
     try:
-        _, fields = _decoder.feed_header(0, b"%b%b%b" % (_BEFORE, length, data))
+        _, fields = _decoder.feed_header(0, b"".join((_BEFORE, length, data)))
     except pylsqpack.DecompressionFailed:
         raise hpack.HPACKDecodingError("Invalid Huffman string") from None
     return fields[0][1]

@@ -3,8 +3,8 @@
 import functools
 import json
 import math
+import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,7 +54,7 @@ def default_claims(user: str, now: float) -> dict[str, Any]:
     """The contract's three claims for a request made at `now` (seconds since the epoch; RFC 7519 §4.1.6, §4.1.7)."""
     return {
         "iat": int(now),
-        "jti": secrets.token_hex(16),
+        "jti": os.urandom(16).hex(),
         "payload": {"user": user, "date": _date(int(now) // _DAY)},
     }
 
