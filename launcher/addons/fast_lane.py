@@ -43,6 +43,8 @@ class FastLane:
         listener: Any = listener_of(factory) if self._possible else None
         if not listener:
             return factory
+        modes = {server.mode for server in ctx.master.addons.get("proxyserver").servers}
+        self._lanes = [lane for lane in self._lanes if lane.connections or lane.mode in modes]  # others are over
         self._lanes.append(Lane(ctx.master, listener.mode, self._count))
         return open_to(self._lanes[-1], factory)
 

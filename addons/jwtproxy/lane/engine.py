@@ -8,7 +8,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from enum import IntEnum
 from typing import Any
 
@@ -22,7 +21,7 @@ from ..conduct.forwarding import response_fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
-from ..conduct.target import Target, to_ascii
+from ..conduct.target import Target
 from ..mitm import flows
 from ..mitm.dispatch import call
 from ..mitm.http1 import error_answer
@@ -107,7 +106,9 @@ class Engine(asyncio.Protocol):
         if self._route.tunnel:
             flows.mark_tunnel(flow, self._route.tunnel)
         self._closes = head.closes
-        if head.length != 0:
+        if head.length == 0:
+            request.data.content = b""
+        else:
             self._body, self._chunks_up = Body(head.length), head.length is framing.CHUNKED
         if not self._hear("requestheaders"):
             return
@@ -160,10 +161,7 @@ class Engine(asyncio.Protocol):
     def _may_leave(self) -> bool:
         """Ask the gate; what it refuses is answered."""
         assert self.flow
-        request = self.flow.request.data
-        if not request.path.isascii():  # that of a hook, as it would be a client's
-            with suppress(MalformedError):  # which the gate refuses
-                request.path = to_ascii(request.path)
+        flows.encode_path(self.flow.request)
         page = self.lane.gate.refusal_for(self.flow)
         if page:
             flows.respond(self.flow, page)
@@ -275,9 +273,8 @@ class Engine(asyncio.Protocol):
         self._answer_at = 0.0
         flow = self.flow
         assert flow
-        fields = self.lane.gate.answer_fields(flow, head.version, head.fields)
-        head = head._replace(fields=framing.without_framing(fields) if head.status == 204 else fields)
-        flow.response = flows.response_of(head)
+        fields = self.lane.gate.answer_fields(flow, head.version, head.status, head.fields)
+        flow.response = flows.response_of(head._replace(fields=fields))
         flow.response.stream = True
         if self._hear("responseheaders"):
             self._send_head()

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from contextlib import suppress
 from typing import Any
 
 from mitmproxy.connection import Client, Server
@@ -13,7 +14,9 @@ from ..conduct import forwarding
 from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.host import Fault
+from ..conduct.malformed import MalformedError
 from ..conduct.request import RequestHead
+from ..conduct.target import to_ascii
 from ..observe import pages
 from ..observe.pages import Page
 
@@ -105,6 +108,13 @@ def _headers(fields: Fields) -> Headers:
     headers = Headers.__new__(Headers)
     headers.fields = fields
     return headers
+
+
+def encode_path(request: Request) -> None:
+    """Write a path that a hook has set as a client would have to (RFC 3986 §2.1)."""
+    if not request.data.path.isascii():
+        with suppress(MalformedError):  # which the gate refuses
+            request.data.path = to_ascii(request.data.path)
 
 
 def answer_of(page: Page) -> Response:

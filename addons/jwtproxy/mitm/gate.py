@@ -8,12 +8,13 @@ is its master's options; there the gate hangs, one for each master, and where no
 import logging
 import time
 from collections.abc import Callable
+from http.client import NO_CONTENT
 from typing import NamedTuple, Protocol
 
 from mitmproxy.http import HTTPFlow
 from mitmproxy.options import Options
 
-from ..conduct import forwarding
+from ..conduct import forwarding, framing
 from ..conduct.fields import Fields
 from ..conduct.request import RequestHead
 from ..conduct.verdict import Refuse, Verdict
@@ -113,8 +114,10 @@ class Gate:
         judge = self._judge()
         return judge.token_fields if judge else frozenset()
 
-    def answer_fields(self, flow: HTTPFlow, version: bytes, fields: Fields) -> Fields:
+    def answer_fields(self, flow: HTTPFlow, version: bytes, status: int, fields: Fields) -> Fields:
         """What the client gets to see of an answer's fields, which came by this version of HTTP."""
+        if status == NO_CONTENT:  # it has no body, nor a length of one (RFC 9110 §8.6)
+            fields = framing.without_framing(fields)
         kept = forwarding.with_date(forwarding.response_fields(fields, from_proxy=to_proxy(flow)))
         return self.named_fields(version, kept)
 

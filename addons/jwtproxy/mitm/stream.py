@@ -13,7 +13,6 @@
 """
 
 import time
-from contextlib import suppress
 from logging import WARNING
 from typing import Any
 
@@ -25,7 +24,7 @@ from mitmproxy.proxy.layer import CommandGenerator, NextLayer
 from mitmproxy.proxy.layers import http
 from mitmproxy.utils import human
 
-from ..conduct import forwarding, framing, host, interim, target
+from ..conduct import forwarding, framing, host, interim
 from ..conduct.destination import Destination, normalise
 from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedResponse
@@ -86,8 +85,7 @@ class Stream(http.HttpStream):
     def make_server_connection(self) -> CommandGenerator[bool]:
         """Pass the gate, be counted, get a connection."""
         options, request = self.context.options, self.flow.request
-        with suppress(MalformedError):  # which the gate refuses
-            request.data.path = target.to_ascii(request.data.path)  # that of a hook, as it would be a client's
+        flows.encode_path(request)
         if request.trailers:
             request.trailers.fields = gate.gate_of(options).clean_trailers(request.trailers.fields)
         if page := gate.gate_of(options).refusal_for(self.flow):
@@ -127,12 +125,12 @@ class Stream(http.HttpStream):
             return
         self._alarm.stop(self)
         answer_fields = gate.gate_of(self.context.options).answer_fields
-        fields = answer_fields(self.flow, response.data.http_version, response.headers.fields)
+        fields = answer_fields(self.flow, response.data.http_version, response.status_code, response.headers.fields)
         waited = self._interims is not None and self._interims.end() and self.client_state != self.state_done
         if waited and not self.flow.request.is_http2:  # whether a body or the next request follows, nobody could tell
             fields = (*fields, (b"Connection", b"close"))
             self._cut = True
-        response.headers.fields = framing.without_framing(fields) if response.status_code == 204 else fields
+        response.headers.fields = fields
         yield from super().state_wait_for_response_headers(event)
 
     def send_response(self, already_streamed: bool = False) -> CommandGenerator[None]:
