@@ -147,6 +147,8 @@ ODD_LINES = [
     "OPTIONS http://a.example HTTP/1.1",
     "GET http://a.example/\x00 HTTP/1.1",
     "GET http://a.example/\t HTTP/1.1",
+    "GET http://a.example/\na HTTP/1.1",
+    "GET http://a.example/\ra HTTP/1.1",
     "GET http://a.example/ a HTTP/1.1",
     "GET  http://a.example/ HTTP/1.1",
     "GET http://a.example/  HTTP/1.1",
