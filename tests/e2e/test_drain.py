@@ -17,7 +17,6 @@ from tests.support.harness import SECRET, Process, Proxy, StartProxy, clean_env,
 from tests.support.upstreams import Answer, Exchange, Recorder
 from tests.support.workers import WORKERS, Load, await_workers, children, get, slack, state_of, until
 
-each_number = pytest.mark.parametrize("workers", [1, WORKERS])
 several = pytest.mark.parametrize("workers", [pytest.param(1, marks=thorough), WORKERS])
 one = pytest.mark.parametrize("workers", [1, pytest.param(WORKERS, marks=thorough)])
 SLOW = 8
@@ -79,7 +78,7 @@ def refused(port: int) -> bool:
         return True
 
 
-@each_number
+@several
 def test_sigterm_lets_what_is_in_flight_finish(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
     """Under load: every request that has begun is answered whole, newcomers are refused, and the status is 0."""
     recorder.route("/after", after(2.5))
@@ -195,7 +194,7 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize(("delay", "number"), rows(STARTS, "SIGTERM-0.0", "SIGINT-0.02"))
+@pytest.mark.parametrize(("delay", "number"), rows(STARTS, "SIGTERM-0.0"))
 def test_a_signal_while_workers_start_ends_the_start(
     start_proxy: StartProxy, delay: float, number: signal.Signals
 ) -> None:
@@ -214,7 +213,7 @@ def test_a_kept_alive_client_is_told_to_go(
     start_proxy: StartProxy, https_recorder: Recorder, proxy_ca: Path, workers: int
 ) -> None:
     """By `Connection: close` in the answer that it still gets, also inside a tunnel."""
-    https_recorder.route("/hold", late(2.5))
+    https_recorder.route("/hold", late(1.5))
     proxy = start_proxy("--workers", str(workers))
     with contextlib.ExitStack() as open_ones:
         kept = [open_ones.enter_context(Raw(proxy.port)) for _ in range(6)]

@@ -75,7 +75,11 @@ def test_a_connection_field_that_may_hide_what_it_names_is_refused(
 
 @pytest.mark.parametrize(
     ("via", "on_request", "on_answer"),
-    [("auto", False, True), ("on", True, True), pytest.param("off", False, False, marks=thorough)],
+    [
+        pytest.param("auto", False, True, marks=thorough),
+        ("on", True, True),
+        pytest.param("off", False, False, marks=thorough),
+    ],
 )
 def test_messages_say_that_they_came_by_us(
     start_proxy: StartProxy, recorder: Recorder, via: str, on_request: bool, on_answer: bool

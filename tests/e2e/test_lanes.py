@@ -82,9 +82,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _collected() -> Iterator[None]:
-    """Leave nothing to be collected in the midst of other tests."""
+    """Leave nothing to be collected in the midst of other tests; once in the end, as it takes a fifth of a second."""
     yield
     gc.collect()
 
@@ -327,7 +327,10 @@ CLIENTS: Mapping[str, Ask] = {
 }
 
 
-@pytest.mark.parametrize("ask", rows({name: (ask,) for name, ask in CLIENTS.items()}, *CLIENTS))
+@pytest.mark.parametrize(
+    "ask",
+    rows({name: (ask,) for name, ask in CLIENTS.items()}, *set(CLIENTS) - {"java HttpURLConnection"}),
+)
 def test_what_a_client_asks_by_default_goes_fast(pair: Pair, recorder: Recorder, tmp_path: Path, ask: Ask) -> None:
     before = counts(pair.fast)
     ask(pair.fast.url, recorder, tmp_path)
@@ -340,8 +343,8 @@ def test_what_a_client_asks_by_default_goes_fast(pair: Pair, recorder: Recorder,
 
 # --- many at once
 
-CLIENTS_AT_ONCE, EACH = 100, 50
-ODD_FROM = 40
+CLIENTS_AT_ONCE, EACH = 100, 20
+ODD_FROM = 12
 """Which request is the first odd one of a client that says such: from there on mitmproxy has the connection."""
 
 

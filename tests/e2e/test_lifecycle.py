@@ -80,7 +80,7 @@ def await_handlers(proxy: Proxy) -> None:
 
 DELAYS = [0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5]
 STARTS = {f"{delay}-{number.name}": (delay, number) for delay, number in zip(DELAYS, SIGNALS * 9, strict=True)}
-FEW = "0-SIGINT 0.1-SIGTERM 0.25-SIGINT 0.4-SIGTERM 0.7-SIGINT 1.0-SIGTERM".split()
+FEW = "0-SIGINT 0.1-SIGTERM 0.4-SIGTERM 0.7-SIGINT".split()
 
 
 @pytest.mark.parametrize(("delay", "number"), rows(STARTS, *FEW))
@@ -573,13 +573,14 @@ def test_nothing_secret_is_ever_printed(
     proxy.stop()
     tokens = [seen.token for upstream in (recorder, https_recorder, h2_recorder) for seen in upstream.requests]
     assert len(tokens) == 25
-    assert "/echo/text" in proxy.output
+    output = proxy.output
+    assert "/echo/text" in output
     for token in tokens:
         for part in (token, *token.split(".")):
-            assert part not in proxy.output
-    assert SECRET not in proxy.output
-    assert bytes.fromhex(SECRET)[:16].hex() not in proxy.output
-    leaks = [line for line in proxy.output.splitlines() if re.search("eyJ(?!0)", line)]
+            assert part not in output
+    assert SECRET not in output
+    assert bytes.fromhex(SECRET)[:16].hex() not in output
+    leaks = [line for line in output.splitlines() if re.search("eyJ(?!0)", line)]
     assert not leaks, "\n".join(leaks[:5])
 
 
@@ -666,7 +667,6 @@ class Terminal:
             "NO_COLOR-empty": ({"NO_COLOR": ""}, True),
         },
         "terminal",
-        "NO_COLOR",
     ),
 )
 def test_colours_are_for_terminals(

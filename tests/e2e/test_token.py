@@ -79,8 +79,8 @@ def test_bare_mitmdump_signs_too(start_bare: StartBare, recorder: Recorder) -> N
     assert set(claims) == {"iat", "jti", "payload"}
 
 
-@pytest.mark.parametrize("each", [30, pytest.param(200, marks=thorough)])
-def test_each_of_thousands_of_requests_has_a_token_of_its_own(
+@pytest.mark.parametrize("each", [10, pytest.param(200, marks=thorough)])
+def test_each_of_many_of_requests_has_a_token_of_its_own(
     start_proxy: StartProxy, recorder: Recorder, each: int
 ) -> None:
     """Over 50 connections at once no `jti` repeats, and each `iat` is within two seconds of its request."""

@@ -49,11 +49,14 @@ from tests.support.workers import (
 # --- the core promises, whichever number of workers keeps them
 
 
-@pytest.fixture(scope="module", params=[1, WORKERS])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=thorough), WORKERS])
 def served(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Authority
 ) -> Iterator[Proxy]:
-    """A proxy of so many workers; at the end it must stop cleanly and have complained about nothing."""
+    """A proxy of so many workers; at the end it must stop cleanly and have complained about nothing.
+
+    Of one worker, other files show the same in every run.
+    """
     trust = f"ssl_verify_upstream_trusted_ca={authority.pem}"
     count = ("--workers", str(request.param))
     with Proxy(*count, "--set", trust, cwd=tmp_path_factory.mktemp("served"), confdir=confdir) as process:
@@ -207,7 +210,7 @@ def test_other_modes_are_served_by_several_workers(
 # --- load
 
 
-@pytest.mark.parametrize("times", [200, pytest.param(1000, marks=thorough)])
+@pytest.mark.parametrize("times", [60, pytest.param(1000, marks=thorough)])
 def test_the_status_page_never_steps_back(start_proxy: StartProxy, recorder: Recorder, times: int) -> None:
     """Asked again and again over fresh connections during load, and exact afterwards."""
     proxy = start_proxy("--workers", str(WORKERS))
@@ -361,7 +364,7 @@ def test_auto_gives_way_to_what_needs_one_process_and_says_so(start_proxy: Start
     assert "one worker" not in start_proxy("-w", str(tmp_path / "other"), env={"WORKERS": "1"}).stdout
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=thorough), 2])
 def test_one_port_is_announced_and_no_other_is_open(start_proxy: StartProxy, workers: int) -> None:
     """Also where a mode names the port, and leaves it to the system which one that is."""
     proxy = start_proxy("--mode", "regular@0", "--workers", str(workers))
@@ -383,13 +386,14 @@ def _listening(proxy: Process) -> set[int]:
 
 
 def test_auto_is_a_worker_for_each_core(tmp_path: Path, confdir: Path) -> None:
-    """Of those that this process may use."""
+    """Of those that this process may use; and all of them run optimised, as below."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     command = [*launcher(), "--workers", "auto", "--set", f"confdir={confdir}"]
     env = clean_env(tmp_path, {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0"})
     chosen = ["taskset", "-c", ",".join(map(str, cores))]
     with Process([*chosen, *command], env=env, cwd=tmp_path, ready=Proxy.READY) as proxy:
         await_workers(proxy, len(cores))
+        assert [_is_optimised(pid) for pid in proxy.pids()] == [True] * (len(cores) + (len(cores) > 1))
 
 
 @pytest.mark.parametrize(
@@ -422,7 +426,8 @@ def _is_optimised(pid: int) -> bool:
     return "O" in options
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=thorough), WORKERS])
+@thorough
+@pytest.mark.parametrize("workers", [1, WORKERS])
 def test_workers_run_optimised(start_proxy: StartProxy, workers: int) -> None:
     """Each of them, also where there is only one; the command line that users see is otherwise what they typed."""
     proxy = start_proxy("--workers", str(workers), fresh=True)
@@ -446,7 +451,7 @@ def running():
         pytest.param("-s", WORKERS, marks=thorough),
         pytest.param("--scripts", 1, marks=thorough),
         pytest.param("--set", 1, marks=thorough),
-        ("abbreviation", 1),
+        pytest.param("abbreviation", 1, marks=thorough),
         ("config.yaml", WORKERS),
     ],
 )

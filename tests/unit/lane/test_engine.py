@@ -32,6 +32,8 @@ HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
 NOT_SIGNED = b"jwtproxy: the request could not be signed and was not forwarded\n"
 SEVERAL = 64 << 20
 """Bytes, of which the kernel's buffers hold but a part."""
+STANDS_STILL = 0.25
+"""Seconds without a byte after which nothing is taken for moving: all of it is in this process."""
 
 
 def _run(test: Callable[[], Awaitable[None]]) -> None:
@@ -1293,7 +1295,7 @@ def test_a_client_that_does_not_read_makes_its_upstream_wait(serve: Serve) -> No
                 before = -1
                 while written[0] != before:
                     before = written[0]
-                    await asyncio.sleep(0.3)
+                    await asyncio.sleep(STANDS_STILL)
                 assert 0 < written[0] < SEVERAL // 2
                 received = 0
                 while received < SEVERAL:
@@ -1338,7 +1340,7 @@ async def _writable(sock: socket.socket) -> None:
     loop, writable = asyncio.get_running_loop(), asyncio.Event()
     loop.add_writer(sock, writable.set)
     try:
-        await asyncio.wait_for(writable.wait(), 0.5)
+        await asyncio.wait_for(writable.wait(), STANDS_STILL)
     finally:
         loop.remove_writer(sock)
 
@@ -1406,7 +1408,7 @@ def test_one_reason_to_wait_does_not_undo_another(serve: Serve) -> None:
             with contextlib.suppress(TimeoutError):
                 while done * len(body) < SEVERAL:
                     client.send(request)
-                    async with asyncio.timeout(0.5):
+                    async with asyncio.timeout(STANDS_STILL):
                         while hears.heard.count("request") <= done or not writers:
                             await asyncio.sleep(0)
                         writers[0].write(OK)
