@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
@@ -381,6 +382,37 @@ def test_httpx_sends_a_long_head_by_http_2(proxy: Proxy, proxy_ca: Path, h2_reco
         (200, "HTTP/2"),
     ]
     assert len(sockets) == 1
+
+
+# --- HTTP/2 without TLS
+
+REASON = "jwtproxy: HTTP/2 without TLS (h2c) is not supported: use TLS, or HTTP/1.1"
+
+
+@pytest.mark.parametrize("way", ["tunnel", "reverse"])
+def test_curl_begins_with_http_2(proxy: Proxy, start_proxy: StartProxy, recorder: Recorder, way: str) -> None:
+    if b"HTTP2" not in subprocess.run(["curl", "-V"], capture_output=True, timeout=10).stdout:
+        pytest.skip("curl has no HTTP/2")
+    via = start_proxy("--mode", f"reverse:{recorder.url}") if way == "reverse" else proxy
+    where = [via.url] if way == "reverse" else ["--proxytunnel", "--proxy", via.url, recorder.url]
+    said = curl("--http2-prior-knowledge", "-w", "%{http_version} %{http_code}", *where, timeout=10)
+    assert said.stdout.decode() == f"{REASON}\n2 505"
+    via.wait_for_output(re.escape("warning: 127.0.0.1:") + r"\d+: " + re.escape(REASON.removeprefix("jwtproxy: ")))
+    assert not recorder.requests
+
+
+def test_grpc_begins_with_http_2(proxy: Proxy, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an insecure channel, which opens a tunnel all the same. Its program is told why, and does not try again."""
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with (
+        grpc.insecure_channel(recorder.authority, [("grpc.http_proxy", proxy.url)]) as channel,
+        pytest.raises(grpc.RpcError) as failure,
+    ):
+        channel.unary_unary("/tests.Echo/Say")(b"", timeout=10)
+    assert (failure.value.code(), failure.value.details()) == (grpc.StatusCode.UNIMPLEMENTED, REASON)
+    assert recorder.connections <= 1
+    assert not recorder.requests
 
 
 # --- the clients

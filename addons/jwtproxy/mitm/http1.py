@@ -23,7 +23,7 @@ from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
 from ..observe import pages
 from ..observe.pages import Page
-from . import flows
+from . import flows, prior_knowledge
 
 HEAD_LIMIT = 256 * 1024
 """Bytes of a message's line and header fields, about: as much as has been read when it is exceeded."""
@@ -32,6 +32,8 @@ HEAD_LIMIT = 256 * 1024
 class Server(http.Http1Server):
     """Towards the client."""
 
+    _begun = False
+    """Whether enough has come to know that the client does not begin with HTTP/2."""
     _ends = False
     """Whether the client wants its connection closed after the present request (RFC 9112 §9.3)."""
     _over = False
@@ -45,6 +47,9 @@ class Server(http.Http1Server):
             if self.buf:
                 yield Log("the client closed the connection before its request was complete")
             yield CloseConnection(self.conn)
+            return
+        if self._begins_with_http2():
+            yield from self._refuse_http2()
             return
         lines = _head_lines(self.buf)
         try:
@@ -143,6 +148,25 @@ class Server(http.Http1Server):
             self._framing, fields, self._ends = framed
         return heads.write_response(status, response.data.reason, fields)
 
+    def _begins_with_http2(self) -> bool:
+        """Whether the connection does; asked until that is known."""
+        if self._begun:
+            return False
+        start, preface = bytes(self.buf), prior_knowledge.PREFACE
+        self._begun = len(start) >= len(preface) or not preface.startswith(start)
+        return start.startswith(preface)
+
+    def _refuse_http2(self) -> CommandGenerator[None]:
+        refusal, data = prior_knowledge.Refusal(self.conn), bytes(self.buf)
+
+        def refuse(event: events.Event) -> CommandGenerator[None]:
+            yield from self._drop(event)
+            yield from refusal.handle_event(event)
+
+        self.state = refuse
+        yield from self._drop(events.DataReceived(self.conn, data))
+        yield from refusal.begin(data)
+
     def _refuse(self, error: MalformedError, method: bytes) -> CommandGenerator[None]:
         yield SendData(self.conn, error_answer(pages.text(error.status, str(error)), method))
         yield hang_up(self.conn)
@@ -157,7 +181,7 @@ class Server(http.Http1Server):
         yield CloseConnection(self.conn)
         self._over = True
 
-    def _drop(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
+    def _drop(self, event: events.Event) -> CommandGenerator[None]:
         """Keep nothing of what still comes."""
         self.buf.maybe_extract_at_most(len(self.buf))
         yield from ()
