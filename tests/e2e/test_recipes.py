@@ -6,7 +6,6 @@ import hmac
 import json
 import re
 import shlex
-import socket
 import subprocess
 import time
 from base64 import urlsafe_b64encode
@@ -163,7 +162,7 @@ def test_node(scene: Scene, folder: Path) -> None:
 
 
 def test_envoy(scene: Scene, tmp_path: Path, recorder: Recorder) -> None:
-    port = _free_port()
+    port = verifiers.free_port()
     ports = {10000: port, 9000: recorder.port, 8080: scene.proxy.port}
     (tmp_path / "envoy.yaml").write_text(place(block("Envoy", "yaml"), ports))
     command = [verifiers.envoy(), "-c", "envoy.yaml", "--disable-hot-restart", "--concurrency", "1"]
@@ -172,7 +171,7 @@ def test_envoy(scene: Scene, tmp_path: Path, recorder: Recorder) -> None:
 
 
 def test_nginx(scene: Scene, folder: Path, recorder: Recorder) -> None:
-    nginx, node, port, beside = verifiers.nginx(), verifiers.node(), _free_port(), _free_port()
+    nginx, node, port, beside = verifiers.nginx(), verifiers.node(), verifiers.free_port(), verifiers.free_port()
     ports = {8000: port, 9000: recorder.port, 9001: beside}
     site = place(block("nginx", "nginx"), ports)
     main = "daemon off; master_process off; pid nginx.pid; error_log stderr; events {}"
@@ -184,7 +183,7 @@ def test_nginx(scene: Scene, folder: Path, recorder: Recorder) -> None:
         Process([node, "server.mjs"], env=env, cwd=folder, ready=None) as verifier,
         Process([nginx, "-p", str(folder), "-c", "nginx.conf"], env=env, cwd=folder, ready=None) as server,
     ):
-        _await_port(verifier, beside)
+        verifiers.await_port(verifier, beside)
         _check_gateway(scene, server, port, recorder)
 
 
@@ -204,7 +203,7 @@ def test_istio_is_told_the_same_as_envoy() -> None:
 
 def _check_gateway(scene: Scene, gateway: Process, port: int, behind: Recorder) -> None:
     """What passes through the proxy passes the gateway, token and all; what is wrong never gets behind it."""
-    _await_port(gateway, port)
+    verifiers.await_port(gateway, port)
     assert scene.send(port) == 200, gateway.output
     assert _ask(port, scene.sign()) == 200, gateway.output
     assert scene.claims.keys() == jwt.decode(behind.wait(2)[0].token, scene.key, algorithms=["ES256"]).claims.keys()
@@ -219,24 +218,6 @@ def _ask(port: int, *tokens: str) -> int:
     with Raw(port) as client:
         fields = [f"X-My-Jwt: {token}" for token in tokens]
         return client.request(message("GET", "/", "Host: api.example", *fields)).status
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def _await_port(process: Process, port: int, timeout: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        assert process.running, process.output
-        try:
-            socket.create_connection(("127.0.0.1", port), 1.0).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise AssertionError(f"nothing listens on {port}\n{process.output}")
 
 
 def _base64(data: bytes) -> bytes:

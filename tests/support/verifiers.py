@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,3 +91,23 @@ def need(found: str | bool | None, lack: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(lack)
     pytest.skip(lack)
+
+
+def free_port() -> int:
+    """A port of loopback where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def await_port(process: Process, port: int, timeout: float = 15.0) -> None:
+    """Wait until a program listens there."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        assert process.running, process.output
+        try:
+            socket.create_connection(("127.0.0.1", port), 1.0).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise AssertionError(f"nothing listens on {port}\n{process.output}")
