@@ -2,11 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from weakref import WeakSet
 
 from mitmproxy import ctx, http
+from mitmproxy.proxy import events
+
+from jwtproxy.mitm import farewell
+
+_BUSY = 0.5
+"""Seconds until clients are told to send no more that go on sending, and always have a request under way.
+
+Others are told when they have none: some drop what is under way when they are told (h2 does).
+"""
+_ROUND_TRIP = 1.0
+"""Seconds that they may take to hear it."""
 
 
 class Drain:
@@ -17,6 +28,11 @@ class Drain:
         self._fast_lane = fast_lane
         self._in_flight: WeakSet[http.HTTPFlow] = WeakSet()
         self._draining = False
+        self._http2: WeakSet[Any] = WeakSet()
+
+    def running(self) -> None:
+        """The options are those that connections get to see."""
+        self._http2 = farewell.watch(ctx.options)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """A request has come."""
@@ -41,12 +57,22 @@ class Drain:
         self._draining = True
         proxyserver = ctx.master.addons.get("proxyserver")
         await proxyserver.servers.update([])
-        end = time.monotonic() + grace
+        begun = now = time.monotonic()
+        untold = {connection: connection.latest for connection in self._http2}
+        told: dict[Any, float] = {}
         # Polled, as nothing tells when a buffer has become empty.
-        while (self._in_flight or self._unsent(proxyserver)) and time.monotonic() < end:  # noqa: ASYNC110
+        while now < begun + grace and (self._is_busy(proxyserver) or untold or not _are_heard(told, now)):
+            for connection in _due(untold, late=now > begun + _BUSY):
+                del untold[connection]
+                told[connection] = now
+                await _tell(proxyserver, connection)
             await asyncio.sleep(0.02)
+            now = time.monotonic()
         for engine in list(self._fast_lane()):
             engine.close_if_idle()
+
+    def _is_busy(self, proxyserver: Any) -> bool:
+        return bool(self._in_flight) or self._unsent(proxyserver)
 
     def _unsent(self, proxyserver: Any) -> bool:
         """Whether bytes of an answer still wait for a slow client."""
@@ -54,3 +80,18 @@ class Drain:
         transports = [getattr(writer, "transport", None) for writer in writers]
         transports += [engine.transport for engine in self._fast_lane()]
         return any(transport and transport.get_write_buffer_size() for transport in transports)
+
+
+def _due(untold: Mapping[Any, int], *, late: bool) -> list[Any]:
+    """Those connections that are to be told now. `untold`: with the number of the last request that was there then."""
+    return [one for one, latest in untold.items() if one.is_idle or (late and one.latest > latest)]
+
+
+async def _tell(proxyserver: Any, connection: Any) -> None:
+    if handler := proxyserver.connections.get(connection.context.client.id):
+        await handler.server_event(events.Wakeup(connection.farewell))
+
+
+def _are_heard(told: Mapping[Any, float], now: float) -> bool:
+    """Whether all who were told that we leave know it, or would have to by now."""
+    return all(connection.is_heard or now > at + _ROUND_TRIP for connection, at in told.items())

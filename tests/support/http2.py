@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+from weakref import WeakSet
 
 import h2.config
 import h2.connection
 import h2.events
+from hyperframe.frame import Frame, GoAwayFrame
 from mitmproxy import connection
 from mitmproxy.addons import proxyserver
 from mitmproxy.proxy import commands, events
@@ -14,10 +17,20 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
 from mitmproxy.test import taddons, tflow
 
+from jwtproxy.mitm import farewell, gate
 from jwtproxy.mitm.gate import Judge
 from jwtproxy.policy.faults import UNSIGNED
 
 from .inside import open_gate
+
+
+class _Peer(h2.connection.H2Connection):
+    """h2's, which lets what is under way finish when it is told that the other side leaves (RFC 9113 §6.8)."""
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
+        event = h2.events.ConnectionTerminated()
+        event.error_code, event.last_stream_id = frame.error_code, frame.last_stream_id
+        return [], [event]
 
 
 class Http2:
@@ -27,13 +40,23 @@ class Http2:
     """
 
     def __init__(
-        self, judge: Judge = UNSIGNED, *, stream: bool = True, timeout: float = 0.0, both: bool = False
+        self,
+        judge: Judge = UNSIGNED,
+        *,
+        stream: bool = True,
+        timeout: float = 0.0,
+        both: bool = False,
+        watched: bool = False,
     ) -> None:
+        """`watched`: somebody keeps a list of the connections that are to be told when we leave."""
         self._stream, self._both = stream, both
-        self._server: connection.Connection | None = None
         self.far = h2.connection.H2Connection(_raw(client_side=False))
         self.asked: dict[int, list[tuple[bytes, bytes]]] = {}
-        """By stream: what the upstream was asked by HTTP/2."""
+        """By stream: what the upstream was asked by HTTP/2 on the last connection to it."""
+        self.opened: list[connection.Connection] = []
+        """The connections to upstreams, in order."""
+        self.told: list[int] = []
+        """The last stream that is served, as the proxy has told its client when it is about to leave."""
         self.bodies: dict[int, bytes] = {}
         self.resets: dict[int, int] = {}
         self.interims: list[int] = []
@@ -43,15 +66,21 @@ class Http2:
             options = context.options
         options.add_option("jwt_response_timeout", str, f"{timeout:g}", "")
         open_gate(options, judge)
+        gate.count_with(options, self._count)
+        self.leaving = farewell.watch(options) if watched else WeakSet[Any]()
+        self.counted = 0
+        """How many requests have set out."""
+        self.closed: list[connection.Connection] = []
+        """The connections to upstreams that the proxy has closed."""
         client = tflow.tclient_conn()
         client.alpn = b"h2"
         self._client, self._layer = client, http.HttpLayer(Context(client, options), http.HTTPMode.regular)
-        self._peer = h2.connection.H2Connection(_raw(client_side=True))
+        self._peer = _Peer(_raw(client_side=True))
         self.wakeups: list[commands.RequestWakeup] = []
         self.codes: dict[int, str] = {}
         self.upstream = b""
         self._peer.initiate_connection()
-        self._handle(events.Start())
+        self.handle(events.Start())
         self._send()
 
     def get(self, host: str) -> int:
@@ -70,10 +99,18 @@ class Http2:
         self._send()
         return stream
 
-    def answer(self, data: bytes) -> None:
-        """The upstream sends this, by HTTP/1.1."""
-        assert self._server
-        self._handle(events.DataReceived(self._server, data))
+    def answer(self, data: bytes, *, on: int = -1) -> None:
+        """The upstream sends this, by HTTP/1.1, on the last of its connections or another."""
+        self.handle(events.DataReceived(self.opened[on], data))
+
+    def hang_up(self) -> None:
+        """The upstream closes its connection."""
+        self.opened[-1].state = connection.ConnectionState.CAN_WRITE
+        self.handle(events.ConnectionClosed(self.opened[-1]))
+
+    def say(self, frame: Frame) -> None:
+        """The upstream sends this frame, whatever h2 thinks of it."""
+        self.answer(frame.serialize())
 
     def answer_headers(self, stream: int, headers: Sequence[tuple[bytes, bytes]], *, end: bool = True) -> None:
         """The upstream sends a head by HTTP/2."""
@@ -89,7 +126,7 @@ class Http2:
 
     def wake(self) -> None:
         """The oldest alarm rings."""
-        self._handle(events.Wakeup(self.wakeups.pop(0)))
+        self.handle(events.Wakeup(self.wakeups.pop(0)))
 
     def cancel(self, stream: int) -> None:
         """The client is no longer interested."""
@@ -97,9 +134,13 @@ class Http2:
         self._send()
 
     def _send(self) -> None:
-        self._handle(events.DataReceived(self._client, self._peer.data_to_send()))
+        self.handle(events.DataReceived(self._client, self._peer.data_to_send()))
 
-    def _handle(self, event: events.Event) -> None:
+    def _count(self) -> None:
+        self.counted += 1
+
+    def handle(self, event: events.Event) -> None:
+        """Have something happen, and all that follows from it."""
         queue = [event]
         while queue:
             for command in self._layer.handle_event(queue.pop(0)):
@@ -108,14 +149,25 @@ class Http2:
                 if isinstance(command, commands.StartHook):
                     queue.append(events.HookCompleted(command))
                 elif isinstance(command, commands.OpenConnection):
-                    command.connection.state = connection.ConnectionState.OPEN
-                    command.connection.alpn = b"h2" if self._both else None
-                    self._server = command.connection
-                    queue.append(events.OpenConnectionCompleted(command, None))
+                    queue.append(self._open(command))
                 elif isinstance(command, commands.RequestWakeup):
                     self.wakeups.append(command)
                 elif isinstance(command, commands.SendData):
                     self._receive(command)
+                else:
+                    self._close(command)
+
+    def _open(self, command: commands.OpenConnection) -> events.Event:
+        command.connection.state = connection.ConnectionState.OPEN
+        command.connection.alpn = b"h2" if self._both else None
+        self.opened.append(command.connection)
+        self.far, self.asked = h2.connection.H2Connection(_raw(client_side=False)), {}
+        return events.OpenConnectionCompleted(command, None)
+
+    def _close(self, command: commands.Command) -> None:
+        if isinstance(command, commands.CloseConnection) and command.connection is not self._client:
+            command.connection.state = connection.ConnectionState.CLOSED
+            self.closed.append(command.connection)
 
     def _receive(self, command: commands.SendData) -> None:
         if command.connection is not self._client:
@@ -126,6 +178,7 @@ class Http2:
         for event in self._peer.receive_data(command.data):
             if isinstance(event, h2.events.ConnectionTerminated):
                 self.ended = True
+                self.told.append(int(event.last_stream_id or 0))
             elif stream := getattr(event, "stream_id", 0):
                 self._hear(stream, event)
 

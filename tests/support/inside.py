@@ -117,6 +117,10 @@ class Client:
         """Send something."""
         self._writer.write(data)
 
+    def say_no_more(self) -> None:
+        """End our side of the connection."""
+        self._writer.write_eof()
+
     async def ask(self, request: bytes, *, head_only: bool = False) -> Reply:
         """Send something, wait for an answer."""
         self.send(request)

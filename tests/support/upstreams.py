@@ -130,6 +130,10 @@ class Exchange:
         """End the answer."""
         raise NotImplementedError
 
+    async def give_up(self, code: int) -> None:
+        """Reset the stream with this error code; HTTP/2 only."""
+        raise NotImplementedError
+
 
 Answer = Callable[[Exchange], Awaitable[None]]
 
@@ -654,6 +658,10 @@ class _Http2Exchange(Exchange):
 
     async def end(self) -> None:
         self._connection.h2.end_stream(self._stream)
+        await self._connection.flush()
+
+    async def give_up(self, code: int) -> None:
+        self._connection.h2.reset_stream(self._stream, code)
         await self._connection.flush()
 
 

@@ -58,7 +58,7 @@ def listener_of(factory: Factory) -> ServerInstance[Any] | None:
 def open_to(lane: Lane, factory: Factory) -> Factory:
     """A factory of protocols that serve what is boring; what `factory` makes gets the rest."""
 
-    def give_away(engine: Engine, data: bytes) -> None:
+    def give_away(engine: Engine, data: bytes, flow: HTTPFlow | None) -> None:
         """Have mitmproxy go on with these bytes of a plain connection, where nothing is under way."""
         protocol: Any = factory()
         transport = engine.transport

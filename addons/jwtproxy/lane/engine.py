@@ -17,12 +17,14 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import server_hooks
 
 from ..conduct import framing, heads
+from ..conduct.closing import still_listens
 from ..conduct.forwarding import response_fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
+from ..conduct.retries import may_go_again
 from ..conduct.target import Target
-from ..mitm import flows
+from ..mitm import flows, retries
 from ..mitm.dispatch import call
 from ..mitm.http1 import error_answer
 from ..observe import pages
@@ -42,6 +44,9 @@ _COPIED = 16 * 1024
 """Bytes up to which a head and what follows are joined, to be sent at once."""
 
 
+GiveAway = Callable[["Engine", bytes, HTTPFlow | None], None]
+
+
 class Pause(IntEnum):
     """Why nothing is read from the client: bits."""
 
@@ -54,8 +59,8 @@ class Pause(IntEnum):
 class Engine(asyncio.Protocol):
     """The protocol of a client connection, whose transport may be one that speaks TLS."""
 
-    def __init__(self, lane: Lane, route: Route, give_away: Callable[["Engine", bytes], None]) -> None:
-        """`give_away`: have mitmproxy go on with these bytes."""
+    def __init__(self, lane: Lane, route: Route, give_away: GiveAway) -> None:
+        """`give_away`: have mitmproxy go on with these bytes, the first of which may be a request with a flow."""
         self.lane = lane
         self.client: Client | None = None
         """None until the first boring request."""
@@ -70,6 +75,8 @@ class Engine(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._idle_at = self._answer_at = self._ring_at = 0.0
         self._buffer = b""
+        self._head = b""
+        """Of the request under way, as it came, where it may have to be given back."""
         self._pieces = 0
         self._paused = 0
         self._taking = False
@@ -94,6 +101,8 @@ class Engine(asyncio.Protocol):
         self._interims: Interims | None = None
         self._out: list[bytes] = []
         self._closes = self._chunked = self._chunks_up = self._bodiless = self._answered = self._done = False
+        self._is_last = self._listens = False
+        """Whether the client said that this request is its last, and whether it has hung up since."""
 
     def _begin(self, head: Head, host: str, port: int) -> None:
         client = self.client
@@ -105,7 +114,7 @@ class Engine(asyncio.Protocol):
         self.flow = flow = flows.new_flow(client, self._server_for(host, port), request)
         if self._route.tunnel:
             flows.mark_tunnel(flow, self._route.tunnel)
-        self._closes = head.closes
+        self._closes = self._is_last = head.closes
         if head.length == 0:
             request.data.content = b""
         else:
@@ -267,6 +276,7 @@ class Engine(asyncio.Protocol):
             return
         self._answered, self._chunked = True, answer.length is framing.CHUNKED
         self._send(heads.written(b"HTTP/1.1 %d %s" % (response.data.status_code, response.data.reason), fields))
+        self._look_for_the_client()
 
     def answer_began(self, head: ReceivedResponse) -> None:
         """Have hooks see it, then send its head."""
@@ -299,6 +309,30 @@ class Engine(asyncio.Protocol):
     def answer_failed(self, reason: str) -> None:
         """Say so."""
         self._fail(reason)
+
+    def answer_never_began(self, *, reused: bool) -> None:
+        """Send the request once more, if that can do no harm."""
+        flow = self.flow
+        assert flow
+        method, bodiless = flow.request.data.method, flow.request.data.content == b""
+        harmless = may_go_again(method, untouched=False, reused=reused, bodiless=bodiless, held=bodiless)
+        if harmless and not self._done and not retries.is_second_try(flow):
+            self._go_again(flow)
+        else:
+            self._fail("server closed connection")
+
+    def _go_again(self, flow: HTTPFlow) -> None:
+        """Send the request to another connection, with another token; in a tunnel it is mitmproxy that makes one."""
+        retries.begin_again(flow, self.lane.master.options)
+        self._answer_at, self._upstream = 0.0, None
+        if self._watchdog:
+            self._buffer, self._head = self._head + self._buffer, b""
+            self._forget()
+            self._leave_to_mitmproxy(flow)
+        elif self._may_leave():
+            address = (flow.request.host, flow.request.port)
+            flow.server_conn = Server(address=address)
+            self._dialling = self.lane.start(self._dial(flow, address))
 
     def upstream_lost(self, upstream: Upstream) -> None:
         """Forget it."""
@@ -361,7 +395,7 @@ class Engine(asyncio.Protocol):
         self._chunked = framed.coding is framing.CHUNKED and not self._bodiless
         self._closes = framed.closes
         self._send(head)
-        return True
+        return self._look_for_the_client()
 
     def _finish(self) -> None:
         """The answer is complete: go on, or hang up."""
@@ -493,9 +527,24 @@ class Engine(asyncio.Protocol):
             self.crash()
 
     def eof_received(self) -> bool:
-        """As mitmproxy: who says no more is gone, though it may take what is left for it."""
-        self._end()
-        return False
+        """Who says no more is gone, though it may take what is left for it; or it has said that before."""
+        self._listens = self._still_listens() and not self._body and not self._done
+        if not self._listens:
+            self._end()
+        return self._listens
+
+    def _look_for_the_client(self) -> bool:
+        """Whether somebody waits for the rest of the answer; if not, that is the end."""
+        if self._listens and not self._still_listens():
+            self.flush()
+            self._end()
+            self.transport.close()
+        return not self._over
+
+    def _still_listens(self) -> bool:
+        flow = self.flow
+        response = flow.response if flow and self._answered else None
+        return still_listens(last=self._is_last, answer=response.headers.fields if response else None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
@@ -560,6 +609,7 @@ class Engine(asyncio.Protocol):
             if not head or not where or not self._can_go(where) or not self._welcome():
                 self._leave_to_mitmproxy()
                 return
+            self._head = self._buffer[:end] if self._watchdog else b""
             self._buffer, self._pieces = self._buffer[end:], 0
             self._begin(head, *where)
 
@@ -576,7 +626,8 @@ class Engine(asyncio.Protocol):
             self._close()
         return not self.client.error
 
-    def _leave_to_mitmproxy(self) -> None:
+    def _leave_to_mitmproxy(self, flow: HTTPFlow | None = None) -> None:
+        """`flow`: of the first request that it is left, if that has been tried here."""
         if self._over:
             return
         self._over = True
@@ -588,7 +639,7 @@ class Engine(asyncio.Protocol):
             data = b"\r\n" + data
         self.flush()
         self._leave()
-        self._give_away(self, data)
+        self._give_away(self, data, flow)
 
     def _leave(self) -> None:
         """What was ours alone ends with us."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mitmproxy.connection import ConnectionState, Server
+from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import events, server_hooks
 from mitmproxy.proxy.commands import Command
 from mitmproxy.proxy.context import Context
@@ -81,7 +82,7 @@ class Pipe(asyncio.Protocol):
         ended = self._decrypt(data, pieces)
         if pieces:
             self._receiver.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if ended:
+        if ended and not self._receiver.eof_received():
             self._transport.close()
 
     def _decrypt(self, data: bytes, pieces: list[bytes]) -> bool:
@@ -230,8 +231,10 @@ class Tunnel:
         to_server.take(upstream)
         to_client.take(engine)
 
-    def _give_back(self, engine: Engine, data: bytes) -> None:
+    def _give_back(self, engine: Engine, data: bytes, flow: HTTPFlow | None) -> None:
         """Have mitmproxy's layer go on with these bytes."""
+        ours: Any = self._layer.connections[self._context.client]
+        ours.given_back = flow
         for pipe in self._pipes:
             pipe.give_back()
         self._engine, self._pipes, self._returned = None, (), data

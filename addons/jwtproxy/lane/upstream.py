@@ -11,6 +11,7 @@ from ..conduct import framing, heads
 from ..conduct.heads import ReceivedResponse
 from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
+from ..mitm import retries
 from ..mitm.http1 import HEAD_LIMIT
 from . import boring
 from .body import Body
@@ -44,6 +45,10 @@ class Asker(Protocol):
         """There will be none, or no more of it."""
         ...
 
+    def answer_never_began(self, *, reused: bool) -> None:
+        """The connection has ended, and nothing came. `reused`: it had carried other requests."""
+        ...
+
     def upstream_lost(self, upstream: "Upstream") -> None:
         """The connection is gone."""
         ...
@@ -75,6 +80,8 @@ class Upstream(asyncio.Protocol):
         self._body: Body | None = None
         self._ends = False
         """Whether the connection ends with the answer under way."""
+        self._reused = self._silent = False
+        """Whether it had carried other requests, and whether nothing has come since the last of them."""
 
     @property
     def is_free(self) -> bool:
@@ -84,6 +91,7 @@ class Upstream(asyncio.Protocol):
     def ask(self, method: bytes, head: bytes) -> None:
         """Send a request's head; `write` sends its body."""
         self._method, self._waits, self._body = method, True, None
+        self._reused, self._silent = retries.use(self.server), True
         self._transport.write(head)
 
     def write(self, data: bytes) -> None:
@@ -127,6 +135,7 @@ class Upstream(asyncio.Protocol):
         if not self._waits:  # nobody asked for it
             self.close()
             return
+        self._silent = False
         data = self._buffer + data if self._buffer else data
         self._buffer = b""
         if self._body is None:
@@ -222,6 +231,10 @@ class Upstream(asyncio.Protocol):
     def _end_here(self) -> None:
         self.server.state = ConnectionState.CLOSED
         if not self._waits:
+            return
+        if self._silent:
+            self.close()
+            self._asker.answer_never_began(reused=self._reused)
             return
         if self._body is None:
             within = " within its answer's head" if self._buffer else ""

@@ -151,6 +151,10 @@ class Gate:
             return None
         return self._sign(flow)
 
+    def forget(self, flow: HTTPFlow) -> None:
+        """Have the request signed anew when it is looked at next, as it is sent a second time."""
+        vars(flow).pop(_SIGNED, None)
+
     def clean_trailers(self, trailers: Fields) -> Fields:
         """What may pass of a request's trailers."""
         judge = self._judge()

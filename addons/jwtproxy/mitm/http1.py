@@ -19,11 +19,13 @@ from mitmproxy.proxy.layers.http._upstream_proxy import HttpUpstreamProxy
 from mitmproxy.utils import human
 
 from ..conduct import framing, heads, target
+from ..conduct.closing import still_listens
 from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
 from ..observe import pages
 from ..observe.pages import Page
 from . import flows, prior_knowledge
+from .retries import NoAnswer
 
 HEAD_LIMIT = 256 * 1024
 """Bytes of a message's line and header fields, about: as much as has been read when it is exceeded."""
@@ -36,8 +38,14 @@ class Server(http.Http1Server):
     """Whether enough has come to know that the client does not begin with HTTP/2."""
     _ends = False
     """Whether the client wants its connection closed after the present request (RFC 9112 §9.3)."""
+    _is_last = False
+    """Whether the client said so of the present request."""
+    _listens = False
+    """Whether it has said all, and yet waits for its answer."""
     _over = False
     """Whether nothing more is sent, whatever still comes of the answer."""
+    given_back: model.HTTPFlow | None = None
+    """That of the next request, which the fast lane has tried in vain."""
     _framing: int | None = 0
     """How the body of the present answer is sent, as `framing.frame_response` has it."""
 
@@ -63,12 +71,22 @@ class Server(http.Http1Server):
             yield Log(f"{human.format_address(self.conn.peername)}: {error}")
             yield from self._refuse(error, b"HEAD" if lines and lines[0].startswith(b"HEAD ") else b"")
             return
-        self._ends = not framing.persists(head.version, head.fields)
+        self._ends = self._is_last = not framing.persists(head.version, head.fields)
         self.request = flows.request_of(head)
-        yield http.ReceiveHttp(http.RequestHeaders(self.stream_id, self.request, length == 0))
+        flow, self.given_back = self.given_back, None
+        yield http.ReceiveHttp(http.RequestHeaders(self.stream_id, self.request, length == 0, flow))
         self.body_reader = _http1.make_body_reader(length)
         self.state = self.read_body
         yield from self.state(event)
+
+    def wait(self, event: events.Event) -> CommandGenerator[None]:
+        """Take what comes while an answer is due: nobody may be left to take that (RFC 9112 §9.6)."""
+        answer = self.response.headers.fields if self.response and self._answered else None
+        if isinstance(event, events.ConnectionClosed) and still_listens(last=self._is_last, answer=answer):
+            self._listens = self.conn.state is ConnectionState.CAN_WRITE
+            if self._listens:
+                return
+        yield from super().wait(event)
 
     def read_body(self, event: events.Event) -> CommandGenerator[None]:
         """Take a piece of a body. One that is malformed is refused, where mitmproxy would only close."""
@@ -138,6 +156,9 @@ class Server(http.Http1Server):
         else:
             self.response = event.response
             yield SendData(self.conn, head)
+            if self._listens and not still_listens(last=True, answer=event.response.headers.fields):
+                self._listens = False
+                yield from super().wait(events.ConnectionClosed(self.conn))
 
     def _head(self, response: model.Response) -> bytes:
         """The head of an answer in our version, framed for this client (RFC 9112 §6, RFC 9110 §2.5)."""
@@ -280,9 +301,10 @@ class Client(http.Http1Client):
             return
         if self.conn.state & ConnectionState.CAN_WRITE:
             yield CloseConnection(self.conn)
-        if self.stream_id:
-            message = "server closed connection within its answer's head" if self.buf else "server closed connection"
-            yield self._error(message)
+        if self.stream_id and self.buf:
+            yield self._error("server closed connection within its answer's head")
+        elif self.stream_id:
+            yield http.ReceiveHttp(NoAnswer(self.stream_id, "server closed connection"))
 
     def _fail(self, message: str) -> CommandGenerator[None]:
         yield CloseConnection(self.conn)

@@ -5,8 +5,9 @@ from typing import Any
 import h2.errors
 import h2.events
 import h2.exceptions
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import Log, SendData
+from mitmproxy.proxy.commands import CloseConnection, Log, SendData
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
@@ -17,9 +18,11 @@ from ..conduct.fields import Fields, check
 from ..conduct.heads import ReceivedResponse
 from ..conduct.malformed import MalformedError
 from ..observe import pages
-from . import flows, gate
+from . import farewell, flows, gate, retries
+from .dispatch import Address
 from .http1 import HEAD_LIMIT
 from .http2_connection import Connection, Lengths
+from .retries import NoAnswer
 
 
 class Server(http.Http2Server):
@@ -27,14 +30,27 @@ class Server(http.Http2Server):
 
     _greeted = False
 
+    h2_conn: Connection
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.h2_conn = Connection(self.h2_conf)
         self._lengths = Lengths()
         self._heads: set[int] = set()
         """The streams of HEAD requests, which are answered without a body."""
+        self.farewell = Address()
+        self._unheard = False
+        """Whether the client has not yet confirmed that it knows that we leave."""
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, events.Start) and farewell.enter(self.context.options, self):
+            yield self.farewell
+        if isinstance(event, events.Wakeup) and event.command is self.farewell:
+            yield from self._say_farewell()
+        else:
+            yield from self._take(event)
+
+    def _take(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, http.ResponseHeaders) and event.response.is_http2:
             event.response.headers.fields = _lowered(event.response.headers.fields)
         if isinstance(event, http.ResponseTrailers) and not _is_sendable(event.trailers.fields):
@@ -59,6 +75,10 @@ class Server(http.Http2Server):
             if not isinstance(event, h2.events.RemoteSettingsChanged | h2.exceptions.ProtocolError):
                 yield from self.protocol_error("the client did not begin with SETTINGS")
                 return True
+        if isinstance(event, h2.events.PingAckReceived):
+            self._unheard = False
+        if isinstance(event, h2.events.ConnectionTerminated) and event.error_code == h2.errors.ErrorCodes.NO_ERROR:
+            return False  # we open no streams towards a client, and what is under way is answered (RFC 9113 §6.8)
         try:
             if isinstance(event, h2.events.RequestReceived):
                 yield self._receive(event)
@@ -70,6 +90,29 @@ class Server(http.Http2Server):
             yield from self._refuse(event, error)
             return False
         return (yield from super().handle_h2_event(event))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self.streams
+
+    @property
+    def latest(self) -> int:
+        """The number of the last request."""
+        return int(self.h2_conn.highest_inbound_stream_id)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the client knows that we leave, or is gone."""
+        return not self._unheard or self.conn.state is not ConnectionState.OPEN
+
+    def _say_farewell(self) -> CommandGenerator[None]:
+        """Have the client open no more streams; those that it has opened till it knows that are served."""
+        if self.conn.state is ConnectionState.OPEN:
+            self._unheard = True
+            self.h2_conn.go_away()
+            self.h2_conn.ping(b"farewell")
+            yield from self._flush()
 
     def _receive(self, event: h2.events.RequestReceived) -> http.ReceiveHttp:
         headers, ended, stream = _raw(event.headers), bool(event.stream_ended), _id(event)
@@ -122,8 +165,13 @@ class Server(http.Http2Server):
 class Client(http.Http2Client):
     """Towards the upstream."""
 
+    _leaves = False
+    """Whether it takes no more requests."""
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self._unsent: set[int] = set()
+        """Requests that will never set out by this connection, by their streams towards the client."""
         self.h2_conn: Connection = Connection(self.h2_conf)
         self.h2_conn.local_settings.enable_push = 0  # as mitmproxy has it
         self.h2_conn.local_settings.acknowledge()
@@ -133,10 +181,51 @@ class Client(http.Http2Client):
         if isinstance(event, http.RequestHeaders) and event.request.is_http2:
             event.request.headers.fields = _lowered(event.request.headers.fields)
             self.h2_conn.secret_fields = gate.gate_of(self.context.options).token_fields
-        yield from super()._handle_event(event)
+        if self._leaves and isinstance(event, http.HttpEvent) and event.stream_id not in self.our_stream_id:
+            self._unsent |= {event.stream_id} if isinstance(event, http.RequestHeaders) else set()
+        else:
+            yield from super()._handle_event(event)
+        while self._unsent:  # mitmproxy would leave them waiting
+            yield http.ReceiveHttp(NoAnswer(self._unsent.pop(), "server closed connection", untouched=True))
+        if self._leaves and not self.streams and self.conn.state & ConnectionState.CAN_WRITE:
+            yield CloseConnection(self.conn)
+
+    def close_connection(self, msg: str) -> CommandGenerator[None]:
+        """Fail what is under way."""
+        self._leave()
+        for stream, state in list(self.streams.items()):
+            if msg == _CLOSED and state is _http2.StreamState.EXPECTING_HEADERS:
+                del self.streams[stream]
+                yield http.ReceiveHttp(NoAnswer(stream, "server closed connection"))
+        yield from super().close_connection(msg)
+
+    def _leave(self) -> None:
+        """Take no more requests, not even those that wait for one to end."""
+        self._leaves = True
+        retries.leave(self.conn)
+        self._unsent.update(self.stream_queue)
+        self.stream_queue.clear()
+
+    def _go_away(self, event: h2.events.ConnectionTerminated) -> CommandGenerator[None]:
+        """The server takes no more streams, and will not answer those after the last that it names."""
+        self._leave()
+        reason = f"the server closed the connection ({_name(event.error_code)})"
+        for stream in [stream for stream in self.streams if stream > (event.last_stream_id or 0)]:
+            yield from self._give_up(stream, reason)
+
+    def _give_up(self, stream: int, reason: str) -> CommandGenerator[None]:
+        """The server says that it has done nothing of what this stream asked for."""
+        untouched = self.streams.pop(stream) is _http2.StreamState.EXPECTING_HEADERS
+        yield http.ReceiveHttp(NoAnswer(stream, reason, untouched=untouched))
 
     def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
         """Take a head, or anything else; true where the connection is over."""
+        if isinstance(event, h2.events.ConnectionTerminated):
+            yield from self._go_away(event)
+            return False
+        if isinstance(event, h2.events.StreamReset) and _id(event) in self.streams:
+            yield from self._reset(event)
+            return False
         try:
             if isinstance(event, h2.events.ResponseReceived):
                 if self.streams.get(_id(event)) is _http2.StreamState.EXPECTING_HEADERS:
@@ -158,6 +247,19 @@ class Client(http.Http2Client):
             return False
         return (yield from super().handle_h2_event(event))
 
+    def _reset(self, event: h2.events.StreamReset) -> CommandGenerator[None]:
+        """The server has ended one stream."""
+        who = "the server reset the stream" if event.remote_reset else "the server's stream was malformed"
+        stream, reason = _id(event), f"{who} ({_name(event.error_code)})"
+        self._lengths.end(stream)
+        if event.error_code == h2.errors.ErrorCodes.REFUSED_STREAM:
+            self._leave()  # it would refuse the next one, too
+            yield from self._give_up(stream, reason)
+            return
+        del self.streams[stream]
+        code = _CODES.get(int(event.error_code or 0), http.ErrorCode.GENERIC_SERVER_ERROR)
+        yield http.ReceiveHttp(http.ResponseProtocolError(stream, reason, code))
+
     def _receive(self, event: Any, *, ended: bool) -> http.ReceiveHttp:
         status, fields = http2.response(_raw(event.headers))
         if not 100 <= status < 200:
@@ -168,6 +270,21 @@ class Client(http.Http2Client):
             self.streams[event.stream_id] = _http2.StreamState.HEADERS_RECEIVED
         response = flows.response_of(ReceivedResponse(b"HTTP/2.0", status, b"", fields))
         return http.ReceiveHttp(http.ResponseHeaders(event.stream_id, response, ended))
+
+
+_CLOSED = "peer closed connection"
+_CODES: dict[int, http.ErrorCode] = {
+    h2.errors.ErrorCodes.CANCEL: http.ErrorCode.CANCEL,
+    h2.errors.ErrorCodes.HTTP_1_1_REQUIRED: http.ErrorCode.HTTP_1_1_REQUIRED,
+}
+
+
+def _name(code: int | None) -> str:
+    """Of an error (RFC 9113 §7)."""
+    try:
+        return h2.errors.ErrorCodes(code or 0).name
+    except ValueError:
+        return str(code)
 
 
 def _check_body(lengths: Lengths, event: h2.events.Event) -> None:

@@ -23,6 +23,10 @@ _LARGEST = 4 * HEAD_LIMIT
 """Bytes of a head that are decoded before it is refused; one that is larger ends the connection."""
 
 
+_LAST = 2**31 - 1
+"""The stream after which there can be none."""
+
+
 class _CompressionError(h2.exceptions.ProtocolError):
     error_code = h2.errors.ErrorCodes.COMPRESSION_ERROR
 
@@ -91,9 +95,14 @@ class Connection(BufferedH2Connection):
         return [refusal], []
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
-        if frame.error_code == h2.errors.ErrorCodes.NO_ERROR and not self.config.client_side:
-            return [], []  # we open no streams towards a client, and what is under way is answered (RFC 9113 §6.8)
-        return super()._receive_goaway_frame(frame)
+        """The peer opens, or takes, no more streams; what is under way goes on (RFC 9113 §6.8), which h2 would end."""
+        event = h2.events.ConnectionTerminated()
+        event.error_code, event.last_stream_id = frame.error_code, frame.last_stream_id
+        return [], [event]
+
+    def go_away(self) -> None:
+        """Tell the peer to open no more streams, and go on with those there are."""
+        self._prepare_for_sending([GoAwayFrame(0, last_stream_id=_LAST)])
 
 
 class Lengths:

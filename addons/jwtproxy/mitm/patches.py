@@ -52,6 +52,7 @@ NEEDED = (
         "_handle_event handle_h2_event is_closed is_open_for_us",
     ),
     Patch(_HTTP, "Http2Client", "jwtproxy.mitm.http2:Client", "handle_h2_event"),
+    Patch(f"{_HTTP}:GetHttpConnection", "connection_spec_matches", "jwtproxy.mitm.retries:matches"),
     Patch(
         f"{_HTTP}._http1",
         "ChunkedReader",

@@ -31,9 +31,11 @@ from ..conduct.heads import ReceivedResponse
 from ..conduct.host import Fault
 from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
+from ..conduct.retries import may_go_again
 from ..observe.pages import text
-from . import flows, gate, http1, response_timeout
+from . import flows, gate, http1, response_timeout, retries
 from .response_timeout import Alarm
+from .retries import NoAnswer
 
 _BODY = (http.ResponseData, http.ResponseTrailers)
 
@@ -46,6 +48,10 @@ class Stream(http.HttpStream):
     _patience: RequestWakeup | None = None
     _ended = False
     """Whether the answer was over before the request."""
+    _passed = False
+    """Whether any of the body has been passed on as it came."""
+    _reused = False
+    """Whether the connection to the upstream had carried other requests."""
     _cut = False
     """Whether the answer said that no body is wanted."""
 
@@ -92,9 +98,11 @@ class Stream(http.HttpStream):
             flows.respond(self.flow, page)
             yield from self._answer()
             return False
-        gate.count(options)
+        if not retries.is_second_try(self.flow):
+            gate.count(options)
         connected = yield from super().make_server_connection()
         if connected:
+            self._reused = retries.use(self.context.server)
             if request.data.http_version != b"HTTP/1.1" and self.context.server.alpn != b"h2":
                 self._speak_http1()
             if self._expects:
@@ -109,6 +117,7 @@ class Stream(http.HttpStream):
                 return  # mitmproxy has no way to send them by HTTP/1.1
             clean = gate.gate_of(self.context.options).clean_trailers
             event.trailers.fields = clean(event.trailers.fields)
+        self._passed = self._passed or bool(isinstance(event, http.RequestData) and event.data)
         yield from super().state_stream_request_body(event)
         if isinstance(event, http.RequestEndOfMessage):
             yield from self._expect_head()
@@ -180,11 +189,49 @@ class Stream(http.HttpStream):
     ) -> CommandGenerator[None]:
         """A peer is gone: stop the clock, and say it in words that help."""
         self._alarm.stop(self)
+        if isinstance(event, NoAnswer) and self._may_go_again(event):
+            yield from self._go_again()
+            return
         if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.CONNECT_FAILED:
             via = self.flow.server_conn.via
             peer = f"{via[0]}://{via[1][0]}:{via[1][1]}" if via else self._origin
             event.message = flows.cannot_connect(peer, event.message)
         yield from super().handle_protocol_error(event)
+
+    def _may_go_again(self, event: NoAnswer) -> bool:
+        """Whether the request is sent once more."""
+        waits = self.server_state == self.state_wait_for_response_headers and not self.flow.error
+        heard = self._interims is not None and not self._interims.waits
+        if not waits or heard or retries.is_second_try(self.flow) or self.flow.websocket:
+            return False
+        request, complete = self.flow.request, self.client_state == self.state_done
+        return may_go_again(
+            request.data.method,
+            untouched=event.untouched,
+            reused=self._reused,
+            bodiless=complete and not (request.raw_content or request.trailers or self._passed),
+            held=not self._passed and (complete or self.client_state == self.state_stream_request_body),
+        )
+
+    def _go_again(self) -> CommandGenerator[None]:
+        """Send the request to another connection, with another token."""
+        request = self.flow.request
+        retries.begin_again(self.flow, self.context.options)
+        yield Log(f"sending the request once more, as nothing of an answer came from {self._origin}")
+        if not (yield from self.make_server_connection()):
+            return
+        complete = self.client_state == self.state_done
+        content, trailers = request.raw_content, request.trailers
+        ends = complete and not (content or trailers)
+        parts: list[http.HttpEvent] = [http.RequestHeaders(self.stream_id, request, ends)]
+        if complete and content:
+            parts.append(http.RequestData(self.stream_id, content))
+        if complete and trailers:
+            parts.append(http.RequestTrailers(self.stream_id, trailers))
+        if complete:
+            parts.append(http.RequestEndOfMessage(self.stream_id))
+        for part in parts:
+            yield http.SendHttp(part, self.context.server)
 
     def flow_done(self) -> CommandGenerator[None]:
         """The answer is sent. What follows an upgrade to something unknown could not be signed: close."""

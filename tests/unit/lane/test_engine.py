@@ -19,7 +19,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from jwtproxy.conduct.fields import Fields
 from jwtproxy.conduct.request import RequestHead
-from jwtproxy.conduct.verdict import Refuse, Verdict
+from jwtproxy.conduct.verdict import Forward, Refuse, Verdict
 from jwtproxy.mitm import flows, gate
 from jwtproxy.policy.faults import UNSIGNED
 from tests.support.inside import Opens, Ours, Verdicts
@@ -96,6 +96,18 @@ class Hears(Ours):
     @property
     def of_flows(self) -> list[str]:
         return [what for what in self.heard if not what.startswith(("client", "server"))]
+
+
+class Numbers(Verdicts):
+    """A judge that numbers its verdicts."""
+
+    token_fields = frozenset((b"x-number",))
+    given = 0
+
+    def verdict(self, head: RequestHead, now: float) -> Verdict:
+        self.given += 1
+        kept = tuple(field for field in head.fields if field[0] != b"x-number")
+        return Forward((*kept, (b"x-number", b"%d" % self.given)))
 
 
 WHOLE = ["requestheaders", "request", "responseheaders", "response"]
@@ -633,6 +645,103 @@ def test_what_follows_an_answer_is_not_the_next(serve: Serve, upstream: type[Ups
             assert (server.connections, proxy.carried) == (2, 2)
 
     _run(run)
+
+
+class Racing:
+    """An upstream that closes each connection as its second request comes, or sends some of an answer first."""
+
+    def __init__(self, said: bytes = b"") -> None:
+        self.heads: list[bytes] = []
+        self._said = said
+
+    async def serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (OK, self._said):
+            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(answer)
+            await writer.drain()
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "said", "goes_again"),
+    [
+        ("GET", b"", b"", True),
+        ("DELETE", b"", b"", True),
+        ("POST", b"", b"", False),
+        ("PUT", b"abc", b"", False),
+        ("GET", b"", b"HTTP/1.1 2", False),
+        ("GET", b"", HINT, False),
+    ],
+)
+def test_a_request_that_crosses_the_end_of_its_connection_goes_again_if_it_may(
+    serve: Serve, method: str, body: bytes, said: bytes, goes_again: bool
+) -> None:
+    """RFC 9112 §9.3.1: once, with another token, and counted once."""
+
+    async def test() -> None:
+        judge, racing, hears = Numbers(), Racing(said), Hears()
+        opens = Opens(judge)
+        async with _listening(racing.serve_one) as authority, serve(opens, hears, lane=True) as proxy:
+            async with proxy.client() as client:
+                assert (await client.ask(_request(authority))).code == 200
+                length = [f"Content-Length: {len(body)}"] if body else []
+                reply = await client.ask(_request(authority, *length, method=method, body=body))
+            assert reply.code == (200 if goes_again else 103 if said == HINT else 502)
+            assert len(racing.heads) == 2 + goes_again
+            numbers = [re.findall(rb"x-number: (\d+)", head)[0] for head in racing.heads]
+            assert len(set(numbers)) == len(numbers)
+            assert opens.count == 2
+            assert len(hears.flows) == 2
+            assert not any("error" in what for what in hears.heard) or not goes_again
+
+    _run(test)
+
+
+def test_a_request_goes_again_once(serve: Serve) -> None:
+    async def test() -> None:
+        heads: list[bytes] = []
+
+        async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            if len(heads) == 1:
+                writer.write(OK)
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+
+        async with _listening(serve_one) as authority, serve(Opens(), lane=True) as proxy, proxy.client() as client:
+            asked = _request(authority)
+            assert (await client.ask(asked)).code == 200
+            reply = await client.ask(asked)
+            assert (reply.code, reply.body) == (502, b"jwtproxy: server closed connection\n")
+        assert len(heads) == 3
+
+    _run(test)
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("last", "answer", "listens"),
+    [(True, OK, True), (False, OK, False), (True, EVENTS, False)],
+)
+def test_who_says_no_more_gets_the_answer_if_the_request_said_so(
+    serve: Serve, upstream: type[Upstream], last: bool, answer: bytes, listens: bool
+) -> None:
+    """RFC 9112 §9.6."""
+
+    async def test() -> None:
+        hears = Hears()
+        async with upstream(None) as server, serve(hears, Opens(), lane=True) as proxy, proxy.client() as client:
+            client.send(server.request(*(["Connection: close"] if last else [])))
+            await _until(lambda: server.heads)
+            client.say_no_more()
+            await asyncio.sleep(0.05)
+            with contextlib.suppress(ConnectionError):
+                await server.answer(answer)
+            assert (b"200 OK" in await client.rest()) is last
+            await _until(lambda: hears.of_flows[-1] == ("response" if listens else "error: client disconnected"))
+            await _until(lambda: "server_disconnected" in hears.heard)
+
+    _run(test)
 
 
 def test_an_upstream_that_has_closed_its_connection_gets_another(serve: Serve, upstream: type[Upstream]) -> None:

@@ -85,6 +85,9 @@ class Asker:
     def answer_failed(self, reason: str) -> None:
         self._hear(f"failed: {reason}")
 
+    def answer_never_began(self, *, reused: bool) -> None:
+        self._hear(f"never began{', reused' if reused else ''}")
+
     def upstream_lost(self, upstream: Upstream) -> None:
         self._hear("lost")
 
@@ -298,7 +301,7 @@ NO_END = "HTTP/1 protocol error: peer closed connection without sending complete
 @pytest.mark.parametrize(
     ("said", "heard"),
     [
-        (b"", ["failed: server closed connection"]),
+        (b"", ["never began"]),
         (b"\r\n", ["failed: server closed connection"]),
         (b"HTTP", ["failed: server closed connection within its answer's head"]),
         (OK[:-5], ["failed: server closed connection within its answer's head"]),
@@ -308,7 +311,9 @@ NO_END = "HTTP/1 protocol error: peer closed connection without sending complete
 )
 @pytest.mark.parametrize("eof", [True, False])
 def test_an_end_before_the_answer_is_a_failure(said: bytes, heard: list[str], eof: bool) -> None:
-    peer = Peer().ask().say(said)
+    peer = Peer().ask()
+    if said:
+        peer.say(said)
     assert peer.end(eof=eof).heard == [*heard, "lost"]
     assert peer.is_gone
 

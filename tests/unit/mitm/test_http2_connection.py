@@ -77,18 +77,31 @@ def test_what_cannot_be_decompressed_is_called_so(peers: tuple[Connection, h2.co
     assert caught.value.error_code == h2.errors.ErrorCodes.COMPRESSION_ERROR
 
 
-@pytest.mark.parametrize(("error", "ends"), [(0, False), (1, True)])
-def test_a_client_that_says_goodbye_still_gets_its_answers(
-    peers: tuple[Connection, h2.connection.H2Connection], error: int, ends: bool
+@pytest.mark.parametrize("error", [0, 1])
+def test_who_says_goodbye_still_gets_its_answers(
+    peers: tuple[Connection, h2.connection.H2Connection], error: int
 ) -> None:
     ours, client = peers
     client.send_headers(1, HEAD, end_stream=True)
     frame = GoAwayFrame(0)
     frame.error_code = error
     events = ours.receive_data(client.data_to_send() + frame.serialize())
-    assert any(isinstance(event, h2.events.ConnectionTerminated) for event in events) is ends
-    if not ends:
-        ours.send_headers(1, [(b":status", b"204")], end_stream=True)
+    told = [event for event in events if isinstance(event, h2.events.ConnectionTerminated)]
+    assert [(event.error_code, event.last_stream_id) for event in told] == [(error, 0)]
+    ours.send_headers(1, [(b":status", b"204")], end_stream=True)
+
+
+def test_the_last_stream_that_is_told_is_none_that_there_is(
+    peers: tuple[Connection, h2.connection.H2Connection],
+) -> None:
+    ours, client = peers
+    ours.go_away()
+    client.send_headers(1, HEAD, end_stream=True)
+    events = ours.receive_data(client.data_to_send())
+    assert any(isinstance(event, h2.events.RequestReceived) for event in events)
+    (told,) = client.receive_data(ours.data_to_send())[-1:]
+    assert isinstance(told, h2.events.ConnectionTerminated)
+    assert (told.error_code, told.last_stream_id) == (0, 2**31 - 1)
 
 
 @pytest.mark.parametrize(
