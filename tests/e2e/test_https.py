@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from tests.support.clients import Http2, Raw, client_context, curl, message, pseudo
+from tests.support.frames import END_HEADERS, END_STREAM, HEADERS, Peer, block, frame
 from tests.support.harness import Proxy, StartProxy, verify
 from tests.support.upstreams import Authority, Recorder, raw, respond
 
@@ -259,6 +260,24 @@ def test_what_is_not_http_leaves_no_tunnel_unsigned(proxy: Proxy, recorder: Reco
     assert recorder.bytes_received == sum(len(seen.head) + seen.size for seen in recorder.requests)
     for seen in recorder.requests:
         assert verify(seen.token)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_http2_that_alpn_did_not_agree_on_is_told_so(
+    proxy: Proxy, proxy_trust: ssl.SSLContext, recorder: Recorder, https_recorder: Recorder, tls: bool
+) -> None:
+    """Neither in a tunnel without TLS, nor in TLS that did not offer it (RFC 9113 §3.2)."""
+    upstream = https_recorder if tls else recorder
+    with Raw(proxy.port, timeout=5) as client:
+        client.tunnel(upstream.authority)
+        with Peer(client.start_tls(proxy_trust) if tls else client.socket) as peer:
+            peer.open()
+            peer.send(frame(HEADERS, block(*pseudo("GET", upstream.authority, "/")), 1, END_HEADERS | END_STREAM))
+            assert peer.until(lambda: peer.goaway is not None)
+            assert (peer.goaway, peer.statuses) == (0xC, {1: 505})
+            assert (b"offer h2 in the TLS handshake" in peer.bodies[1]) is tls
+            assert peer.until(lambda: peer.closed)
+    assert not upstream.requests
 
 
 def test_a_switch_to_another_protocol_is_no_way_out(proxy: Proxy, recorder: Recorder) -> None:
