@@ -8,6 +8,8 @@ from typing import Any
 
 from jwtproxy.config.errors import SettingsError
 
+from .resolver import Found, Question, Resolver
+
 BACKLOG = 1024
 """Connections that may wait to be accepted. asyncio's own 100 is full in a moment when clients come in a burst."""
 
@@ -43,7 +45,7 @@ Factory = Callable[[], Any]
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose servers take sockets that are bound already."""
+    """An event loop whose servers take sockets that are bound already, and which resolves names by itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +54,7 @@ class Loop(asyncio.SelectorEventLoop):
         self.wrap: Callable[[Factory], Factory] = lambda factory: factory
         """What becomes of the factory of a server's protocols."""
         self._serving: list[_Servers] = []
+        self._resolver = Resolver(self)
 
     def take(self, bound: dict[tuple[str, int], list[socket.socket]], *, shared: bool) -> None:
         """Listen on these sockets when asked for their host and port. Shared: other processes accept from them too."""
@@ -73,6 +76,11 @@ class Loop(asyncio.SelectorEventLoop):
             sock.listen(BACKLOG)
         self._serving.append(_Servers(servers))
         return self._serving[-1]
+
+    async def getaddrinfo(self, host: Any, port: Any, **kind: int) -> Found:
+        """Resolve a name for the client whose task this is: mitmproxy notes in each whose it is."""
+        client = getattr(asyncio.current_task(self), "client", None)
+        return await self._resolver.resolve(Question(host, port, **kind), client and client[0])
 
     def stop_listening(self) -> None:
         """Accept nothing more: the task of a connection that comes while the loop closes would be lost, with a cry."""

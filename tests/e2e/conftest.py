@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -155,3 +157,16 @@ def h2_recorder(authority: Authority) -> Iterator[Recorder]:
     """An HTTPS upstream that prefers HTTP/2."""
     with Recorder(authority=authority, alpn=["h2", "http/1.1"]) as upstream:
         yield upstream
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """A URL where no connection comes about: the listener's queue is full, and the kernel drops what comes."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -309,19 +309,6 @@ def closed() -> Iterator[str]:
 
 
 @pytest.fixture
-def deaf() -> Iterator[str]:
-    """A URL where no connection comes about: the listener's queue is full, and the kernel drops what comes."""
-    with socket.socket() as listener, contextlib.ExitStack() as stack:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@pytest.fixture
 def mute() -> Iterator[str]:
     """An authority where connections are accepted by the kernel and nothing more ever happens."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:

@@ -10,7 +10,7 @@ from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.net.http import url
 from mitmproxy.options import Options
 from mitmproxy.proxy import mode_specs, server_hooks
-from mitmproxy.utils import human
+from mitmproxy.utils import asyncio_utils, human
 
 from ..conduct import destination, host
 from ..conduct.fields import Fields
@@ -154,6 +154,7 @@ class Lane:
         """Connect as mitmproxy does, with its hooks; the connection, or why there is none."""
         server, address = data.server, data.server.address
         assert address
+        asyncio_utils.set_current_task_debug_info(name="dial", client=data.client.peername)  # see Loop.getaddrinfo
         await self.addons.handle_lifecycle(server_hooks.ServerConnectHook(data))
         if server.error:
             return await self._not_connected(data, f"Connection killed: {server.error}")

@@ -1,7 +1,6 @@
 """Give up on an upstream that does not let us connect."""
 
 import asyncio
-import time
 from typing import Any
 
 from ..config.options import Option, seconds
@@ -16,19 +15,23 @@ OPTIONS = (
     ),
 )
 
+_LOOK = 0.05
+"""Of the time-out: how often to look whether a waiting attempt has its turn."""
+
 
 class ConnectDeadline:
     """Addon hooks that end a connection attempt, TCP and TLS, that takes too long.
 
     mitmproxy opens a connection in a task and runs `server_connect` inside it; cancelling that task ends the attempt
-    with the cancellation's message as its error.
+    with the cancellation's message as its error. That TCP has its turn shows in the connection's `timestamp_start`,
+    which tells no time here: the clock that it was read from may be set meanwhile.
     """
 
     def __init__(self) -> None:
         self.timeout = 0.0
         """Seconds; 0 = no limit."""
         self._tasks: dict[str, asyncio.Task[Any]] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers: dict[str, asyncio.Handle] = {}
         self._tunnels: dict[tuple[str, str, int], Any] = {}
 
     def server_connect(self, data: Any) -> None:
@@ -36,7 +39,9 @@ class ConnectDeadline:
         task = asyncio.current_task()
         if self.timeout and task:
             self._tasks[data.server.id] = task
-            self._start(data.server, self.timeout)
+            self._timers[data.server.id] = asyncio.get_running_loop().call_soon(
+                self._await_turn, data.server, data.server.timestamp_start
+            )
 
     def server_connected(self, data: Any) -> None:
         """TCP is there in time."""
@@ -53,7 +58,7 @@ class ConnectDeadline:
     def http_connect_upstream(self, flow: Any) -> None:
         """An upstream proxy is asked for a tunnel: it has as long again."""
         if flow.server_conn.id in self._tasks:
-            self._start(flow.server_conn, self.timeout)
+            self._start(flow.server_conn)
             self._tunnels[flow.client_conn.id, flow.request.host, flow.request.port] = flow.server_conn
 
     def tls_start_server(self, data: Any) -> None:
@@ -63,7 +68,7 @@ class ConnectDeadline:
             if task := self._tasks.get(tunnel.id):
                 self._tasks[data.conn.id] = task
         if data.conn.id in self._tasks:
-            self._start(data.conn, self.timeout)
+            self._start(data.conn)
 
     def tls_established_server(self, data: Any) -> None:
         """TLS is there in time."""
@@ -73,16 +78,19 @@ class ConnectDeadline:
         """TLS failed."""
         self._forget(data.conn)
 
-    def _start(self, server: Any, seconds: float, began: float | None = None) -> None:
-        began = began or time.time()
-        self._timers[server.id] = asyncio.get_running_loop().call_later(seconds, self._expire, server, began)
+    def _await_turn(self, server: Any, before: float | None) -> None:
+        """Start when the attempt does, and no sooner: cancelled while it waits, its request would hang."""
+        if server.timestamp_start is not before:
+            self._start(server)
+        else:
+            again = asyncio.get_running_loop().call_later(self.timeout * _LOOK, self._await_turn, server, before)
+            self._timers[server.id] = again
 
-    def _expire(self, server: Any, began: float) -> None:
-        # Without a start the attempt still waits for its turn; cancelled there, its request would hang.
-        began = max(began, server.timestamp_start or time.time())
-        if (left := began + self.timeout - time.time()) > 0:
-            self._start(server, left, began)
-        elif task := self._tasks.get(server.id):
+    def _start(self, server: Any) -> None:
+        self._timers[server.id] = asyncio.get_running_loop().call_later(self.timeout, self._expire, server)
+
+    def _expire(self, server: Any) -> None:
+        if task := self._tasks.get(server.id):
             task.cancel(f"no connection within {self.timeout:g} s")
 
     def _stop(self, server: Any) -> None:

@@ -26,7 +26,10 @@ from .flows import RULE, head_of, respond, to_proxy, to_self
 logger = logging.getLogger(__name__)
 
 _FRESH = 1.0
-"""Seconds for which a token stands for its request; one whose body took longer gets another when it leaves."""
+"""Seconds for which a token stands for its request; one whose body took longer gets another when it leaves.
+
+By the time of day, as `iat` has it: where the clock was set meanwhile, either way, the token says a wrong time.
+"""
 
 _SIGNED = "jwtproxy_signed"
 """Among a flow's attributes, which neither copies nor recordings of it have."""
@@ -168,7 +171,7 @@ class Gate:
             and signed.fields is flow.request.headers.fields
             and signed.decided_by == _decided_by(flow)
             and signed.judge is self._judge()
-            and time.time() - signed.at < _FRESH
+            and abs(time.time() - signed.at) < _FRESH
         )
 
     def _sign(self, flow: HTTPFlow) -> Page | None:

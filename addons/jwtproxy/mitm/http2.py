@@ -1,5 +1,6 @@
 """HTTP/2 as mitmproxy carries it, with heads by conduct's rules: a fault ends its stream, not the connection."""
 
+import time
 from typing import Any
 
 import h2.errors
@@ -7,7 +8,7 @@ import h2.events
 import h2.exceptions
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import CloseConnection, Log, SendData
+from mitmproxy.proxy.commands import CloseConnection, Log, RequestWakeup, SendData
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
@@ -176,6 +177,7 @@ class Client(http.Http2Client):
         self.h2_conn.local_settings.enable_push = 0  # as mitmproxy has it
         self.h2_conn.local_settings.acknowledge()
         self._lengths = Lengths()
+        self._active_at = time.monotonic()
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, http.RequestHeaders) and event.request.is_http2:
@@ -217,6 +219,22 @@ class Client(http.Http2Client):
         """The server says that it has done nothing of what this stream asked for."""
         untouched = self.streams.pop(stream) is _http2.StreamState.EXPECTING_HEADERS
         yield http.ReceiveHttp(NoAnswer(stream, reason, untouched=untouched))
+
+    def _handle_event2(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, events.Wakeup):
+            yield from self._keep_alive()
+        else:
+            self._active_at = time.monotonic()
+            yield from super()._handle_event2(event)
+
+    def _keep_alive(self) -> CommandGenerator[None]:
+        """As mitmproxy, but not by the time of day: set back, that would end the pings."""
+        period, now = self.context.options.http2_ping_keepalive, time.monotonic()
+        if now - self._active_at + 1 > period:  # a second early is not worth another look
+            self._active_at = now
+            self.h2_conn.ping(b"0" * 8)
+            yield SendData(self.conn, self.h2_conn.data_to_send())
+        yield RequestWakeup(self._active_at + period - now)
 
     def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
         """Take a head, or anything else; true where the connection is over."""

@@ -51,7 +51,7 @@ NEEDED = (
         "jwtproxy.mitm.http2:Server",
         "_handle_event handle_h2_event is_closed is_open_for_us",
     ),
-    Patch(_HTTP, "Http2Client", "jwtproxy.mitm.http2:Client", "handle_h2_event"),
+    Patch(_HTTP, "Http2Client", "jwtproxy.mitm.http2:Client", "_handle_event _handle_event2 handle_h2_event"),
     Patch(f"{_HTTP}:GetHttpConnection", "connection_spec_matches", "jwtproxy.mitm.retries:matches"),
     Patch(
         f"{_HTTP}._http1",
@@ -65,6 +65,12 @@ NEEDED = (
         "HttpUpstreamProxy",
         "jwtproxy.mitm.http1:Tunnel",
         "make receive_data receive_handshake_data",
+    ),
+    Patch(
+        "mitmproxy.proxy.server",
+        "TimeoutWatchdog",
+        "jwtproxy.mitm.idle_timeout:Watchdog",
+        "disarm register_activity watch",
     ),
 )
 """What makes mitmproxy safe."""

@@ -11,8 +11,10 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from mitmproxy.utils import asyncio_utils
 
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.launcher.processes.resolver import Question, Resolver
 from jwtproxy.launcher.processes.sockets import Loop, bind
 
 
@@ -164,3 +166,35 @@ def test_what_becomes_of_a_servers_connections_may_be_changed(bound: bool) -> No
         server.close()
 
     asyncio.run(run(), loop_factory=Loop)
+
+
+def test_names_are_looked_up_for_the_client_whose_task_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For connections, too; without one, for nobody in particular."""
+    asked: list[tuple[str, object]] = []
+
+    async def resolve(self: Resolver, question: Question, asker: object) -> list[Any]:
+        asked.append((question.host, asker))
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", question.port))]
+
+    async def run() -> None:
+        (sock,) = bind("127.0.0.1", 0)
+        with sock:
+            port = sock.getsockname()[1]
+            _, writer = await asyncio.open_connection("a.example", port)
+            writer.close()
+            asyncio_utils.set_current_task_debug_info(name="client", client=("192.0.2.1", 1234))
+            _, writer = await asyncio.open_connection("b.example", port)
+            writer.close()
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+
+    monkeypatch.setattr(Resolver, "resolve", resolve)
+    asyncio.run(run(), loop_factory=Loop)
+    assert asked == [("a.example", None), ("b.example", "192.0.2.1")]
+
+
+def test_names_are_those_that_the_system_knows() -> None:
+    async def run() -> list[tuple[Any, ...]]:
+        return await asyncio.get_running_loop().getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
+
+    assert asyncio.run(run(), loop_factory=Loop) == socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)

@@ -9,8 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mitmproxy.connection import Server
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.test import tflow
 
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.conduct.destination import Destination
@@ -383,3 +386,23 @@ def test_what_sets_out_is_counted_here_and_where_all_is() -> None:
 
     _with(look)
     assert sorted(counted) == ["all", "fast"]
+
+
+def test_who_dials_says_for_which_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop shares out look-ups of names among clients."""
+    client = tflow.tclient_conn()
+
+    async def run() -> str:
+        async def getaddrinfo(*_: Any, **__: Any) -> Any:
+            raise OSError(f"asked for by {getattr(asyncio.current_task(), 'client', None)}")
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        master = Master(Options())
+        try:
+            lane = Lane(master, ProxyMode.parse("regular"), lambda: None)
+            data = ServerConnectionHookData(client=client, server=Server(address=("a.example", 80)))
+            return (await lane.dial(data, asyncio.Protocol))[1]
+        finally:
+            await master.done()
+
+    assert asyncio.run(run()) == f"asked for by {client.peername}"

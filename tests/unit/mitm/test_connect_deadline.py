@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -183,6 +184,28 @@ def test_zero_means_no_limit(steps: Callable[[Attempt], Awaitable[None]]) -> Non
 
 def test_waiting_for_its_turn_does_not_count() -> None:
     attempt = Attempt(starts_after=1.5 * TIMEOUT)
+    began = time.monotonic()
+    assert _outcome(_hangs, attempt) == "no connection within 0.1 s"
+    assert time.monotonic() - began > 2.3 * TIMEOUT
+
+
+@pytest.mark.parametrize("steps", [_hangs, _hangs_in_tls])
+@pytest.mark.parametrize("starts_after", [0.0, 1.5 * TIMEOUT])
+@pytest.mark.parametrize("hour", [-3600, 3600])
+def test_a_clock_that_is_set_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, steps: Callable[[Attempt], Awaitable[None]], starts_after: float, hour: float
+) -> None:
+    """At each look at it, in the same direction."""
+    clock = itertools.count(time.time(), hour)
+    monkeypatch.setattr("time.time", lambda: float(next(clock)))
+    began = time.monotonic()
+    assert _outcome(steps, Attempt(starts_after=starts_after)) == "no connection within 0.1 s"
+    assert time.monotonic() - began > starts_after + 0.8 * TIMEOUT
+
+
+def test_an_attempt_with_a_connection_that_was_open_before_is_another() -> None:
+    attempt = Attempt(starts_after=1.5 * TIMEOUT)
+    attempt.server.timestamp_start = time.time() - 60
     began = time.monotonic()
     assert _outcome(_hangs, attempt) == "no connection within 0.1 s"
     assert time.monotonic() - began > 2.3 * TIMEOUT

@@ -214,8 +214,10 @@ def test_another_judge_signs_anew() -> None:
     assert len(judges) == 1
 
 
-@pytest.mark.parametrize(("later", "count"), [(0.9, 1), (1.1, 2)])
-def test_a_token_stands_for_a_second(monkeypatch: pytest.MonkeyPatch, later: float, count: int) -> None:
+@pytest.mark.parametrize(("later", "count"), [(0.9, 1), (1.1, 2), (-0.9, 1), (-1.1, 2), (-3600, 2)])
+def test_a_token_stands_for_a_second_of_the_clock_either_way(
+    monkeypatch: pytest.MonkeyPatch, later: float, count: int
+) -> None:
     judge, flow, now = Signs(), _flow(), [1000.0]
     monkeypatch.setattr("time.time", lambda: now[0])
     looks = Gate(lambda: judge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import h2.errors
@@ -204,3 +205,23 @@ def test_only_connect_in_capitals_is_one(method: bytes) -> None:
     stream = client.raw([(b":method", method), (b":authority", b"a.example:80")])
     assert client.codes == {stream: "400"}
     assert client.upstream == b""
+
+
+PING = b"\x00\x00\x08\x06\x00\x00\x00\x00\x0000000000"
+
+
+@pytest.mark.parametrize("hour", [0, -3600, 3600])
+@pytest.mark.parametrize(("quiet", "pings", "next_look"), [(50, 0, 8), (57.5, 1, 58), (100, 1, 58)])
+def test_a_quiet_upstream_is_pinged_whatever_becomes_of_the_time_of_day(
+    monkeypatch: pytest.MonkeyPatch, hour: float, quiet: float, pings: int, next_look: float
+) -> None:
+    now, clock = [1000.0], itertools.count(1.7e9, hour)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.time", lambda: float(next(clock)))
+    client = Http2(both=True)
+    client.get("a.example")
+    assert [wakeup.delay for wakeup in client.wakeups] == [58]
+    now[0] += quiet
+    client.wake()
+    assert client.upstream.count(PING) == pings
+    assert [wakeup.delay for wakeup in client.wakeups] == [next_look]

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.http import Headers
-from mitmproxy.proxy import mode_servers
+from mitmproxy.proxy import mode_servers, server
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1
 
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import dispatch, http1, lookups, patches, stream
+from jwtproxy.mitm import dispatch, http1, idle_timeout, lookups, patches, stream
 
 pytestmark = pytest.mark.usefixtures("pristine")
 
@@ -39,6 +39,7 @@ def test_ours_take_the_place_of_mitmproxys() -> None:
     assert http.HttpStream is stream.Stream
     assert (http.Http1Server, http.Http1Client) == (http1.Server, http1.Client)
     assert _http1.ChunkedReader is http1.ChunkedBody
+    assert server.TimeoutWatchdog is idle_timeout.Watchdog
     assert mode_servers.ProxyConnectionHandler is dispatch.ConnectionHandler
     assert (Headers.get_all, Headers.get) == (lookups.get_all, lookups.get)
     assert Headers.__contains__ is lookups.contains
