@@ -32,7 +32,7 @@ from ..conduct.host import Fault
 from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
 from ..observe.pages import text
-from . import flows, gate, http1, response_timeout
+from . import flows, gate, http1, pipes, response_timeout
 from .response_timeout import Alarm
 
 _BODY = (http.ResponseData, http.ResponseTrailers)
@@ -203,7 +203,14 @@ class Stream(http.HttpStream):
         """Pass on what belongs to a tunnel or an upgraded connection, but for an alarm set before the upgrade."""
         if isinstance(event, events.Wakeup) and event.command is self._patience:
             return
-        yield from self._alarm.ring() if self._alarm.is_mine(event) else super().passthrough(event)
+        if self._alarm.is_mine(event):
+            yield from self._alarm.ring()
+            return
+        assert self.child_layer
+        assert self.flow.response
+        upgraded = self.flow.response.status_code == 101
+        for command in self.child_layer.handle_event(pipes.event_of(event, self.context)):
+            yield pipes.command_of(command, self.context, self.stream_id, upgraded=upgraded)
 
     def _handle_or_ring(self, event: events.Event) -> CommandGenerator[None]:
         """In place of `_handle_event` for the one request in many that has set the alarm."""
