@@ -117,6 +117,10 @@ class Client:
         """Send something."""
         self._writer.write(data)
 
+    def end(self) -> None:
+        """Say that nothing more comes."""
+        self._writer.write_eof()
+
     async def ask(self, request: bytes, *, head_only: bool = False) -> Reply:
         """Send something, wait for an answer."""
         self.send(request)

@@ -53,6 +53,13 @@ NEEDED = (
     ),
     Patch(_HTTP, "Http2Client", "jwtproxy.mitm.http2:Client", "handle_h2_event"),
     Patch(
+        "mitmproxy.proxy.layers.websocket",
+        "WebsocketLayer",
+        "jwtproxy.mitm.websocket_relay:Messages",
+        "relay_messages",
+        also="WebsocketEndHook WebsocketStartHook",
+    ),
+    Patch(
         f"{_HTTP}._http1",
         "ChunkedReader",
         "jwtproxy.mitm.http1:ChunkedBody",

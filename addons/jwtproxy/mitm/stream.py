@@ -34,6 +34,7 @@ from ..conduct.malformed import MalformedError
 from ..observe.pages import text
 from . import flows, gate, http1, pipes, response_timeout
 from .response_timeout import Alarm
+from .websocket_relay import Relay
 
 _BODY = (http.ResponseData, http.ResponseTrailers)
 
@@ -195,9 +196,17 @@ class Stream(http.HttpStream):
             self.client_state = self.server_state = self.state_errored
             yield CloseConnection(self.context.client)
             return
-        for command in super().flow_done():
+        relayed = self.flow.websocket and flows.is_relayed(self.flow)
+        for command in self._relay() if relayed else super().flow_done():
             if not (self._ended and _sends(command, http.ResponseEndOfMessage)):
                 yield command
+
+    def _relay(self) -> CommandGenerator[None]:
+        """As mitmproxy begins a WebSocket, but with a layer of ours."""
+        self.child_layer = Relay(self.context, self.flow)
+        self._handle_event = self.passthrough
+        yield from self.child_layer.handle_event(events.Start())
+        yield http.SendHttp(http.ResponseEndOfMessage(self.stream_id), self.context.client)
 
     def passthrough(self, event: events.Event) -> CommandGenerator[None]:
         """Pass on what belongs to a tunnel or an upgraded connection, but for an alarm set before the upgrade."""
