@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -364,3 +365,24 @@ def test_a_websocket_is_one_line(start_proxy: StartProxy, ways: Ways) -> None:
     assert proxy.stop() == 0
     assert [line for line in proxy.stdout.splitlines() if " GET " in line or "WebSocket" in line][1:] == []
     assert " 101 " in proxy.stdout
+
+
+# --- both at once
+
+
+def test_who_does_not_read_may_still_send(proxy: Proxy, ways: Ways) -> None:
+    """Each direction goes by itself: a client that is busy with sending need not read what comes meanwhile."""
+    size = 24 * MIB
+    with ways.open(proxy, "absolute") as pair, futures.ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(_pump, pair.server, size)
+        time.sleep(0.3)
+        sending = threading.Thread(target=_pump, args=(pair.client, size), daemon=True)
+        sending.start()
+        left = size // MIB * (MIB + 10)
+        while left:
+            left -= len(pair.server.recv(min(left, 1 << 20)))
+        sending.join(5)
+        left = size // MIB * (MIB + 10)
+        while left:
+            left -= len(pair.client.recv(min(left, 1 << 20)))
+        coming.result(5)

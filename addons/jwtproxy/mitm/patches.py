@@ -80,7 +80,7 @@ FASTER = (
         "mitmproxy.proxy.mode_servers",
         "ProxyConnectionHandler",
         "jwtproxy.mitm.dispatch:ConnectionHandler",
-        "handle_client hook_task",
+        "drain_writers handle_client hook_task",
     ),
     Patch("mitmproxy.http:Headers", "get_all", "jwtproxy.mitm.lookups:get_all"),
     Patch("mitmproxy.http:Headers", "get", "jwtproxy.mitm.lookups:get"),
@@ -95,6 +95,7 @@ _SIGNATURES = {
     "mitmproxy.addonmanager:AddonManager.handle_lifecycle": "(self, event: mitmproxy.hooks.Hook)",
     "mitmproxy.addonmanager:AddonManager.invoke_addon": "(self, addon, event: mitmproxy.hooks.Hook)",
     "mitmproxy.addonmanager:AddonManager.trigger_event": "(self, event: mitmproxy.hooks.Hook)",
+    "mitmproxy.proxy.server:ConnectionHandler.drain_writers": "(self)",
     "mitmproxy.proxy.server:ConnectionHandler.handle_client": "(self) -> None",
     "mitmproxy.proxy.server:ConnectionHandler.hook_task": "(self, hook: mitmproxy.proxy.commands.StartHook) -> None",
 }
