@@ -4,14 +4,14 @@ from typing import Any
 
 from mitmproxy import ctx, http
 
-from jwtproxy.mitm import stock
+from jwtproxy.mitm import flows, stock
 
 STREAM_ABOVE = 1024 * 1024
 """Bytes. A shorter request body of known length is sent whole, so that hooks on `request` see it before it leaves."""
 
 
 class Streaming:
-    """mitmproxy addon: stream every response, and every request that is long or of unknown length."""
+    """mitmproxy addon: stream responses, WebSockets, and requests that are long or of unknown length."""
 
     def __init__(self) -> None:
         self._whole_requests = self._whole_responses = False
@@ -33,10 +33,12 @@ class Streaming:
             flow.request.stream = length.isascii() and length.isdigit() and int(length) > STREAM_ABOVE
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Stream the answer."""
+        """Stream the answer, and what may follow an upgrade."""
         assert flow.response
         if not flow.response.stream and not (self._whole_responses or _script_has("response")):
             flow.response.stream = True
+        if flow.response.status_code == 101 and not stock.wants_messages(ctx.master.addons.chain, ctx.options):
+            flows.mark_relayed(flow)
 
 
 def _script_has(hook: str) -> bool:

@@ -103,6 +103,21 @@ class Requests(dumper.Dumper):
         elif not _is_health_check(f):
             self._echo_line(f)
 
+    @property
+    def wants_messages(self) -> bool:
+        """Whether to print the messages of WebSockets: not where each request is one line."""
+        return bool(ctx.options.flow_detail > 1)
+
+    def websocket_message(self, f: http.HTTPFlow) -> None:
+        """A message has come."""
+        if self.wants_messages:
+            super().websocket_message(f)
+
+    def websocket_end(self, f: http.HTTPFlow) -> None:
+        """A WebSocket has ended."""
+        if self.wants_messages:
+            super().websocket_end(f)
+
     def _echo_line(self, flow: http.HTTPFlow) -> None:
         request = flow.request
         method = self.style(strutils.escape_control_characters(request.method), bold=True)

@@ -117,8 +117,8 @@ class Client:
         """Send something."""
         self._writer.write(data)
 
-    def say_no_more(self) -> None:
-        """End our side of the connection."""
+    def end(self) -> None:
+        """Say that nothing more comes."""
         self._writer.write_eof()
 
     async def ask(self, request: bytes, *, head_only: bool = False) -> Reply:

@@ -3,11 +3,13 @@
 - Which hooks listen to an event is found out once, and anew when addons or options change. An addon whose options
   leave it nothing to do stays loaded but is not asked for each flow; one of ours says so by its attribute `idle`.
 - Hooks that need not wait run at once, without a task for each.
+- Each direction of a connection goes at its own pace.
 - What users bring (scripts and their addons) is looked up at every event, as mitmproxy does: its hooks may come and go.
 
 Order, error isolation and AddonHalt are mitmproxy's.
 """
 
+import asyncio
 import functools
 import inspect
 from collections import deque
@@ -181,7 +183,7 @@ class Address(commands.RequestWakeup):
 
 
 class ConnectionHandler(mode_servers.ProxyConnectionHandler):
-    """mitmproxy's, but hooks that need not wait are run on the spot."""
+    """mitmproxy's, but hooks that need not wait are run on the spot, and no direction waits for the other."""
 
     @property
     def has_events_waiting(self) -> bool:
@@ -192,6 +194,31 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         """Serve one client connection."""
         self.layer = _Hooked(self.layer, self.master.addons)  # type: ignore[assignment]
         await super().handle_client()
+
+    async def drain_writers(self) -> None:
+        """Wait until there is room for more of what the peer of this task's connection sends.
+
+        mitmproxy waits for all connections, one task after the other: a client that sends before it reads, and a server
+        that does, would wait for ever. For a peer's own answers, which may come of what it sends, there is room ahead.
+        """
+        task = asyncio.current_task()
+        for io in list(self.transports.values()):
+            if io.writer is None or (io.handler is task and _has_room(io.writer)):
+                continue
+            try:
+                await io.writer.drain()
+            except OSError as error:
+                if io.handler is not None:
+                    io.handler.cancel(f"Error sending data: {error}")
+
+
+_AHEAD = 256 * 1024
+"""Bytes: more than asyncio and one read of another connection leave in a buffer while that one is made to wait."""
+
+
+def _has_room(writer: Any) -> bool:
+    transport = getattr(writer, "transport", None)  # there is none of UDP
+    return transport is not None and transport.get_write_buffer_size() <= _AHEAD
 
 
 class _Hooked:

@@ -24,7 +24,7 @@ RULE = "jwtproxy_rule"
 """In a flow's metadata, where there are rules: the name of the one that decided, or `default`."""
 
 _TO_SELF, _FAULT, _TUNNEL = "jwtproxy_to_self", "jwtproxy_fault", "jwtproxy_tunnel"
-
+_RELAYED = "jwtproxy_relayed"
 
 _SCHEMES = {b"http": "http", b"https": "https"}
 
@@ -47,6 +47,16 @@ def mark_fault(flow: HTTPFlow, fault: Fault) -> None:
 def mark_tunnel(flow: HTTPFlow, origin: str) -> None:
     """Note what the CONNECT asked for that the request came in by."""
     flow.metadata[_TUNNEL] = origin
+
+
+def mark_relayed(flow: HTTPFlow) -> None:
+    """Note that nobody wants the messages, if it becomes a WebSocket."""
+    flow.metadata[_RELAYED] = True
+
+
+def is_relayed(flow: HTTPFlow) -> bool:
+    """Whether nobody wants the messages of this WebSocket."""
+    return _RELAYED in flow.metadata
 
 
 def head_of(flow: HTTPFlow) -> RequestHead:

@@ -25,6 +25,7 @@ from ..conduct.malformed import MalformedError
 from ..observe import pages
 from ..observe.pages import Page
 from . import flows, prior_knowledge
+from .pipes import HalfClose
 from .retries import NoAnswer
 
 HEAD_LIMIT = 256 * 1024
@@ -108,9 +109,7 @@ class Server(http.Http1Server):
             if data := _chunk(event.data) if self._chunked else event.data:
                 yield SendData(self.conn, data)
         elif isinstance(event, http.ResponseEndOfMessage):
-            if self._chunked:
-                yield SendData(self.conn, b"0\r\n\r\n")
-            yield from self.mark_done(response=True)
+            yield from self._send_end()
         elif isinstance(event, http.ResponseProtocolError):  # not trailers, which mitmproxy has no way to send
             yield from self._give_up(event.code.http_status_code(), event.message)
 
@@ -193,9 +192,19 @@ class Server(http.Http1Server):
         yield hang_up(self.conn)
         self.state = self._drop
 
+    def _send_end(self) -> CommandGenerator[None]:
+        if self.state == self.passthrough:
+            yield HalfClose(self.conn)
+            return
+        if self._chunked:
+            yield SendData(self.conn, b"0\r\n\r\n")
+        yield from self.mark_done(response=True)
+
     def _give_up(self, status: int | None, message: str) -> CommandGenerator[None]:
         """Close the connection, after a page that says why if no answer has begun."""
-        if not self.conn.state & ConnectionState.CAN_WRITE:
+        # A pipe may have been closed by half already.
+        needed = ConnectionState.OPEN if self.state == self.passthrough else ConnectionState.CAN_WRITE
+        if not self.conn.state & needed:
             return
         if status is not None and not self._answered:
             yield from self._send_page(status, message)
@@ -226,6 +235,9 @@ class Client(http.Http1Client):
                 yield SendData(self.conn, _request_head(event.request))
             except MalformedError as error:  # the gate refuses what is like that, so it should not come here
                 yield from self._fail(str(error))
+            return
+        if self.state == self.passthrough and not isinstance(event, http.RequestProtocolError):
+            yield SendData(self.conn, event.data) if isinstance(event, http.RequestData) else HalfClose(self.conn)
             return
         if isinstance(event, http.RequestData) and not event.data:
             return  # an empty DATA frame: to mitmproxy the last chunk, and what follows would be another request

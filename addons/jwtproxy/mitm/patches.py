@@ -54,6 +54,13 @@ NEEDED = (
     Patch(_HTTP, "Http2Client", "jwtproxy.mitm.http2:Client", "_handle_event _handle_event2 handle_h2_event"),
     Patch(f"{_HTTP}:GetHttpConnection", "connection_spec_matches", "jwtproxy.mitm.retries:matches"),
     Patch(
+        "mitmproxy.proxy.layers.websocket",
+        "WebsocketLayer",
+        "jwtproxy.mitm.websocket_relay:Messages",
+        "relay_messages",
+        also="WebsocketEndHook WebsocketStartHook",
+    ),
+    Patch(
         f"{_HTTP}._http1",
         "ChunkedReader",
         "jwtproxy.mitm.http1:ChunkedBody",
@@ -80,7 +87,7 @@ FASTER = (
         "mitmproxy.proxy.mode_servers",
         "ProxyConnectionHandler",
         "jwtproxy.mitm.dispatch:ConnectionHandler",
-        "handle_client hook_task",
+        "drain_writers handle_client hook_task",
     ),
     Patch("mitmproxy.http:Headers", "get_all", "jwtproxy.mitm.lookups:get_all"),
     Patch("mitmproxy.http:Headers", "get", "jwtproxy.mitm.lookups:get"),
@@ -95,6 +102,7 @@ _SIGNATURES = {
     "mitmproxy.addonmanager:AddonManager.handle_lifecycle": "(self, event: mitmproxy.hooks.Hook)",
     "mitmproxy.addonmanager:AddonManager.invoke_addon": "(self, addon, event: mitmproxy.hooks.Hook)",
     "mitmproxy.addonmanager:AddonManager.trigger_event": "(self, event: mitmproxy.hooks.Hook)",
+    "mitmproxy.proxy.server:ConnectionHandler.drain_writers": "(self)",
     "mitmproxy.proxy.server:ConnectionHandler.handle_client": "(self) -> None",
     "mitmproxy.proxy.server:ConnectionHandler.hook_task": "(self, hook: mitmproxy.proxy.commands.StartHook) -> None",
 }

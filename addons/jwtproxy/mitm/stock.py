@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from mitmproxy.addonmanager import traverse
 from mitmproxy.addons.modifyheaders import parse_modify_spec
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
@@ -82,6 +83,7 @@ _UNCOMMON = (
     "upstream_auth",
 )
 
+_WEBSOCKET_HOOKS = ("websocket_start", "websocket_message", "websocket_end")
 _WHOLE_FLOWS_SHOWN = 3  # the flow_detail from which on bodies are printed
 ALSO_UDP = "reverse:https:"
 """A mode that listens on UDP too, for HTTP/3, which it can do without."""
@@ -108,6 +110,11 @@ def wants_whole_requests(options: Options) -> bool:
 def wants_whole_responses(options: Options) -> bool:
     """Whether something in use needs the bodies of responses."""
     return bool(_bodies_shown(options)) or any(need.responses and option(options, need.option) for need in NEEDS)
+
+
+def wants_messages(chain: Iterable[object], options: Options) -> bool:
+    """Whether somebody in this chain of addons wants the messages of WebSockets, or to know how one ends."""
+    return any(_hears_messages(addon, options) for addon in traverse(chain))
 
 
 def is_quiet(addon: object, hook: str, mode: ProxyMode) -> bool:
@@ -160,6 +167,11 @@ def check_header_rules(options: Options, headers: Iterable[str]) -> None:
             raise SettingsError(
                 f"modify_headers {rule!r} names the token's own header", "only the proxy sets it; remove the rule"
             )
+
+
+def _hears_messages(addon: object, options: Options) -> bool:
+    hears = any(callable(getattr(addon, hook, None)) for hook in _WEBSOCKET_HOOKS)
+    return hears and not is_idle(addon, options) and bool(getattr(addon, "wants_messages", True))
 
 
 def _bodies_shown(options: Options) -> str:

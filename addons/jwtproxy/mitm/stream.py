@@ -33,9 +33,10 @@ from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
 from ..conduct.retries import may_go_again
 from ..observe.pages import text
-from . import flows, gate, http1, response_timeout, retries
+from . import flows, gate, http1, pipes, response_timeout, retries
 from .response_timeout import Alarm
 from .retries import NoAnswer
+from .websocket_relay import Relay
 
 _BODY = (http.ResponseData, http.ResponseTrailers)
 
@@ -242,15 +243,30 @@ class Stream(http.HttpStream):
             self.client_state = self.server_state = self.state_errored
             yield CloseConnection(self.context.client)
             return
-        for command in super().flow_done():
+        relayed = self.flow.websocket and flows.is_relayed(self.flow)
+        for command in self._relay() if relayed else super().flow_done():
             if not (self._ended and _sends(command, http.ResponseEndOfMessage)):
                 yield command
+
+    def _relay(self) -> CommandGenerator[None]:
+        """As mitmproxy begins a WebSocket, but with a layer of ours."""
+        self.child_layer = Relay(self.context, self.flow)
+        self._handle_event = self.passthrough
+        yield from self.child_layer.handle_event(events.Start())
+        yield http.SendHttp(http.ResponseEndOfMessage(self.stream_id), self.context.client)
 
     def passthrough(self, event: events.Event) -> CommandGenerator[None]:
         """Pass on what belongs to a tunnel or an upgraded connection, but for an alarm set before the upgrade."""
         if isinstance(event, events.Wakeup) and event.command is self._patience:
             return
-        yield from self._alarm.ring() if self._alarm.is_mine(event) else super().passthrough(event)
+        if self._alarm.is_mine(event):
+            yield from self._alarm.ring()
+            return
+        assert self.child_layer
+        assert self.flow.response
+        upgraded = self.flow.response.status_code == 101
+        for command in self.child_layer.handle_event(pipes.event_of(event, self.context)):
+            yield pipes.command_of(command, self.context, self.stream_id, upgraded=upgraded)
 
     def _handle_or_ring(self, event: events.Event) -> CommandGenerator[None]:
         """In place of `_handle_event` for the one request in many that has set the alarm."""

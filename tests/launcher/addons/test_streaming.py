@@ -14,6 +14,7 @@ from mitmproxy.test import tflow, tutils
 
 from jwtproxy.launcher.addons.streaming import STREAM_ABOVE, Streaming
 from jwtproxy.launcher.master import Master
+from jwtproxy.mitm import flows
 
 pytestmark = pytest.mark.usefixtures("pristine")
 
@@ -144,3 +145,51 @@ def test_scripts_that_may_read_bodies_get_them(tmp_path: Path, code: str, reques
     script.write_text(code)
     assert _with(_request(LONG), script=script) is requests
     assert bool(_with(_response(), script=script)) is responses
+
+
+# --- WebSockets
+
+
+def _relayed(status: int = 101) -> Callable[[Streaming], bool]:
+    def look(addon: Streaming) -> bool:
+        flow = _flow()
+        assert flow.response
+        flow.response.status_code = status
+        addon.responseheaders(flow)
+        return flows.is_relayed(flow)
+
+    return look
+
+
+def test_only_what_follows_an_upgrade_is_relayed() -> None:
+    assert _with(_relayed()) is True
+    assert _with(_relayed(200)) is False
+
+
+@pytest.mark.parametrize(
+    ("options", "relayed"),
+    [
+        ({"hardump": "flows.har"}, False),
+        ({"flow_detail": 2}, False),
+        ({"flow_detail": 0}, True),
+        ({"modify_body": ["/a/b"]}, True),
+    ],
+)
+def test_options_that_need_messages_get_them(options: dict[str, Any], relayed: bool) -> None:
+    assert _with(_relayed(), **options) is relayed
+
+
+@pytest.mark.parametrize(
+    ("code", "relayed"),
+    [
+        ("def websocket_message(flow): pass", False),
+        ("def websocket_start(flow): pass", False),
+        ("class A:\n    def websocket_end(self, flow): pass\naddons = [A()]", False),
+        ("def response(flow): pass", True),
+        ("def broken(", True),
+    ],
+)
+def test_scripts_that_want_messages_get_them(tmp_path: Path, code: str, relayed: bool) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    assert _with(_relayed(), script=script) is relayed

@@ -140,6 +140,20 @@ def test_the_detail_is_that_of_the_option(detail: int, lines: int, capsys: pytes
     assert len(printed.splitlines()) == lines if lines < 2 else "content-length: 0" in printed
 
 
+@pytest.mark.parametrize(("detail", "printed"), [(0, False), (1, False), (2, True)])
+def test_messages_of_websockets_are_printed_with_more_detail(
+    detail: int, printed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def look(master: Master) -> None:
+        dumper = master.addons.get("dumper")
+        assert dumper.wants_messages is printed
+        for hook in (dumper.websocket_message, dumper.websocket_end):
+            hook(tflow.twebsocketflow())
+            assert bool(capsys.readouterr().out) is printed
+
+    _with(look, flow_detail=detail)
+
+
 @pytest.mark.parametrize(("code", "coloured"), [(200, True), (404, True), (101, False)])
 def test_people_see_colours(code: int, coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()

@@ -733,7 +733,7 @@ def test_who_says_no_more_gets_the_answer_if_the_request_said_so(
         async with upstream(None) as server, serve(hears, Opens(), lane=True) as proxy, proxy.client() as client:
             client.send(server.request(*(["Connection: close"] if last else [])))
             await _until(lambda: server.heads)
-            client.say_no_more()
+            client.end()
             await asyncio.sleep(0.05)
             with contextlib.suppress(ConnectionError):
                 await server.answer(answer)

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import itertools
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +17,7 @@ from mitmproxy.master import Master as StockMaster
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import HttpRequestHeadersHook, HttpRequestHook
+from mitmproxy.proxy.server import ConnectionIO
 from mitmproxy.test import tflow
 
 from jwtproxy.launcher.master import Master
@@ -391,5 +392,64 @@ def test_events_that_wait_are_known() -> None:
             await asyncio.sleep(0)
             assert handler.has_events_waiting
         await waits
+
+    asyncio.run(run())
+
+
+# --- both directions of a connection
+
+
+class _Writer:
+    """The writer of a connection with so many bytes unsent; of UDP, which does not tell, with None."""
+
+    def __init__(self, unsent: int | None, error: OSError | None = None) -> None:
+        if unsent is not None:
+            self.transport = SimpleNamespace(get_write_buffer_size=lambda: unsent)
+        self.drained, self._error = 0, error
+
+    async def drain(self) -> None:
+        self.drained += 1
+        if self._error:
+            raise self._error
+
+
+@pytest.mark.parametrize(
+    ("own", "unsent", "waits"),
+    [
+        (True, 0, False),
+        (True, 256 * 1024, False),
+        (True, 256 * 1024 + 1, True),
+        (True, None, True),
+        (False, 0, True),
+        (False, 1 << 20, True),
+    ],
+)
+def test_who_sends_waits_for_who_receives(own: bool, unsent: int | None, waits: bool) -> None:
+    async def run() -> None:
+        handler: Any = object.__new__(dispatch.ConnectionHandler)
+        task = asyncio.current_task() if own else None
+        writer = _Writer(unsent)
+        handler.transports = {"open": ConnectionIO(task, None, writer), "opening": ConnectionIO()}  # type: ignore[arg-type]
+        await handler.drain_writers()
+        assert writer.drained == waits
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_takes_nothing_more_is_over() -> None:
+    async def run() -> None:
+        handler: Any = object.__new__(dispatch.ConnectionHandler)
+        task = asyncio.create_task(asyncio.Event().wait())
+        await asyncio.sleep(0)
+        gone, fine = _Writer(0, ConnectionResetError("gone")), _Writer(0)
+        handler.transports = {
+            "gone": ConnectionIO(task, None, gone),  # type: ignore[arg-type]
+            "abandoned": ConnectionIO(None, None, gone),  # type: ignore[arg-type]
+            "fine": ConnectionIO(None, None, fine),  # type: ignore[arg-type]
+        }
+        await handler.drain_writers()
+        assert (gone.drained, fine.drained) == (2, 1)
+        with pytest.raises(asyncio.CancelledError, match="Error sending data: gone"):
+            await task
 
     asyncio.run(run())

@@ -49,6 +49,13 @@ def test_what_was_noted_is_part_of_it() -> None:
     assert flows.head_of(flow.copy()).fault is Fault.TUNNEL
 
 
+def test_a_websocket_whose_messages_nobody_wants_is_marked() -> None:
+    flow, other = _flow(), _flow()
+    flows.mark_relayed(flow)
+    assert flows.is_relayed(flow)
+    assert not flows.is_relayed(other)
+
+
 def test_a_scheme_that_is_no_text_is_kept() -> None:
     flow = _flow()
     flow.request.data.scheme = b"\xff"

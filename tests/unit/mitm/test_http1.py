@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from mitmproxy.http import Headers, HTTPFlow, Response
 
-from jwtproxy.mitm import http1
+from jwtproxy.mitm import flows, http1
 from tests.support.inside import Opens
 
 if TYPE_CHECKING:
@@ -507,5 +507,59 @@ def test_an_answer_that_ends_the_connection_is_not_followed_by_a_wait_for_the_bo
             answer = await asyncio.wait_for(client.rest(), 5)
             assert answer.endswith(b"ok")
             assert b"Connection: close\r\n" in answer
+
+    asyncio.run(run())
+
+
+# --- pipes
+
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+UPGRADE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+
+
+class Relays:
+    """An addon that wants no messages of WebSockets."""
+
+    def responseheaders(self, flow: HTTPFlow) -> None:
+        flows.mark_relayed(flow)
+
+
+@pytest.mark.parametrize("framing", [(), ("Transfer-Encoding: chunked",)])
+def test_what_follows_an_upgrade_has_no_framing(
+    serve: Serve, upstream: type[Upstream], framing: tuple[str, ...]
+) -> None:
+    """However the body of the request was framed."""
+
+    async def run() -> None:
+        async with (
+            upstream(SWITCH, b"any bytes") as server,
+            serve(Opens(), Relays()) as proxy,
+            proxy.client() as client,
+        ):
+            request = server.request(*UPGRADE, *framing, body=b"0\r\n\r\n" if framing else b"")
+            assert (await client.ask(request, head_only=True)).code == 101
+            client.send(b"other bytes\r\n\r\n")
+            assert await client.exactly(9) == b"any bytes"
+            assert server.heads[1] == b"other bytes\r\n\r\n"
+            client.end()
+            assert await asyncio.wait_for(client.rest(), 5) == b""
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("tunnelled", [False, True])
+def test_a_pipe_that_the_server_closes_is_closed(serve: Serve, upstream: type[Upstream], tunnelled: bool) -> None:
+    async def run() -> None:
+        async with upstream(SWITCH) as server, serve(Opens(), Relays()) as proxy, proxy.client() as client:
+            if tunnelled:
+                authority = server.authority
+                asked = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
+                assert (await client.ask(asked, head_only=True)).code == 200
+            request = server.request(*UPGRADE)
+            if tunnelled:
+                request = request.replace(f"http://{server.authority}".encode(), b"")
+            assert (await client.ask(request, head_only=True)).code == 101
+            server.hang_up()
+            assert await asyncio.wait_for(client.rest(), 5) == b""
 
     asyncio.run(run())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mitmproxy import addons
-from mitmproxy.addons import dumper, readfile
+from mitmproxy.addons import dumper, intercept, readfile
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons
@@ -141,6 +142,59 @@ def test_bodies_that_a_filter_looks_at_are_whole(options: Options, name: str, va
     used = _set(options, name, value)
     assert stock.wants_whole_requests(used) is whole
     assert stock.wants_whole_responses(used) is whole
+
+
+# --- messages of WebSockets
+
+
+def test_nobody_wants_messages_by_default(options: Options) -> None:
+    assert not stock.wants_messages(addons.default_addons(), options)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_recorders_want_messages(options: Options, name: str) -> None:
+    wanted = stock.wants_messages(addons.default_addons(), _set(options, name))
+    assert wanted is (name in ("save_stream_file", "hardump"))
+
+
+class _Hears:
+    """An addon that a user may have brought."""
+
+    def websocket_message(self, flow: Any) -> None: ...
+
+
+class _Starts:
+    def websocket_start(self, flow: Any) -> None: ...
+
+
+class _Ends:
+    addons = (object(), _Hears())
+
+
+class _Deaf:
+    websocket_message = None
+
+    def request(self, flow: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("addon", "wanted"),
+    [
+        (_Hears(), True),
+        (_Starts(), True),
+        (_Ends(), True),
+        (_Deaf(), False),
+        (dumper.Dumper(), True),
+        (intercept.Intercept(), True),
+        (SimpleNamespace(websocket_end=print), True),
+        (SimpleNamespace(websocket_end=print, wants_messages=True), True),
+        (SimpleNamespace(websocket_end=print, wants_messages=False), False),
+    ],
+)
+def test_who_has_a_hook_for_websockets_wants_messages_unless_it_says_otherwise(
+    options: Options, addon: object, wanted: bool
+) -> None:
+    assert stock.wants_messages([*addons.default_addons(), addon], options) is wanted
 
 
 # --- workers
