@@ -38,7 +38,7 @@ class Master(master.Master):
         self._termlog_addon = self._logs = Logs()
         self._lacking = lacking
         self.fast_lane: FastLane | None = None
-        self._drain = Drain(lambda: self.fast_lane.connections() if self.fast_lane else ())
+        self._drain = Drain(lambda: self.fast_lane.connections() if self.fast_lane else (), tells=not lacking)
         defaults = [
             NextLayer(self._put_before_http) if type(addon) is next_layer.NextLayer else addon
             for addon in addons.default_addons()

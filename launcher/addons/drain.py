@@ -23,8 +23,9 @@ _ROUND_TRIP = 1.0
 class Drain:
     """mitmproxy addon: knows which requests are in flight, and waits for them."""
 
-    def __init__(self, fast_lane: Callable[[], Iterable[Any]]) -> None:
-        """`fast_lane`: the connections that mitmproxy does not know."""
+    def __init__(self, fast_lane: Callable[[], Iterable[Any]], *, tells: bool = True) -> None:
+        """`fast_lane`: the connections that mitmproxy does not know. `tells`: whether clients can be told to leave."""
+        self._tells = tells
         self._fast_lane = fast_lane
         self._in_flight: WeakSet[http.HTTPFlow] = WeakSet()
         self._draining = False
@@ -32,7 +33,8 @@ class Drain:
 
     def running(self) -> None:
         """The options are those that connections get to see."""
-        self._http2 = farewell.watch(ctx.options)
+        if self._tells:
+            self._http2 = farewell.watch(ctx.options)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """A request has come."""

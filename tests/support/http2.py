@@ -53,6 +53,9 @@ class Http2:
         self.far = h2.connection.H2Connection(_raw(client_side=False))
         self.asked: dict[int, list[tuple[bytes, bytes]]] = {}
         """By stream: what the upstream was asked by HTTP/2 on the last connection to it."""
+        self.received = b""
+        """The bodies that the upstream got by HTTP/2."""
+        self._untaken = 0
         self.opened: list[connection.Connection] = []
         """The connections to upstreams, in order."""
         self.told: list[int] = []
@@ -112,14 +115,25 @@ class Http2:
         """The upstream sends this frame, whatever h2 thinks of it."""
         self.answer(frame.serialize())
 
+    def make_room(self, stream: int) -> bool:
+        """The upstream has taken what it got by HTTP/2; whether that was anything."""
+        taken, self._untaken = self._untaken, 0
+        if taken:
+            self.far.increment_flow_control_window(taken)
+            self.far.increment_flow_control_window(taken, stream)
+            self.answer(self.far.data_to_send())
+        return bool(taken)
+
     def answer_headers(self, stream: int, headers: Sequence[tuple[bytes, bytes]], *, end: bool = True) -> None:
         """The upstream sends a head by HTTP/2."""
         self.far.send_headers(stream, headers, end_stream=end)
         self.answer(self.far.data_to_send())
 
-    def body(self, stream: int, data: bytes, *trailers: tuple[str, str]) -> None:
-        """All of the body, and perhaps trailers."""
-        self._peer.send_data(stream, data, end_stream=not trailers)
+    def body(self, stream: int, data: bytes, *trailers: tuple[str, str], end: bool = True) -> None:
+        """All of the body, and perhaps trailers, unless it is not its `end`."""
+        for start in range(0, len(data), 16_384):
+            rest = start + 16_384 < len(data)
+            self._peer.send_data(stream, data[start : start + 16_384], end_stream=end and not trailers and not rest)
         if trailers:
             self._peer.send_headers(stream, trailers, end_stream=True)
         self._send()
@@ -172,7 +186,7 @@ class Http2:
     def _receive(self, command: commands.SendData) -> None:
         if command.connection is not self._client:
             self.upstream += command.data
-            if self._both:
+            if self._both and command.connection is self.opened[-1]:
                 self._ask(command.data)
             return
         for event in self._peer.receive_data(command.data):
@@ -194,7 +208,10 @@ class Http2:
 
     def _ask(self, data: bytes) -> None:
         for event in self.far.receive_data(data):
-            if isinstance(event, h2.events.RequestReceived):
+            if isinstance(event, h2.events.DataReceived):
+                self.received += event.data or b""
+                self._untaken += event.flow_controlled_length or 0
+            elif isinstance(event, h2.events.RequestReceived):
                 assert event.stream_id
                 self.asked[event.stream_id] = [(bytes(name), bytes(value)) for name, value in event.headers or []]
 

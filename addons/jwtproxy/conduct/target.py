@@ -19,6 +19,9 @@ _AUTHORITY = re.compile(  # RFC 3986 §3.2.2 and §3.2.3, RFC 6874 §2; no user 
     rb"(?:\[([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._~%-]*)?)\]|([0-9A-Za-z._~!$&'()*+,;=-]+))(?::([0-9]{0,20}))?"
 )
 
+LONGEST_AUTHORITY = 300
+"""Bytes of one that can be dialled, and more: a name has 253 (RFC 1035 §2.3.4). Others are not worth remembering."""
+
 NO_FORM = "the request's target is neither a URL nor a path"
 BAD_AUTHORITY = "the request's host or port is not valid"
 
@@ -89,9 +92,13 @@ def check_path(method: bytes, path: bytes) -> bytes:
     return path
 
 
-@functools.lru_cache(maxsize=1024)
 def split_authority(authority: bytes) -> tuple[str, int]:
     """Host, without brackets, and port; 0: none is named. Raises MalformedError."""
+    return (_split if len(authority) <= LONGEST_AUTHORITY else _split.__wrapped__)(authority)
+
+
+@functools.lru_cache(maxsize=1024)
+def _split(authority: bytes) -> tuple[str, int]:
     found = _AUTHORITY.fullmatch(authority)
     if not found:
         raise MalformedError(BAD_AUTHORITY)

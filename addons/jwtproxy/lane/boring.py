@@ -93,7 +93,12 @@ def read(head: bytes, *, origin_form: bool = False) -> Head | None:
     host = by_name.get(b"host")
     connection = by_name.get(b"connection", b"")
     closes = connection in _CLOSES
-    if not host or (not origin_form and host != authority) or not (closes or connection in _GOES_ON):
+    if (
+        not host
+        or len(host) > target.LONGEST_AUTHORITY
+        or (not origin_form and host != authority)
+        or not (closes or connection in _GOES_ON)
+    ):
         return None
     length = _length(by_name) if b"content-length" in by_name or b"transfer-encoding" in by_name else 0
     if length == _UNKNOWN:

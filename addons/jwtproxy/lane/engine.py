@@ -276,7 +276,6 @@ class Engine(asyncio.Protocol):
             return
         self._answered, self._chunked = True, answer.length is framing.CHUNKED
         self._send(heads.written(b"HTTP/1.1 %d %s" % (response.data.status_code, response.data.reason), fields))
-        self._look_for_the_client()
 
     def answer_began(self, head: ReceivedResponse) -> None:
         """Have hooks see it, then send its head."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.http import HTTPFlow
-from mitmproxy.proxy import events, server_hooks
+from mitmproxy.proxy import events, mode_specs, server_hooks
 from mitmproxy.proxy.commands import Command
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
@@ -269,8 +269,9 @@ class Tunnel:
         scheme = "https" if server.tls else "http"
         if not address or server.address != address:
             return None
-        if not asked:
-            return self._lane.reverse_route(scheme, address[0], address[1])
+        if not asked:  # nor in other modes, where it is from requests that their destination is known
+            reverse = isinstance(self._lane.mode, mode_specs.ReverseMode)
+            return self._lane.reverse_route(scheme, address[0], address[1]) if reverse else None
         try:
             only = destination.normalise(scheme, asked.host, asked.port)
         except ValueError:

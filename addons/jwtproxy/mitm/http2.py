@@ -22,7 +22,7 @@ from ..observe import pages
 from . import farewell, flows, gate, retries
 from .dispatch import Address
 from .http1 import HEAD_LIMIT
-from .http2_connection import Connection, Lengths
+from .http2_connection import Connection, Leaving, Lengths
 from .retries import NoAnswer
 
 
@@ -78,7 +78,7 @@ class Server(http.Http2Server):
                 return True
         if isinstance(event, h2.events.PingAckReceived):
             self._unheard = False
-        if isinstance(event, h2.events.ConnectionTerminated) and event.error_code == h2.errors.ErrorCodes.NO_ERROR:
+        if isinstance(event, Leaving):
             return False  # we open no streams towards a client, and what is under way is answered (RFC 9113 §6.8)
         try:
             if isinstance(event, h2.events.RequestReceived):
@@ -95,7 +95,7 @@ class Server(http.Http2Server):
     @property
     def is_idle(self) -> bool:
         """Whether no request is under way."""
-        return not self.streams
+        return all(map(self.is_closed, self.streams))  # of which mitmproxy forgets only some
 
     @property
     def latest(self) -> int:
@@ -183,13 +183,10 @@ class Client(http.Http2Client):
         if isinstance(event, http.RequestHeaders) and event.request.is_http2:
             event.request.headers.fields = _lowered(event.request.headers.fields)
             self.h2_conn.secret_fields = gate.gate_of(self.context.options).token_fields
-        if self._leaves and isinstance(event, http.HttpEvent) and event.stream_id not in self.our_stream_id:
-            self._unsent |= {event.stream_id} if isinstance(event, http.RequestHeaders) else set()
-        else:
-            yield from super()._handle_event(event)
+        yield from super()._handle_event(event)
         while self._unsent:  # mitmproxy would leave them waiting
             yield http.ReceiveHttp(NoAnswer(self._unsent.pop(), "server closed connection", untouched=True))
-        if self._leaves and not self.streams and self.conn.state & ConnectionState.CAN_WRITE:
+        if self._leaves and all(map(self.is_closed, self.streams)) and self.conn.state & ConnectionState.CAN_WRITE:
             yield CloseConnection(self.conn)
 
     def close_connection(self, msg: str) -> CommandGenerator[None]:
@@ -208,16 +205,20 @@ class Client(http.Http2Client):
         self._unsent.update(self.stream_queue)
         self.stream_queue.clear()
 
-    def _go_away(self, event: h2.events.ConnectionTerminated) -> CommandGenerator[None]:
+    def _go_away(self, event: Leaving) -> CommandGenerator[None]:
         """The server takes no more streams, and will not answer those after the last that it names."""
         self._leave()
         reason = f"the server closed the connection ({_name(event.error_code)})"
-        for stream in [stream for stream in self.streams if stream > (event.last_stream_id or 0)]:
+        for stream in [stream for stream in self.streams if stream > event.last_stream_id]:
             yield from self._give_up(stream, reason)
 
     def _give_up(self, stream: int, reason: str) -> CommandGenerator[None]:
         """The server says that it has done nothing of what this stream asked for."""
         untouched = self.streams.pop(stream) is _http2.StreamState.EXPECTING_HEADERS
+        self._lengths.end(stream)
+        self.our_stream_id.pop(self.their_stream_id[stream], None)  # it may go again by this very connection
+        if not self.is_closed(stream):
+            self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)  # what still comes of it is nobody's
         yield http.ReceiveHttp(NoAnswer(stream, reason, untouched=untouched))
 
     def _handle_event2(self, event: events.Event) -> CommandGenerator[None]:
@@ -238,7 +239,7 @@ class Client(http.Http2Client):
 
     def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
         """Take a head, or anything else; true where the connection is over."""
-        if isinstance(event, h2.events.ConnectionTerminated):
+        if isinstance(event, Leaving):
             yield from self._go_away(event)
             return False
         if isinstance(event, h2.events.StreamReset) and _id(event) in self.streams:
@@ -271,7 +272,8 @@ class Client(http.Http2Client):
         stream, reason = _id(event), f"{who} ({_name(event.error_code)})"
         self._lengths.end(stream)
         if event.error_code == h2.errors.ErrorCodes.REFUSED_STREAM:
-            self._leave()  # it would refuse the next one, too
+            if self.h2_conn.open_outbound_streams < self.h2_conn.remote_settings.max_concurrent_streams:
+                self._leave()  # there is no place on it for reasons of its own; else there will be one
             yield from self._give_up(stream, reason)
             return
         del self.streams[stream]

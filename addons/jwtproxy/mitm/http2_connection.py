@@ -3,6 +3,7 @@
 h2 calls many faults connection errors that RFC 9113 calls stream errors; others would die with them.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import h2.config
@@ -52,6 +53,14 @@ class _Encoder(hpack.Encoder):
         return super().encode(headers, huffman=False)
 
 
+@dataclass
+class Leaving(h2.events.Event):
+    """The peer opens, or takes, no more streams. Not h2's event, at which mitmproxy drops what waits to be sent."""
+
+    error_code: int
+    last_stream_id: int
+
+
 class Connection(BufferedH2Connection):
     """h2's, with mitmproxy's buffers."""
 
@@ -95,10 +104,11 @@ class Connection(BufferedH2Connection):
         return [refusal], []
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
-        """The peer opens, or takes, no more streams; what is under way goes on (RFC 9113 §6.8), which h2 would end."""
-        event = h2.events.ConnectionTerminated()
-        event.error_code, event.last_stream_id = frame.error_code, frame.last_stream_id
-        return [], [event]
+        """What is under way goes on (RFC 9113 §6.8), which h2 would end."""
+        polite = frame.error_code == h2.errors.ErrorCodes.NO_ERROR
+        if self.config.client_side or polite:
+            return [], [Leaving(int(frame.error_code), int(frame.last_stream_id))]
+        return super()._receive_goaway_frame(frame)
 
     def go_away(self) -> None:
         """Tell the peer to open no more streams, and go on with those there are."""

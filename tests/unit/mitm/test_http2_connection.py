@@ -12,7 +12,7 @@ import pytest
 from hyperframe.frame import GoAwayFrame, HeadersFrame
 
 from jwtproxy.conduct.malformed import MalformedError
-from jwtproxy.mitm.http2_connection import Connection, Lengths
+from jwtproxy.mitm.http2_connection import Connection, Leaving, Lengths
 
 HEAD = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/")]
 
@@ -77,18 +77,29 @@ def test_what_cannot_be_decompressed_is_called_so(peers: tuple[Connection, h2.co
     assert caught.value.error_code == h2.errors.ErrorCodes.COMPRESSION_ERROR
 
 
-@pytest.mark.parametrize("error", [0, 1])
-def test_who_says_goodbye_still_gets_its_answers(
-    peers: tuple[Connection, h2.connection.H2Connection], error: int
+@pytest.mark.parametrize(("error", "ends"), [(0, False), (1, True)])
+def test_a_client_that_says_goodbye_still_gets_its_answers(
+    peers: tuple[Connection, h2.connection.H2Connection], error: int, ends: bool
 ) -> None:
     ours, client = peers
     client.send_headers(1, HEAD, end_stream=True)
-    frame = GoAwayFrame(0)
-    frame.error_code = error
-    events = ours.receive_data(client.data_to_send() + frame.serialize())
-    told = [event for event in events if isinstance(event, h2.events.ConnectionTerminated)]
-    assert [(event.error_code, event.last_stream_id) for event in told] == [(error, 0)]
-    ours.send_headers(1, [(b":status", b"204")], end_stream=True)
+    ours.receive_data(client.data_to_send())
+    long = b"x" * 100_000  # more than there is room for
+    ours.send_headers(1, [(b":status", b"200")])
+    ours.send_data(1, long, end_stream=True)
+    events = ours.receive_data(GoAwayFrame(0, error_code=error).serialize())
+    assert any(isinstance(event, h2.events.ConnectionTerminated) for event in events) is ends
+    if ends:
+        return
+    assert events == [Leaving(0, 0)]
+    received = b""
+    while data := ours.data_to_send():
+        for event in client.receive_data(data):
+            if isinstance(event, h2.events.DataReceived):
+                received += event.data or b""
+                client.acknowledge_received_data(event.flow_controlled_length or 0, 1)
+        ours.receive_data(client.data_to_send())
+    assert received == long
 
 
 def test_the_last_stream_that_is_told_is_none_that_there_is(
