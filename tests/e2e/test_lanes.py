@@ -145,7 +145,7 @@ def test_all_others_of_these_do_too(pair: Pair, subject: str) -> None:
     assert fast == slow or subject not in COUNTED
 
 
-@pytest.mark.parametrize("subject", rows({name: (name,) for name in SUBJECTS}, "pipelined", "upstreams"))
+@pytest.mark.parametrize("subject", rows({name: (name,) for name in SUBJECTS}, "pipelined", "upstreams", "gone"))
 def test_conversations_in_tls_go_the_same_way(pair: Pair, subject: str) -> None:
     talks = [talk for talk in SUBJECTS[subject] if not talk.plain]
     _compare(pair, talks[:: 2 * SAMPLE.get(subject, 1)], "tls")

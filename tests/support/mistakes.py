@@ -18,7 +18,7 @@ from .harness import SECRET, clean_env
 REFUSAL = re.compile(r"jwtproxy: error: (?:[a-z'\-.]|[A-Z]+_|WORKERS)[^\n]*\njwtproxy: hint: [^\n]+\n")
 
 _KEY_VARIABLES = re.compile(r"JWT_(SHARED_SECRET|KEY)\w*")
-_KEY_MATERIAL = re.compile(r"(?!ssl_verify_)[A-Za-z0-9+/_-]{32,}")  # not the name of an option
+_KEY_MATERIAL = re.compile(r"(?<![A-Za-z0-9+/_-])(?!ssl_verify_)[A-Za-z0-9+/_-]{32,}")  # not the name of an option
 _SHOWN = 12
 """How many characters of key material in a row must not be shown."""
 

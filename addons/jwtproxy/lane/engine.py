@@ -562,6 +562,10 @@ class Engine(asyncio.Protocol):
             flow.live = False
         self._let_go()
         self._forget()
+        if (
+            self._watchdog and self.client
+        ):  # mitmproxy's TLS takes an end that it has not read itself for one it has told
+            self.client.state = ConnectionState.CLOSED
         self._leave()
 
     def pause_writing(self) -> None:
