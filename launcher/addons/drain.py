@@ -16,7 +16,7 @@ _BUSY = 0.5
 
 Others are told when they have none: some drop what is under way when they are told (h2 does).
 """
-_ROUND_TRIP = 1.0
+_ROUND_TRIP = 0.5
 """Seconds that they may take to hear it."""
 
 
