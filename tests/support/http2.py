@@ -55,6 +55,8 @@ class Http2:
         """By stream: what the upstream was asked by HTTP/2 on the last connection to it."""
         self.received = b""
         """The bodies that the upstream got by HTTP/2."""
+        self.trailers: list[tuple[bytes, bytes]] = []
+        """The last that the upstream got."""
         self._untaken = 0
         self.opened: list[connection.Connection] = []
         """The connections to upstreams, in order."""
@@ -211,6 +213,8 @@ class Http2:
             if isinstance(event, h2.events.DataReceived):
                 self.received += event.data or b""
                 self._untaken += event.flow_controlled_length or 0
+            elif isinstance(event, h2.events.TrailersReceived):
+                self.trailers = [(bytes(name), bytes(value)) for name, value in event.headers or []]
             elif isinstance(event, h2.events.RequestReceived):
                 assert event.stream_id
                 self.asked[event.stream_id] = [(bytes(name), bytes(value)) for name, value in event.headers or []]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hyperframe.frame import GoAwayFrame, RstStreamFrame
+from hyperframe.frame import GoAwayFrame, RstStreamFrame, SettingsFrame
 from mitmproxy.connection import Server
 from mitmproxy.proxy.layers import http
 from mitmproxy.test import tflow
@@ -165,6 +165,63 @@ def test_what_waits_for_its_turn_goes_elsewhere() -> None:
     for stream in client.asked:
         client.answer_headers(stream, OK)
     assert client.codes == dict.fromkeys(streams[10:], "200")
+
+
+def test_what_was_refused_for_want_of_a_place_waits_for_one() -> None:
+    """Until a server's SETTINGS are there, mitmproxy has more streams than it may take."""
+    client = Http2(both=True)
+    streams = [client.get("a.example") for _ in range(3)]
+    client.say(SettingsFrame(0, settings={SettingsFrame.MAX_CONCURRENT_STREAMS: 1}))
+    client.say(_reset(3, REFUSED))
+    client.say(_reset(5, REFUSED))
+    assert (len(client.opened), list(client.asked)) == (1, [1, 3, 5])
+    client.answer_headers(1, OK)
+    client.answer_headers(7, OK)
+    client.answer_headers(9, OK)
+    assert client.codes == dict.fromkeys(streams, "200")
+    assert len(client.opened) == 1
+
+
+def test_what_still_comes_of_a_stream_that_went_elsewhere_harms_nobody() -> None:
+    client = Http2(both=True)
+    first, second = client.get("a.example"), client.get("a.example")
+    far = client.far
+    client.say(_goaway(1))
+    assert len(client.opened) == 2
+    far.send_headers(3, OK, end_stream=True)
+    far.send_headers(1, OK, end_stream=True)
+    client.answer(far.data_to_send(), on=0)
+    assert (client.codes, client.interims) == ({first: "200"}, [])
+    client.answer_headers(1, [(b":status", b"201")])
+    assert client.codes == {first: "200", second: "201"}
+
+
+def test_a_connection_that_is_left_is_closed_though_its_last_stream_was_cancelled() -> None:
+    client = Http2(both=True)
+    stream = client.get("a.example")
+    client.say(_goaway(1))
+    client.cancel(stream)
+    assert client.closed == client.opened
+
+
+LONG = b"x" * 100_000
+
+
+@pytest.mark.parametrize("goes_away", [True, False])
+def test_a_body_that_waits_for_its_window_is_whole_after_a_goaway_and_so_are_its_trailers(goes_away: bool) -> None:
+    client = Http2(both=True)
+    stream = client.begin("POST", "a.example")
+    client.body(stream, LONG[:60_000], end=False)
+    client.body(stream, LONG[60_000:], ("x-sum", "1"))
+    if goes_away:
+        client.say(_goaway(1))
+    assert client.trailers == []
+    while client.make_room(1):
+        pass
+    assert client.received == LONG
+    assert client.trailers == [(b"x-sum", b"1")]
+    client.answer_headers(1, OK)
+    assert client.codes == {stream: "200"}
 
 
 def test_each_try_is_signed_and_all_are_counted_once() -> None:
