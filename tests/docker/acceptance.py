@@ -473,7 +473,8 @@ def _make_docker(clone: Path, upstream: Upstream, user: str, port: int, **variab
             claims = claims_of(answer, secret)
             show(f"make docker on port {port}: arrived with {claims}")
             assert claims["payload"]["user"] == user
-            # A busy engine may show who attaches only what comes later, though it was attached before the start.
+            # A busy engine may show who attaches only what comes later, though it was attached before the start; and
+            # its log may be behind.
             logged = run("docker", "logs", name).stdout
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=20)
@@ -485,7 +486,7 @@ def _make_docker(clone: Path, upstream: Upstream, user: str, port: int, **variab
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             run("docker", "rm", "--force", "--volumes", name, check=False)
-    assert f"listening on http://localhost:{port}" in logged
+    assert f"listening on http://localhost:{port}" in logged + output
     assert f"GET {url} 200" in output
     return output
 
