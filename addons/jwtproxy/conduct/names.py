@@ -35,6 +35,7 @@ class Memory[Answer: Sized]:
     def keep(self, name: Hashable, answer: Answer, now: float) -> None:
         """A look-up has succeeded."""
         self._bad.pop(name, None)
+        self._good.pop(name, None)
         if len(answer) <= MOST_ADDRESSES:
             _put(self._good, name, (answer, now))
 

@@ -80,7 +80,10 @@ class ConnectDeadline:
 
     def _await_turn(self, server: Any, before: float | None) -> None:
         """Start when the attempt does, and no sooner: cancelled while it waits, its request would hang."""
-        if server.timestamp_start is not before:
+        task = self._tasks.get(server.id)
+        if task is None or task.done():  # its client left while it waited, of which no hook may have told
+            self._forget(server)
+        elif server.timestamp_start is not before:
             self._start(server)
         else:
             again = asyncio.get_running_loop().call_later(self.timeout * _LOOK, self._await_turn, server, before)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from mitmproxy import addonmanager, exceptions, flow, hooks, http
 from mitmproxy import addons as theirs
-from mitmproxy.proxy import commands, events, mode_servers
+from mitmproxy.proxy import commands, events, mode_servers, server_hooks
 
 from . import stock
 
@@ -194,6 +194,19 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         """Serve one client connection."""
         self.layer = _Hooked(self.layer, self.master.addons)  # type: ignore[assignment]
         await super().handle_client()
+
+    async def open_connection(self, command: commands.OpenConnection) -> None:
+        """Connect. Who is cancelled while it waits for its turn is told so: mitmproxy tells nobody."""
+        server, before = command.connection, command.connection.timestamp_start
+        try:
+            await super().open_connection(command)
+        except asyncio.CancelledError:
+            if server.timestamp_start is before:
+                server.error = "client disconnected"
+                data = server_hooks.ServerConnectionHookData(client=self.client, server=server)
+                await self.handle_hook(server_hooks.ServerConnectErrorHook(data))
+                await self.server_event(events.OpenConnectionCompleted(command, server.error))
+            raise
 
     async def drain_writers(self) -> None:
         """Wait until there is room for more of what the peer of this task's connection sends.

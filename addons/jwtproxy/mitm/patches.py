@@ -87,7 +87,7 @@ FASTER = (
         "mitmproxy.proxy.mode_servers",
         "ProxyConnectionHandler",
         "jwtproxy.mitm.dispatch:ConnectionHandler",
-        "drain_writers handle_client hook_task",
+        "drain_writers handle_client hook_task open_connection",
     ),
     Patch("mitmproxy.http:Headers", "get_all", "jwtproxy.mitm.lookups:get_all"),
     Patch("mitmproxy.http:Headers", "get", "jwtproxy.mitm.lookups:get"),
@@ -104,6 +104,9 @@ _SIGNATURES = {
     "mitmproxy.addonmanager:AddonManager.trigger_event": "(self, event: mitmproxy.hooks.Hook)",
     "mitmproxy.proxy.server:ConnectionHandler.drain_writers": "(self)",
     "mitmproxy.proxy.server:ConnectionHandler.handle_client": "(self) -> None",
+    "mitmproxy.proxy.server:ConnectionHandler.open_connection": (
+        "(self, command: mitmproxy.proxy.commands.OpenConnection) -> None"
+    ),
     "mitmproxy.proxy.server:ConnectionHandler.hook_task": "(self, hook: mitmproxy.proxy.commands.StartHook) -> None",
 }
 

@@ -237,3 +237,19 @@ def test_an_attempt_that_is_over_is_forgotten() -> None:
         _outcome(steps, attempt)
         deadline = attempt.deadline
         assert (deadline._tasks, deadline._timers, deadline._tunnels) == ({}, {}, {}), steps.__name__
+
+
+def test_an_attempt_that_was_cancelled_before_its_turn_is_forgotten() -> None:
+    """No hook tells of it where mitmproxy's own handler is in place, as in bare mitmdump."""
+    attempt = Attempt(starts_after=LONG)
+
+    async def run() -> None:
+        task = asyncio.ensure_future(attempt.begin())
+        await asyncio.sleep(TIMEOUT / 10)
+        assert attempt.deadline._tasks
+        task.cancel()
+        await asyncio.sleep(TIMEOUT / 2)
+        assert not attempt.deadline._tasks
+        assert not attempt.deadline._timers
+
+    asyncio.run(run())

@@ -491,6 +491,22 @@ def test_what_follows_an_unknown_upgrade_is_not_passed_on(serve: Serve, upstream
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("asked", ["x", "websocket, x"])
+def test_a_websocket_that_nobody_asked_for_is_none(serve: Serve, upstream: type[Upstream], asked: str) -> None:
+    """RFC 9110 §7.8: what is sent by it could not be signed."""
+    answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+
+    async def run() -> None:
+        async with upstream(answer) as server, serve(Opens(Verdicts())) as proxy, proxy.client() as client:
+            request = server.request(f"Upgrade: {asked}", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+            assert (await client.ask(request)).code == 101
+            client.send(b"GET /unsigned HTTP/1.1\r\n\r\n")
+            assert await client.rest() == b""
+            assert len(server.heads) == 1
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "x"), ("GET", "/a#b"), ("OPTIONS", "x"), ("GET", "@evil.example/")]
 )
