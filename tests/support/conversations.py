@@ -215,7 +215,7 @@ def early() -> Iterator[Talk]:
         yield Talk(f"early: {name}; {kind}, no more is sent", (begin, wait, Do.CLOSE), said, partial=True, plain=plain)
         if name != "its head":
             yield Talk(f"early: {name}; {kind}, the rest is sent", (begin, 1, more), said, partial=True, plain=plain)
-        if Do.CLOSE not in steps:  # with what is not read then, a reset overtakes the answer (RFC 9112 §9.6)
+        if not {Do.CLOSE, None} & set(steps):  # else a reset overtakes what was said (RFC 9112 §9.6)
             yield Talk(
                 f"early: {name}; {kind}, all is sent at once", (begin + more, 1), said, partial=True, plain=plain
             )
