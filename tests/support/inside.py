@@ -275,6 +275,19 @@ class Verdicts:
         return trailers
 
 
+class Numbers(Verdicts):
+    """A judge that numbers its verdicts."""
+
+    token_fields = frozenset((b"x-number",))
+    given = 0
+
+    def verdict(self, head: RequestHead, now: float) -> Verdict:
+        """The next number, in a field in place of any that is there."""
+        self.given += 1
+        kept = tuple(field for field in head.fields if field[0] != b"x-number")
+        return Forward((*kept, (b"x-number", b"%d" % self.given)))
+
+
 def open_gate(options: Options, judge: Judge = UNSIGNED) -> None:
     """Let everything pass the master with these options but what this judge refuses."""
     from jwtproxy.mitm import gate

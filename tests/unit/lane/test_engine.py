@@ -19,10 +19,10 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from jwtproxy.conduct.fields import Fields
 from jwtproxy.conduct.request import RequestHead
-from jwtproxy.conduct.verdict import Forward, Refuse, Verdict
+from jwtproxy.conduct.verdict import Refuse, Verdict
 from jwtproxy.mitm import flows, gate
 from jwtproxy.policy.faults import UNSIGNED
-from tests.support.inside import Opens, Ours, Verdicts
+from tests.support.inside import Numbers, Opens, Ours, Verdicts
 
 if TYPE_CHECKING:
     from tests.support.inside import Serve, Upstream
@@ -96,18 +96,6 @@ class Hears(Ours):
     @property
     def of_flows(self) -> list[str]:
         return [what for what in self.heard if not what.startswith(("client", "server"))]
-
-
-class Numbers(Verdicts):
-    """A judge that numbers its verdicts."""
-
-    token_fields = frozenset((b"x-number",))
-    given = 0
-
-    def verdict(self, head: RequestHead, now: float) -> Verdict:
-        self.given += 1
-        kept = tuple(field for field in head.fields if field[0] != b"x-number")
-        return Forward((*kept, (b"x-number", b"%d" % self.given)))
 
 
 WHOLE = ["requestheaders", "request", "responseheaders", "response"]

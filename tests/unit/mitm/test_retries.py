@@ -8,28 +8,14 @@ from mitmproxy.connection import Server
 from mitmproxy.proxy.layers import http
 from mitmproxy.test import tflow
 
-from jwtproxy.conduct.request import RequestHead
-from jwtproxy.conduct.verdict import Forward, Verdict
 from jwtproxy.mitm import patches, retries
 from tests.support.http2 import Http2
-from tests.support.inside import Verdicts
+from tests.support.inside import Numbers
 
 pytestmark = pytest.mark.usefixtures("pristine")
 
 OK = [(b":status", b"200")]
 REFUSED, CANCEL, INTERNAL = 7, 8, 2
-
-
-class Numbers(Verdicts):
-    """A judge that numbers its verdicts."""
-
-    token_fields = frozenset((b"x-number",))
-    given = 0
-
-    def verdict(self, head: RequestHead, now: float) -> Verdict:
-        self.given += 1
-        kept = tuple(field for field in head.fields if field[0] != b"x-number")
-        return Forward((*kept, (b"x-number", b"%d" % self.given)))
 
 
 @pytest.fixture(autouse=True)
