@@ -6,7 +6,6 @@ And it carries what it is there for: the plain requests of common clients, and m
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import re
 import shutil
@@ -26,7 +25,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.support import corpus_talks
+from tests.support import corpus_talks, servers
 from tests.support.clients import Raw, client_context, curl, message
 from tests.support.conversations import conversations
 from tests.support.harness import REPO, Proxy, rows, thorough, verify
@@ -72,21 +71,6 @@ class Pair:
         fast, slow = self.lane(self.fast, way), self.lane(self.slow, way)
         found = self.loop.run_until_complete(compare_all(talks, lambda talk: compare(talk, fast, slow)))
         return sorted(found.values())
-
-
-# A connection that is reset while the other side accepts it may be left to the collector: the tests' own, not ours; and
-# asyncio trips over it where its server has been closed.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _collected() -> Iterator[None]:
-    """Leave nothing to be collected in the midst of other tests; once in the end, as it takes a fifth of a second."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -351,13 +335,12 @@ ODD_FROM = 12
 class Answers(asyncio.Protocol):
     """An upstream that answers with the path, and keeps all tokens; requests have three bytes of body, or none."""
 
-    def __init__(self, tokens: list[tuple[str, str]], transports: list[Any]) -> None:
-        self._tokens, self._transports = tokens, transports
+    def __init__(self, tokens: list[tuple[str, str]]) -> None:
+        self._tokens = tokens
         self._buffer = b""
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._transports.append(transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -389,21 +372,15 @@ def test_many_clients_at_once_get_their_own_answers_and_each_request_its_own_tok
 
 async def _ask_at_once(pair: Pair, way: str) -> list[tuple[str, str]]:
     tokens: list[tuple[str, str]] = []
-    transports: list[Any] = []
     tls = pair.authority.server_context(["http/1.1"]) if way == "tls" else None
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Answers(tokens, transports), "127.0.0.1", 0, ssl=tls
-    )
+    server = await asyncio.get_running_loop().create_server(lambda: Answers(tokens), "127.0.0.1", 0, ssl=tls)
     authority = "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
     try:
         async with asyncio.TaskGroup() as group:
             for client in range(CLIENTS_AT_ONCE):
                 group.create_task(_ask(pair, authority, client, in_tls=way == "tls"))
     finally:
-        server.close()
-        for transport in transports:
-            transport.abort()
-        await asyncio.sleep(0.1)  # a transport needs a few turns of the loop to close
+        await servers.end(server)
     return tokens
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from . import servers
 from .corpus import FENCE, Case, Expect, Fill, Seen, fill, judge, plain
 from .harness import Proxy
 from .http2_peer import Incoming, Peer, as_answers, as_request
@@ -59,7 +60,7 @@ class Upstream:
     async def stop(self) -> None:
         """Close the server and all its connections."""
         assert self._server
-        self._server.close()
+        await servers.end(self._server)
         tasks = [*self._tasks]
         for task in tasks:
             task.cancel()

@@ -19,6 +19,8 @@ from jwtproxy.conduct.request import RequestHead
 from jwtproxy.conduct.verdict import Forward, Refuse, Verdict
 from jwtproxy.policy.faults import UNSIGNED
 
+from . import servers
+
 if TYPE_CHECKING:
     from mitmproxy.master import Master
     from mitmproxy.options import Options
@@ -58,10 +60,9 @@ class Upstream:
         self._writers[-1].close()
 
     async def __aexit__(self, *exc: object) -> None:
-        self.close()
         for writer in self._writers:
             writer.close()
-        await self._server.wait_closed()
+        await servers.end(self._server)
 
     def request(self, *lines: str, body: bytes = b"", method: str = "GET") -> bytes:
         """What a client tells the proxy to get something from here."""

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from . import servers
 from .corpus import fill
 from .readers import STRICT, Reading
 
@@ -306,13 +307,12 @@ class _Held:
 
     async def _stop(self) -> None:
         for server in self._servers:
-            server.close()
+            await servers.end(server)
         tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for _ in range(3):  # a transport needs a few turns of the loop to close
-            await asyncio.sleep(0)
+        await servers.turns()
 
     def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)

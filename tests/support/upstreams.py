@@ -29,6 +29,8 @@ import h2.events
 import h2.exceptions
 import trustme
 
+from . import servers
+
 Fields = list[tuple[bytes, bytes]]
 BLOCK = 1 << 18
 
@@ -310,7 +312,6 @@ class Recorder:
         self.paused = False
         self.default: Answer = respond(200, ("content-type", "text/plain"), body=b"ok")
         self._routes: dict[str, tuple[Answer, bool]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._changed = threading.Condition()
         self._context = authority.server_context(alpn, leaf) if authority else None
         self._socket = socket.create_server(
@@ -318,9 +319,10 @@ class Recorder:
         )
         self.port: int = self._socket.getsockname()[1]
         self.host = f"[{host}]" if ":" in host else host
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner()
+        self._loop = self._runner.get_loop()
         self._stopping = asyncio.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -381,24 +383,17 @@ class Recorder:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(10)
-        if not self._loop.is_closed() and not self._thread.is_alive():
-            self._loop.close()
+
+    def _run(self) -> None:
+        with self._runner:
+            self._runner.run(self._serve())
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._accept, sock=self._socket, ssl=self._context, limit=4 * BLOCK)
         await self._stopping.wait()
-        server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for _ in range(3):  # a transport needs a few turns of the loop to close
-            await asyncio.sleep(0)
+        await servers.end(server)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         self.connections += 1
         link = _Link(self, reader, writer, self.connections)
         tls = writer.get_extra_info("ssl_object")

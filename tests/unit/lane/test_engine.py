@@ -22,10 +22,12 @@ from jwtproxy.conduct.request import RequestHead
 from jwtproxy.conduct.verdict import Refuse, Verdict
 from jwtproxy.mitm import flows, gate
 from jwtproxy.policy.faults import UNSIGNED
+from tests.support import servers
 from tests.support.inside import Numbers, Opens, Ours, Verdicts
 
 if TYPE_CHECKING:
-    from tests.support.inside import Serve, Upstream
+    from tests.support import servers
+from tests.support.inside import Serve, Upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
@@ -116,9 +118,7 @@ async def _listening(
     try:
         yield "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
     finally:
-        server.close()
-        server.close_clients()
-        await server.wait_closed()
+        await servers.end(server)
 
 
 def _request(authority: str, *lines: str, method: str = "GET", path: str = "/", body: bytes = b"") -> bytes:
