@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import queue
+import socket
 import ssl
 import subprocess
 import threading
@@ -23,7 +24,7 @@ from websockets.http11 import Request, Response
 
 from tests.support.clients import Raw, curl, message
 from tests.support.harness import MIB, Process, Proxy, StartBare, StartProxy, rows, thorough, verify
-from tests.support.upstreams import Authority, Feed, Recorder, Seen, chunked, download
+from tests.support.upstreams import Authority, Feed, Recorder, Seen, chunked, download, scripted
 
 GIB = 1 << 30
 sizes = pytest.mark.parametrize("size", [GIB // 8, pytest.param(GIB, marks=thorough)], ids=["part", "whole"])
@@ -164,6 +165,26 @@ def test_an_upload_that_is_gathered_has_one_length(
         assert seen.body == (b"bbcbbb" if gathers == "modify_body" else b"acba")
         assert len(seen.values("transfer-encoding") + seen.values("content-length")) == 1, seen.fields
         assert verify(seen.token)
+
+
+def test_a_body_that_is_held_whole_goes_to_a_server_that_answers_before_it_reads_on(
+    start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    """Each waits for the other to read; what is not read by either is far more than sockets hold."""
+    (tmp_path / "script.py").write_text("def request(flow): pass\n")
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // MIB):
+            assert connection.recv(MIB)
+            connection.sendall(bytes(MIB))
+
+    size = 24 * MIB
+    with scripted(answer) as port, start_proxy("-s", "script.py", cwd=tmp_path) as proxy, Raw(proxy.port) as client:
+        host = f"127.0.0.1:{port}"
+        lines = [f"Host: {host}", f"Content-Length: {size}"]
+        reply = client.request(message("POST", f"http://{host}/", *lines, body=bytes(size)))
+        assert (reply.status, len(reply.body)) == (200, size)
 
 
 def test_a_grpc_stream_goes_both_ways(

@@ -12,13 +12,14 @@ Order, error isolation and AddonHalt are mitmproxy's.
 import asyncio
 import functools
 import inspect
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
 
 from mitmproxy import addonmanager, exceptions, flow, hooks, http
 from mitmproxy import addons as theirs
+from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, mode_servers, server_hooks
 
 from . import stock
@@ -212,11 +213,13 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         """Wait until there is room for more of what the peer of this task's connection sends.
 
         mitmproxy waits for all connections, one task after the other: a client that sends before it reads, and a server
-        that does, would wait for ever. For a peer's own answers, which may come of what it sends, there is room ahead.
+        that does, would wait for ever. A peer waits for itself only where much of what it has to read came of what it
+        has sent.
         """
         task = asyncio.current_task()
-        for io in list(self.transports.values()):
-            if io.writer is None or (io.handler is task and _has_room(io.writer)):
+        layer: Any = self.layer
+        for connection, io in list(self.transports.items()):
+            if io.writer is None or (io.handler is task and layer.has_room(connection, io.writer)):
                 continue
             try:
                 await io.writer.drain()
@@ -226,12 +229,7 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
 
 
 _AHEAD = 256 * 1024
-"""Bytes: more than asyncio and one read of another connection leave in a buffer while that one is made to wait."""
-
-
-def _has_room(writer: Any) -> bool:
-    transport = getattr(writer, "transport", None)  # there is none of UDP
-    return transport is not None and transport.get_write_buffer_size() <= _AHEAD
+"""Bytes that a peer's own sending may have left for it to read, while it sends on."""
 
 
 class _Hooked:
@@ -240,13 +238,27 @@ class _Hooked:
     def __init__(self, layer: Any, addons: Any) -> None:
         self._layer = layer
         self._addons: AddonManager = addons
+        self._owed: Counter[Connection] = Counter()
+        """Bytes for each peer that came of what it had sent, since it last had little to read."""
+
+    def has_room(self, connection: Connection, writer: Any) -> bool:
+        """Whether a peer may send on, however much others have left for it to read."""
+        transport = getattr(writer, "transport", None)  # there is none of UDP
+        if transport is None:
+            return False
+        if transport.get_write_buffer_size() <= _AHEAD:
+            self._owed.pop(connection, None)
+        return self._owed[connection] <= _AHEAD
 
     def handle_event(self, event: events.Event) -> Iterator[commands.Command]:
         todo: deque[events.Event] = deque((event,))
+        sender = event.connection if isinstance(event, events.ConnectionEvent) else None
         while todo:
             for command in self._layer.handle_event(todo.popleft()):
                 if isinstance(command, Address):
                     continue
+                if sender and isinstance(command, commands.SendData) and command.connection is sender:
+                    self._owed[sender] += len(command.data)
                 if not isinstance(command, commands.StartHook) or not self._addons.finish(command):
                     yield command
                 elif command.blocking:

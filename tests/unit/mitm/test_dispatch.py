@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mitmproxy import addonmanager, exceptions
+from mitmproxy.connection import Connection, Server
 from mitmproxy.master import Master as StockMaster
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events
@@ -413,32 +414,67 @@ class _Writer:
             raise self._error
 
 
+class _Sends:
+    """A layer that sends these bytes to somebody, of whatever comes."""
+
+    def __init__(self, receiver: Connection, *data: bytes) -> None:
+        self._commands = [commands.SendData(receiver, each) for each in data]
+
+    def handle_event(self, event: events.Event) -> Iterator[commands.Command]:
+        return iter(self._commands)
+
+
+MUCH = bytes(256 * 1024)
+
+
 @pytest.mark.parametrize(
     ("own", "unsent", "waits"),
     [
-        (True, 0, False),
-        (True, 256 * 1024, False),
-        (True, 256 * 1024 + 1, True),
+        (True, len(MUCH), False),
+        (True, len(MUCH) + 1, False),
         (True, None, True),
         (False, 0, True),
         (False, 1 << 20, True),
     ],
 )
 def test_who_sends_waits_for_who_receives(own: bool, unsent: int | None, waits: bool) -> None:
+    assert _has_waited(own=own, unsent=unsent, answers=()) == waits
+
+
+@pytest.mark.parametrize(
+    ("unsent", "answers", "waits"),
+    [
+        (len(MUCH), (MUCH, b"x"), False),  # which it has read, nearly all of it
+        (len(MUCH) + 1, (MUCH,), False),
+        (len(MUCH) + 1, (MUCH, b"x"), True),
+    ],
+)
+def test_who_sends_waits_for_itself_where_it_does_not_read_what_it_asks_for(
+    unsent: int, answers: tuple[bytes, ...], waits: bool
+) -> None:
+    assert _has_waited(own=True, unsent=unsent, answers=answers) == waits
+
+
+def _has_waited(*, own: bool, unsent: int | None, answers: tuple[bytes, ...]) -> bool:
+    """Whether a sender to whom so much is unsent, these answers to itself perhaps, is made to wait for its reading."""
+    writer, peer = _Writer(unsent), Server(address=("127.0.0.1", 80))
+
     async def run() -> None:
         handler: Any = object.__new__(dispatch.ConnectionHandler)
         task = asyncio.current_task() if own else None
-        writer = _Writer(unsent)
-        handler.transports = {"open": ConnectionIO(task, None, writer), "opening": ConnectionIO()}  # type: ignore[arg-type]
+        handler.transports = {peer: ConnectionIO(task, None, writer), "opening": ConnectionIO()}  # type: ignore[arg-type]
+        handler.layer = dispatch._Hooked(_Sends(peer, *answers), None)
+        assert len(list(handler.layer.handle_event(events.DataReceived(peer, b"")))) == len(answers)
         await handler.drain_writers()
-        assert writer.drained == waits
 
     asyncio.run(run())
+    return writer.drained > 0
 
 
 def test_a_connection_that_takes_nothing_more_is_over() -> None:
     async def run() -> None:
         handler: Any = object.__new__(dispatch.ConnectionHandler)
+        handler.layer = None
         task = asyncio.create_task(asyncio.Event().wait())
         await asyncio.sleep(0)
         gone, fine = _Writer(0, ConnectionResetError("gone")), _Writer(0)
