@@ -4,7 +4,9 @@ A grammar of what is taken, not of what is refused: whatever it does not match i
 with it to `conduct`.
 """
 
+import functools
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..conduct import destination, forwarding, target
@@ -81,29 +83,15 @@ def read(head: bytes, *, origin_form: bool = False) -> Head | None:
     """A head, of exactly these bytes, if it is boring. `origin_form`: its target is a path alone, as servers get it."""
     line, _, lines = head.partition(b"\r\n")
     found = (_ORIGIN if origin_form else _ABSOLUTE).fullmatch(line)
-    fields = _read_fields(lines) if found and len(head) <= LONGEST else []
-    if not found or not fields:
+    told = _look_up(_recent_requests, _read_request, lines) if found and len(head) <= LONGEST else None
+    if not found or not told:
         return None
     method, authority, path = found.groups()
-    by_name = {name.lower(): value for name, value in fields}
-    if len(by_name) != len(fields) or not _ODD.isdisjoint(by_name):
+    if not origin_form and told.host != authority:
         return None
     if path is None and method == b"OPTIONS":  # that is about all paths
         return None
-    host = by_name.get(b"host")
-    connection = by_name.get(b"connection", b"")
-    closes = connection in _CLOSES
-    if (
-        not host
-        or len(host) > target.LONGEST_AUTHORITY
-        or (not origin_form and host != authority)
-        or not (closes or connection in _GOES_ON)
-    ):
-        return None
-    length = _length(by_name) if b"content-length" in by_name or b"transfer-encoding" in by_name else 0
-    if length == _UNKNOWN:
-        return None
-    return Head(method, host, path or b"/", tuple(fields), length, closes)
+    return Head(method, told.host, path or b"/", told.fields, told.length, told.closes)
 
 
 def read_answer(head: bytes, method: bytes) -> Answer | None:
@@ -112,21 +100,11 @@ def read_answer(head: bytes, method: bytes) -> Answer | None:
     found = _STATUS.fullmatch(line)
     if not found or len(head) > LONGEST or method == b"HEAD" or found[1] in (b"204", b"304"):
         return None
-    fields = _read_fields(lines)
-    if not fields:
+    told = _look_up(_recent_answers, _read_answer, lines)
+    if not told:
         return None
-    by_name = {name.lower(): value for name, value in fields}
-    if len(by_name) != len(fields) and _tells_twice(fields):
-        return None
-    connection = by_name.get(b"connection", b"")
-    closes = connection in _CLOSES
-    length = _length(by_name)
-    if length == _UNKNOWN or not (closes or connection in _GOES_ON) or not _ODD_IN_ANSWERS.isdisjoint(by_name):
-        return None
-    if b"connection" in by_name:
-        fields = [field for field in fields if len(field[0]) != 10 or field[0].lower() != b"connection"]
-    kept = tuple(fields)
-    return Answer(int(found[1]), found[2], kept if b"date" in by_name else forwarding.with_date(kept), length, closes)
+    fields = told.fields if told.is_dated else forwarding.with_date(told.fields)
+    return Answer(int(found[1]), found[2], fields, told.length, told.closes)
 
 
 def place(scheme: str, authority: bytes) -> tuple[str, int] | None:
@@ -139,6 +117,60 @@ def place(scheme: str, authority: bytes) -> tuple[str, int] | None:
     except ValueError:
         return None
     return (host, where.port) if destination.agrees((authority,), where) else None
+
+
+class _Told(NamedTuple):
+    """What the lines below a boring head's first one tell."""
+
+    fields: Fields
+    length: int | None
+    closes: bool
+    host: bytes = b""
+    is_dated: bool = False
+
+
+def _read_request(lines: bytes) -> _Told | None:
+    """What they tell, if they are boring."""
+    fields = _read_fields(lines)
+    by_name = {name.lower(): value for name, value in fields}
+    if not fields or len(by_name) != len(fields) or not _ODD.isdisjoint(by_name):
+        return None
+    host, connection = by_name.get(b"host"), by_name.get(b"connection", b"")
+    closes = connection in _CLOSES
+    if not host or len(host) > target.LONGEST_AUTHORITY or not (closes or connection in _GOES_ON):
+        return None
+    length = _length(by_name) if b"content-length" in by_name or b"transfer-encoding" in by_name else 0
+    return None if length == _UNKNOWN else _Told(tuple(fields), length, closes, host)
+
+
+def _read_answer(lines: bytes) -> _Told | None:
+    """What they tell, if they are boring."""
+    fields = _read_fields(lines)
+    by_name = {name.lower(): value for name, value in fields}
+    if not fields or (len(by_name) != len(fields) and _tells_twice(fields)):
+        return None
+    connection = by_name.get(b"connection", b"")
+    closes = connection in _CLOSES
+    length = _length(by_name)
+    if length == _UNKNOWN or not (closes or connection in _GOES_ON) or not _ODD_IN_ANSWERS.isdisjoint(by_name):
+        return None
+    if b"connection" in by_name:
+        fields = [field for field in fields if len(field[0]) != 10 or field[0].lower() != b"connection"]
+    return _Told(tuple(fields), length, closes, is_dated=b"date" in by_name)
+
+
+# Who asks again says most of what it said before, in the same bytes; and so do servers, within a second.
+_REMEMBERED = 256
+_LONGEST_REMEMBERED = 1024
+_recent_requests = functools.lru_cache(_REMEMBERED)(_read_request)
+_recent_answers = functools.lru_cache(_REMEMBERED)(_read_answer)
+
+type _Reader = Callable[[bytes], _Told | None]
+
+
+def _look_up(recent: _Reader, read: _Reader, lines: bytes) -> _Told | None:
+    """What is known of these lines, or read from them; what is long is not kept."""
+    return (recent if len(lines) <= _LONGEST_REMEMBERED else read)(lines)
 
 
 def _read_fields(lines: bytes) -> list[tuple[bytes, bytes]]:

@@ -420,7 +420,8 @@ class Engine(asyncio.Protocol):
         if self._upstream:
             self._upstream.release()
         self._forget()
-        self._take_head()
+        if self._buffer or self._paused:
+            self._take_head()
 
     def _send(self, data: bytes) -> None:
         if data and not self._over:
