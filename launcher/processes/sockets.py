@@ -1,6 +1,7 @@
 """Listen early: sockets are bound before anything else starts, and shared by all workers."""
 
 import asyncio
+import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -80,12 +81,22 @@ class Loop(asyncio.SelectorEventLoop):
     async def getaddrinfo(self, host: Any, port: Any, **kind: int) -> Found:
         """Resolve a name for the client whose task this is: mitmproxy notes in each whose it is."""
         client = getattr(asyncio.current_task(self), "client", None)
-        return await self._resolver.resolve(Question(host, port, **kind), client and client[0])
+        return await self._resolver.resolve(Question(host, port, **kind), client and _site(client[0]))
 
     def stop_listening(self) -> None:
         """Accept nothing more: the task of a connection that comes while the loop closes would be lost, with a cry."""
         while self._serving:
             self._serving.pop().close()
+
+
+def _site(address: str) -> str:
+    """Who has this address: of IPv6, who has all that begin with the same 64 bits (RFC 4291 §2.5.4)."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    return str(parsed if parsed.version == 4 else ipaddress.ip_network((parsed, 64), strict=False))
 
 
 class _Servers:

@@ -168,7 +168,21 @@ def test_what_becomes_of_a_servers_connections_may_be_changed(bound: bool) -> No
     asyncio.run(run(), loop_factory=Loop)
 
 
-def test_names_are_looked_up_for_the_client_whose_task_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("address", "site"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:0:0:2", "2001:db8::/64"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_names_are_looked_up_for_the_client_whose_task_it_is(
+    monkeypatch: pytest.MonkeyPatch, address: str, site: str
+) -> None:
     """For connections, too; without one, for nobody in particular."""
     asked: list[tuple[str, object]] = []
 
@@ -182,7 +196,7 @@ def test_names_are_looked_up_for_the_client_whose_task_it_is(monkeypatch: pytest
             port = sock.getsockname()[1]
             _, writer = await asyncio.open_connection("a.example", port)
             writer.close()
-            asyncio_utils.set_current_task_debug_info(name="client", client=("192.0.2.1", 1234))
+            asyncio_utils.set_current_task_debug_info(name="client", client=(address, 1234))
             _, writer = await asyncio.open_connection("b.example", port)
             writer.close()
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -190,7 +204,7 @@ def test_names_are_looked_up_for_the_client_whose_task_it_is(monkeypatch: pytest
 
     monkeypatch.setattr(Resolver, "resolve", resolve)
     asyncio.run(run(), loop_factory=Loop)
-    assert asked == [("a.example", None), ("b.example", "192.0.2.1")]
+    assert asked == [("a.example", None), ("b.example", site)]
 
 
 def test_names_are_those_that_the_system_knows() -> None:
