@@ -59,6 +59,15 @@ class Pause(IntEnum):
 class Engine(asyncio.Protocol):
     """The protocol of a client connection, whose transport may be one that speaks TLS."""
 
+    # There may be thousands, and Python shares the names of thirty attributes at most: that many more take 2 KiB each.
+    __slots__ = (
+        *("lane", "client", "transport", "is_full", "flow"),
+        *("_route", "_watchdog", "_give_away", "_upstreams", "_upstream", "_dialling"),
+        *("_timer", "_idle_at", "_answer_at", "_ring_at"),
+        *("_buffer", "_head", "_pieces", "_paused", "_taking", "_over", "_out", "_body", "_interims"),
+        *("_closes", "_chunked", "_chunks_up", "_bodiless", "_answered", "_done", "_is_last", "_listens"),
+    )
+
     def __init__(self, lane: Lane, route: Route, give_away: GiveAway) -> None:
         """`give_away`: have mitmproxy go on with these bytes, the first of which may be a request with a flow."""
         self.lane = lane

@@ -69,6 +69,11 @@ class Asker(Protocol):
 class Upstream(asyncio.Protocol):
     """One connection, of one client. Its transport may be one that speaks TLS."""
 
+    __slots__ = (
+        *("data", "server", "_asker", "_transport", "_buffer", "_method", "_body"),
+        *("_waits", "_ends", "_reused", "_silent"),
+    )
+
     def __init__(self, data: ServerConnectionHookData, asker: Asker) -> None:
         self.data, self.server = data, data.server
         self._asker = asker
