@@ -194,13 +194,14 @@ class Tunnel:
 
     def handle_event(self, event: events.Event) -> Iterator[Command]:
         """Take what is boring; all else is the layer's."""
-        from_client = isinstance(event, events.DataReceived) and event.connection is self._context.client
-        if from_client and not self._engine and self._take(event.data):  # type: ignore[attr-defined]
-            self._address = Address()
-            yield self._address
-        if from_client and self._engine:
-            self._engine.data_received(event.data)  # type: ignore[attr-defined]
-            return
+        if isinstance(event, events.DataReceived) and event.connection is self._context.client:
+            data = bytes(event.data)  # which it is not, whatever its type says, where a CONNECT and more came at once
+            if not self._engine and self._take(data):
+                self._address = Address()
+                yield self._address
+            if self._engine:
+                self._engine.data_received(data)
+                return
         if isinstance(event, events.Wakeup) and event.command is self._address:
             event, self._returned = events.DataReceived(self._context.client, self._returned), b""
         yield from self._layer.handle_event(event)
