@@ -96,9 +96,10 @@ def test_60_names_that_hang_delay_no_other(start: Start, recorder: Recorder, arg
 
 
 @thorough
-def test_800_names_that_hang_delay_only_who_asks_for_them(start: Start, recorder: Recorder) -> None:
+@pytest.mark.parametrize("way", ["lane", "mitmproxy"])
+def test_800_names_that_hang_delay_only_who_asks_for_them(start: Start, recorder: Recorder, way: str) -> None:
     """Another client has its own share, and known names are known to all."""
-    proxy = start()
+    proxy = start(*WAYS[way])
     took(proxy, recorder, KNOWN[0])
     with unresolvable(proxy, 800, "127.0.0.2"):
         undelayed(delays(proxy, recorder, KNOWN))

@@ -21,6 +21,7 @@ from mitmproxy import addonmanager, exceptions, flow, hooks, http
 from mitmproxy import addons as theirs
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, mode_servers, server_hooks
+from mitmproxy.utils import asyncio_utils
 
 from . import stock
 
@@ -199,6 +200,8 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """Connect. Who is cancelled while it waits for its turn is told so: mitmproxy tells nobody."""
         server, before = command.connection, command.connection.timestamp_start
+        # For Loop.getaddrinfo: mitmproxy notes it only after an eager task has run up to its first wait.
+        asyncio_utils.set_current_task_debug_info(name="server connection", client=self.client.peername)
         try:
             await super().open_connection(command)
         except asyncio.CancelledError:

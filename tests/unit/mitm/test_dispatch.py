@@ -275,10 +275,10 @@ def test_a_layer_goes_on_at_once_where_nothing_has_to_wait(deed: str, at_once: b
 
 
 def test_traffic_passes_by_it(serve: Serve, upstream: type[Upstream], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert patches.install(faster=True) == []
     monkeypatch.setattr(addonmanager, "AddonManager", dispatch.AddonManager)  # which each master makes one of
 
     async def run() -> None:
-        patches.install(faster=True)
         async with upstream() as server, serve(gate := Opens()) as proxy, proxy.client() as client:
             for _ in range(2):
                 assert (await client.ask(server.request())).code == 200
@@ -286,6 +286,31 @@ def test_traffic_passes_by_it(serve: Serve, upstream: type[Upstream], monkeypatc
             assert gate.count == 2
 
     asyncio.run(run())
+
+
+def test_a_name_is_looked_up_in_the_name_of_its_client(
+    serve: Serve, upstream: type[Upstream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that who asks for too many holds up no other."""
+    assert patches.install(faster=True) == []
+    monkeypatch.setattr(addonmanager, "AddonManager", dispatch.AddonManager)
+    askers: list[str] = []
+
+    async def run() -> None:
+        async with upstream() as server, serve(Opens()) as proxy, proxy.client() as client:
+            loop = asyncio.get_running_loop()
+            resolve = loop.getaddrinfo
+
+            async def getaddrinfo(*arguments: Any, **options: Any) -> Any:
+                askers.extend(getattr(asyncio.current_task(), "client", ())[:1])
+                return await resolve(*arguments, **options)
+
+            monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+            request = server.request().replace(b"127.0.0.1", b"localhost")
+            assert (await client.ask(request)).code == 200
+
+    asyncio.run(run())
+    assert askers == ["127.0.0.1"]
 
 
 # --- hooks that are called at once
