@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import h2.connection
 import pytest
@@ -339,63 +337,6 @@ def test_tunnels_that_share_an_http2_connection_are_kept_apart(
         two.flush()
         proxy.wait_for_output(r"GET .* 421")
         assert recorder.requests == other.requests == []
-
-
-class _TlsInStream:
-    """TLS within a tunnel that is a stream of HTTP/2."""
-
-    def __init__(self, two: Http2, stream: int, context: ssl.SSLContext) -> None:
-        self._two, self._stream = two, stream
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="127.0.0.1")
-        self._do(self._tls.do_handshake)
-
-    def ask(self, data: bytes) -> bytes:
-        """Send this, read up to the body of the answer."""
-        self._do(lambda: self._tls.write(data))
-        answer = b""
-        while not answer.endswith(b"ok"):
-            answer += self._do(lambda: self._tls.read(1 << 16))
-        return answer
-
-    def _do(self, deed: Callable[[], Any]) -> Any:
-        while True:
-            try:
-                return deed()
-            except ssl.SSLWantReadError:
-                self._flush()
-                self._incoming.write(self._two.more(self._stream))
-            finally:
-                self._flush()
-
-    def _flush(self) -> None:
-        if data := self._outgoing.read():
-            self._two.h2.send_data(self._stream, data)
-            self._two.flush()
-
-
-def test_tunnels_over_http2_carry_tls_and_end_with_it(
-    start_proxy: StartProxy, authority: Authority, proxy_ca: Path
-) -> None:
-    """RFC 9113 §8.5. What a tunnel carries is signed; its end is that of its stream, and of no other."""
-    trust = client_context(proxy_ca, "http/1.1")
-    with (
-        Recorder(authority=authority) as upstream,
-        start_proxy() as proxy,
-        Raw(proxy.port) as client,
-    ):
-        two = Http2(client.start_tls(client_context(proxy_ca, "h2")))
-        for stream in (1, 3):
-            two.h2.send_headers(stream, [(":method", "CONNECT"), (":authority", upstream.authority)])
-        two.flush()
-        within = [_TlsInStream(two, stream, trust) for stream in (1, 3)]
-        for tls in (*within, *within):
-            assert b" 200 " in tls.ask(message("GET", "/", f"Host: {upstream.authority}"))
-        assert all(verify(seen.token) for seen in upstream.wait(4))
-        two.h2.end_stream(1)
-        two.flush()
-        assert two.more(1) == b""
-        assert b" 200 " in within[1].ask(message("GET", "/", f"Host: {upstream.authority}"))
 
 
 PATHS = ["http://127.0.0.1:9/admin", "admin", ".evil/x", "?x", "/a#/../admin"]

@@ -178,23 +178,13 @@ class Http2:
     def reply(self, stream: int) -> Reply:
         """Read until the answer on this stream is whole."""
         while stream not in self._ended:
-            self._read(stream)
+            data = self._socket.recv(1 << 16)
+            if not data:
+                raise EOFError(f"the connection ended; stream {stream}: {self._replies.get(stream)}")
+            for event in self.h2.receive_data(data):
+                self._on(event)
+            self.flush()
         return self._replies[stream]
-
-    def more(self, stream: int) -> bytes:
-        """Read some of the body on this stream; nothing at its end."""
-        while stream not in self._ended and not (stream in self._replies and self._replies[stream].body):
-            self._read(stream)
-        data, self._replies[stream].body = self._replies[stream].body, b""
-        return data
-
-    def _read(self, stream: int) -> None:
-        data = self._socket.recv(1 << 16)
-        if not data:
-            raise EOFError(f"the connection ended; stream {stream}: {self._replies.get(stream)}")
-        for event in self.h2.receive_data(data):
-            self._on(event)
-        self.flush()
 
     def _on(self, event: h2.events.Event) -> None:
         match event:

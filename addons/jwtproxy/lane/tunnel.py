@@ -284,6 +284,8 @@ def put_before_http(lane: Lane | None, context: Context, layer: Layer | None) ->
     """What mitmproxy has decided to put next, with a Tunnel before what speaks HTTP/1.1."""
     if not lane or not layer or context.client.alpn == b"h2" or context.client.transport_protocol != "tcp":
         return layer
+    if any(isinstance(each, Stream) and each.flow.request.is_http2 for each in context.layers):
+        return layer  # a CONNECT over HTTP/2: the transport carries other streams, too
     above, below = None, layer
     while isinstance(below, tls.TLSLayer) and isinstance(below.child_layer, Layer):
         above, below = below, below.child_layer

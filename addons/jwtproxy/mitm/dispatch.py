@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from mitmproxy import addonmanager, exceptions, flow, hooks, http
 from mitmproxy import addons as theirs
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events, mode_servers, server_hooks
 from mitmproxy.utils import asyncio_utils
 
@@ -201,7 +201,7 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         """Connect. Who is cancelled while it waits for its turn is told so: mitmproxy tells nobody."""
         server, before = command.connection, command.connection.timestamp_start
         # For Loop.getaddrinfo: mitmproxy notes it only after an eager task has run up to its first wait.
-        asyncio_utils.set_current_task_debug_info(name="server connection", client=self.client.peername)
+        asyncio_utils.set_current_task_debug_info(name="dial", client=self.client.peername)
         try:
             await super().open_connection(command)
         except asyncio.CancelledError:
@@ -245,13 +245,15 @@ class _Hooked:
         """Bytes for each peer that came of what it had sent, since it last had little to read."""
 
     def has_room(self, connection: Connection, writer: Any) -> bool:
-        """Whether a peer may send on, however much others have left for it to read."""
+        """Whether a peer may send on, however much clients have left for it to read, if it is a server."""
         transport = getattr(writer, "transport", None)  # there is none of UDP
         if transport is None:
             return False
         if transport.get_write_buffer_size() <= _AHEAD:
             self._owed.pop(connection, None)
-        return self._owed[connection] <= _AHEAD
+            return True
+        # What a client has to read came of its requests, whoever it is that sends it.
+        return isinstance(connection, Server) and self._owed[connection] <= _AHEAD
 
     def handle_event(self, event: events.Event) -> Iterator[commands.Command]:
         todo: deque[events.Event] = deque((event,))

@@ -62,8 +62,6 @@ class Server(http.Http2Server):
             message = "the answer contains a header that HTTP/2 cannot carry"
             code = http.ErrorCode.GENERIC_SERVER_ERROR
             event = http.ResponseProtocolError(event.stream_id, message, code)
-        if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.PASSTHROUGH_CLOSE:
-            event = http.ResponseEndOfMessage(event.stream_id)  # a tunnel's end, after all it carried (RFC 9113 §8.5)
         if isinstance(event, http.ResponseProtocolError) and self._tell(event):
             yield from self._flush()
         else:

@@ -183,21 +183,7 @@ class Stream(http.HttpStream):
             flows.complete(response, here=True)
             if framing.is_tunnel(b"CONNECT", response.status_code):
                 response.raw_content = b""
-        if self.flow.request.is_http2 and (not response or framing.is_tunnel(b"CONNECT", response.status_code)):
-            yield from self._begin_tunnel()
-        else:
-            yield from super().handle_connect_finish()
-
-    def _begin_tunnel(self) -> CommandGenerator[None]:
-        """Say that a tunnel begins; mitmproxy would end the stream, and the tunnel (RFC 9113 §8.5)."""
-        established = ReceivedResponse(b"HTTP/2.0", 200, b"", ())
-        response = self.flow.response = self.flow.response or flows.response_of(established)
-        response.raw_content = b""
-        yield http.HttpConnectedHook(self.flow)
-        self.child_layer = self.child_layer or NextLayer(self.context)
-        self._handle_event = self.passthrough
-        yield from self.child_layer.handle_event(events.Start())
-        yield http.SendHttp(http.ResponseHeaders(self.stream_id, response, end_stream=False), self.context.client)
+        yield from super().handle_connect_finish()
 
     def handle_protocol_error(
         self, event: http.RequestProtocolError | http.ResponseProtocolError
@@ -403,7 +389,7 @@ class Stream(http.HttpStream):
         yield http.HttpResponseHeadersHook(self.flow)
         if (yield from self.check_killed(True)):
             return
-        unfinished = self.client_state != self.state_done and self.context.client.alpn != b"h2"
+        unfinished = self.client_state != self.state_done and not self.flow.request.is_http2
         if unfinished:
             response.headers["connection"] = "close"
         self.client_state = self.state_done

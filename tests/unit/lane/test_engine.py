@@ -26,8 +26,7 @@ from tests.support import servers
 from tests.support.inside import Numbers, Opens, Ours, Verdicts
 
 if TYPE_CHECKING:
-    from tests.support import servers
-from tests.support.inside import Serve, Upstream
+    from tests.support.inside import Serve, Upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"

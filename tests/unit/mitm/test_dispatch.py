@@ -480,9 +480,15 @@ def test_who_sends_waits_for_itself_where_it_does_not_read_what_it_asks_for(
     assert _has_waited(own=True, unsent=unsent, answers=answers) == waits
 
 
-def _has_waited(*, own: bool, unsent: int | None, answers: tuple[bytes, ...]) -> bool:
+@pytest.mark.parametrize(("unsent", "waits"), [(len(MUCH), False), (len(MUCH) + 1, True)])
+def test_a_client_that_does_not_read_is_not_read(unsent: int, waits: bool) -> None:
+    """Whoever answers it does so because it asks."""
+    assert _has_waited(own=True, unsent=unsent, answers=(), peer=tflow.tclient_conn()) == waits
+
+
+def _has_waited(*, own: bool, unsent: int | None, answers: tuple[bytes, ...], peer: Connection | None = None) -> bool:
     """Whether a sender to whom so much is unsent, these answers to itself perhaps, is made to wait for its reading."""
-    writer, peer = _Writer(unsent), Server(address=("127.0.0.1", 80))
+    writer, peer = _Writer(unsent), peer or Server(address=("127.0.0.1", 80))
 
     async def run() -> None:
         handler: Any = object.__new__(dispatch.ConnectionHandler)
