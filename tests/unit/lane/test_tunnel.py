@@ -15,9 +15,11 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http, tls
+from mitmproxy.test import tflow
 from OpenSSL import SSL
 
 from jwtproxy.lane.tunnel import Pipe, Tunnel, put_before_http
+from jwtproxy.mitm.stream import Stream
 
 MIB = 1024 * 1024
 
@@ -207,6 +209,18 @@ def test_behind_tls_too(context: Context) -> None:
     inner.child_layer = http.HttpLayer(context, http.HTTPMode.transparent)
     assert put_before_http(lane, context, outer) is outer
     assert isinstance(inner.child_layer, Tunnel)
+
+
+def test_never_in_a_tunnel_that_is_a_stream_of_http_2(context: Context) -> None:
+    """Its transport carries other streams; mitmproxy forgets the client's ALPN when TLS begins in one of them."""
+    lane: Any = object()
+    stream = object.__new__(Stream)
+    stream.flow = tflow.tflow()
+    context.layers.append(stream)
+    layer = http.HttpLayer(context, http.HTTPMode.transparent)
+    for version, stands in (("HTTP/2.0", False), ("HTTP/1.1", True)):
+        stream.flow.request.http_version = version
+        assert isinstance(put_before_http(lane, context, layer), Tunnel) is stands
 
 
 @pytest.mark.parametrize("alpn", [b"h2", None])
