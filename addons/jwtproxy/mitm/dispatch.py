@@ -216,8 +216,8 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         """Wait until there is room for more of what the peer of this task's connection sends.
 
         mitmproxy waits for all connections, one task after the other: a client that sends before it reads, and a server
-        that does, would wait for ever. A peer waits for itself only where much of what it has to read came of what it
-        has sent.
+        that does, would wait for ever. A server waits for itself only where much of what it has to read came of what
+        it has sent itself, and not of what clients have.
         """
         task = asyncio.current_task()
         layer: Any = self.layer
@@ -232,7 +232,7 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
 
 
 _AHEAD = 256 * 1024
-"""Bytes that a peer's own sending may have left for it to read, while it sends on."""
+"""Bytes that may wait for a peer to read them, while it sends on."""
 
 
 class _Hooked:
@@ -242,10 +242,10 @@ class _Hooked:
         self._layer = layer
         self._addons: AddonManager = addons
         self._owed: Counter[Connection] = Counter()
-        """Bytes for each peer that came of what it had sent, since it last had little to read."""
+        """Bytes for each server that came of what it had sent itself, since it last had little to read."""
 
     def has_room(self, connection: Connection, writer: Any) -> bool:
-        """Whether a peer may send on, however much clients have left for it to read, if it is a server."""
+        """Whether a peer may send on before it has read what is there for it."""
         transport = getattr(writer, "transport", None)  # there is none of UDP
         if transport is None:
             return False
@@ -257,7 +257,9 @@ class _Hooked:
 
     def handle_event(self, event: events.Event) -> Iterator[commands.Command]:
         todo: deque[events.Event] = deque((event,))
-        sender = event.connection if isinstance(event, events.ConnectionEvent) else None
+        sender = getattr(event, "connection", None)
+        if not isinstance(sender, Server):
+            sender = None
         while todo:
             for command in self._layer.handle_event(todo.popleft()):
                 if isinstance(command, Address):
