@@ -1,6 +1,6 @@
 """`make bench`: our proxy beside others on this machine, in rounds that take turns; medians are reported.
 
-BENCH_ROUNDS (5) and BENCH_SECONDS (3, for each round) adjust it; BENCH_QUICK=1 takes three minutes. BENCH_ONLY names
+BENCH_ROUNDS (9) and BENCH_SECONDS (1, for each round) adjust it; BENCH_QUICK=1 takes three minutes. BENCH_ONLY names
 scenarios, BENCH_TARGETS targets, by commas: then nothing else is measured, and nothing written. Results: a table here,
 results.json and results.svg beside this file. It fails if a token of ours is not right.
 """
@@ -43,7 +43,7 @@ FOLDER = Path(__file__).parent
 def main() -> None:
     """Measure everything, write it down, say how it compares with what was promised."""
     quick, workers = bool(os.environ.get("BENCH_QUICK")), targets.many_workers()
-    chosen = (1, 1, SCENARIOS) if quick else (5, 3, SCENARIOS)
+    chosen = (1, 1, SCENARIOS) if quick else (9, 1, SCENARIOS)
     settings = Settings.from_environment(*chosen, targets.all_targets(workers))
     begun = time.monotonic()
     with rounds.site() as at:
@@ -164,12 +164,6 @@ def _lines(path: str) -> list[str]:
     with contextlib.suppress(OSError):
         return Path(path).read_text().splitlines()
     return []
-
-
-def _subfolder(folder: Path, name: str) -> Path:
-    folder.chmod(0o755)  # the upstream's workers may run as another user
-    (folder / name).mkdir()
-    return folder / name
 
 
 if __name__ == "__main__":

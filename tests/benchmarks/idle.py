@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import targets
-from .load import Spec, exchange
+from .load import Spec
 from .targets import Place, Running
 from .upstream import Upstream
 
@@ -43,7 +43,7 @@ async def _hold(count: int, server: Upstream, running: Running) -> dict[str, flo
                 return
             reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
             writers.append(writer)
-            await exchange(reader, writer, spec.head())
+            await _exchange(reader, writer, spec)
 
     await _warm_up(spec, running)
     before = running.pss()
@@ -61,5 +61,11 @@ async def _hold(count: int, server: Upstream, running: Running) -> dict[str, flo
 async def _warm_up(spec: Spec, running: Running) -> None:
     """Make one request first: what is loaded or cached then is not the connections' cost."""
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
-    await exchange(reader, writer, spec.head())
+    await _exchange(reader, writer, spec)
     writer.close()
+
+
+async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, spec: Spec) -> None:
+    writer.write(spec.head())
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -98,12 +99,23 @@ def figure(results: Results, scenario: str, target: str, name: str) -> float | N
     return None if found is None else float(found)
 
 
+def share(results: Results, scenario: str, ours: str, theirs: str) -> float | None:
+    """Ours of their processor time for a request, if both were measured: the median over rounds of the round's ratio.
+
+    Not the ratio of medians: a machine that is slow for a while is slow to both in the same round.
+    """
+    targets = results["scenarios"].get(scenario, {}).get("targets", {})
+    costs = [
+        [one["cpu_us_per_request"] for one in targets.get(target, {}).get("rounds", []) if "cpu_us_per_request" in one]
+        for target in (ours, theirs)
+    ]
+    return statistics.median(our / their for our, their in zip(*costs, strict=False)) if all(costs) else None
+
+
 def times_cheaper(results: Results, promise: Promise) -> float | None:
     """Their processor time for a request over ours, if both were measured."""
-    ours, theirs = (
-        figure(results, promise.scenario, target, "cpu_us_per_request") for target in (OURS, promise.theirs)
-    )
-    return theirs / ours if ours and theirs else None
+    found = share(results, promise.scenario, OURS, promise.theirs)
+    return 1 / found if found else None
 
 
 def faults(results: Results) -> list[str]:

@@ -99,7 +99,12 @@ def test_the_upstream_keeps_each_token_of_each_request(tmp_path: Path) -> None:
 def results(plain: dict[str, float], **settings: object) -> report.Results:
     """Results in which these targets took so many µs for a plain request, and answered so many a second."""
     rows = {
-        key: {"label": key, "cpu_us_per_request": cost, "requests_per_second": 1e6 / cost}
+        key: {
+            "label": key,
+            "cpu_us_per_request": cost,
+            "requests_per_second": 1e6 / cost,
+            "rounds": [{"cpu_us_per_request": cost * slow} for slow in (1, 2, 1)],
+        }
         for key, cost in plain.items()
     }
     told = {key: {"checked": 1, "bad": 0, "repeated": 0} for key in plain if key.startswith("jwtproxy")}
@@ -116,6 +121,14 @@ def test_promises_are_shares_of_what_others_take() -> None:
     assert promises["CPU per request, % of mitmdump's: plain"] is False
     assert promises["CPU per request, % of proxy.py's: plain"] is True
     assert promises["CPU per request, % of mitmdump's: https1"] is None
+
+
+def test_a_machine_that_is_slow_for_a_while_changes_no_share() -> None:
+    found = results({"jwtproxy-1": 80, "mitmdump": 1000})
+    for target, ticks in (("jwtproxy-1", (80, 80, 160, 160)), ("mitmdump", (1000, 1000, 2000, 2000))):
+        found["scenarios"]["plain"]["targets"][target]["rounds"] = [{"cpu_us_per_request": cost} for cost in ticks]
+    assert report.share(found, "plain", "jwtproxy-1", "mitmdump") == 0.08
+    assert report.share(found, "plain", "jwtproxy-1", "nginx") is None
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -164,7 +177,7 @@ def test_the_gate_wants_nine_tenths_of_each_recorded_ratio(ours: float, short: s
 def test_the_gate_fails_what_can_no_longer_be_measured_and_passes_what_never_was() -> None:
     both, ours = {"jwtproxy-1": 100.0, "mitmdump": 1000.0}, {"jwtproxy-1": 100.0}
     lost = results(both)
-    del lost["scenarios"]["plain"]["targets"]["mitmdump"]["cpu_us_per_request"]
+    lost["scenarios"]["plain"]["targets"]["mitmdump"]["rounds"] = []
     assert gate.short(gate.compare(results(both), lost)) == {"plain"}
     assert gate.short(gate.compare(results(ours), results(both))) == set()
     assert gate.compare(results(both), results(ours)) == []  # not asked to measure it
