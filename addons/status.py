@@ -6,6 +6,7 @@ mitmdump -s addons/jwt_inject.py -s addons/status.py
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
@@ -13,15 +14,19 @@ from mitmproxy.proxy import mode_specs
 
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import flows, gate, patches
+from jwtproxy.mitm import connect_deadline, flows, gate, limits, patches, response_timeout
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from jwtproxy.observe import pages
 from jwtproxy.observe.counters import Counters
+from jwtproxy.policy import access
 from jwtproxy.policy.faults import UNSIGNED
 
 # Those that this addon declares.
 OPTIONS = pages.OPTIONS
+
+LIMITS = tuple(row.name for row in (*access.OPTIONS, *connect_deadline.OPTIONS, *response_timeout.OPTIONS) if row.limit)
+"""The options whose reaching is counted."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +39,12 @@ class Status:
 
     def __init__(self, counters: Counters | None = None) -> None:
         """`counters`: of all processes; a script, which is alone, makes its own."""
-        self._counters, self._is_script = counters or Counters(), counters is None
+        self._counters, self._is_script = counters or Counters(limits=LIMITS), counters is None
         self._pages = ""
         self._guard = Guard()
         self.addons = [self._guard]
         self._readers: dict[str, pages.Read] = {
-            pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot()),
+            pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot() | self._limits()),
             pages.JWKS_PATH: lambda headers: pages.jwks(headers, *_published()),
         }
 
@@ -48,6 +53,7 @@ class Status:
         patches.install_or_exit()
         gate.hang_if_none(ctx.options, Gate(lambda: UNSIGNED))  # alone, we sign nothing and nobody asked for it
         gate.count_with(ctx.options, self._counters.count)
+        limits.count_with(ctx.options, self._counters.count_reached)
         options.declare(loader, OPTIONS, os.environ)
 
     def configure(self, updated: set[str]) -> None:
@@ -78,6 +84,16 @@ class Status:
     def http_connect(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Refuse a tunnel to the proxy itself."""
         return self._when_own(flow, lambda: flows.respond(flow, _NO_TUNNEL))
+
+    def _limits(self) -> dict[str, Any]:
+        """Each limit that is in force, and how often it was reached."""
+        found = self._counters.reached
+        rows = {
+            name: {"value": getattr(ctx.options, name), "reached": found[name]}
+            for name in LIMITS
+            if name in ctx.options
+        }
+        return {"limits": rows}
 
     def _when_own(self, flow: http.HTTPFlow, act: Callable[[], None]) -> Awaitable[None] | None:
         request = flow.request.data

@@ -8,6 +8,7 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 
+from jwtproxy.addons import status
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.addons.status import Status
 from jwtproxy.lane import doors
@@ -51,7 +52,7 @@ class Master(master.Master):
     def add_ours(self, signing: JwtInject, counters: Counters | None = None, *, announces: bool = True) -> FastLane:
         """Add our addons, last: what the others change is what gets signed. The one that takes connections."""
         self._logs.announces = announces
-        counters = counters or Counters()
+        counters = counters or Counters(limits=status.LIMITS)
         self.fast_lane = FastLane(counters.count_fast, possible=not self._lacking)
         self.addons.add(self.fast_lane, Streaming(), self._drain, Status(counters), signing)
         return self.fast_lane

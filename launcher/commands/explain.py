@@ -143,9 +143,10 @@ def _told(destination: Destination, verdict: Verdict) -> dict[str, Any]:
     told: dict[str, Any] = {"destination": destination.origin, "rule": verdict.rule, "place": verdict.place}
     if isinstance(verdict, Forward):
         action = "sign" if verdict.header else "pass"
-        return told | {"action": action, "status": None, "header": verdict.header, "token": _token(verdict)}
+        token = _token(verdict)
+        return told | {"action": action, "status": None, "header": verdict.header, "token": token, "reason": None}
     action = "block" if verdict.rule else "refuse"
-    return told | {"action": action, "status": verdict.status, "header": None, "token": None}
+    return told | {"action": action, "status": verdict.status, "header": None, "token": None, "reason": verdict.text}
 
 
 def _token(verdict: Forward) -> dict[str, Any] | None:
@@ -163,7 +164,7 @@ def _in_words(decided: dict[str, Any]) -> str:
         "sign": f"sign: a token in {decided['header']}",
         "pass": "pass: no token",
         "block": "block: 403",
-        "refuse": f"refuse: {decided['status']}, as Host contradicts the tunnel's destination",
+        "refuse": f"refuse: {decided['status']}, {decided['reason']}",
     }[decided["action"]]
     lines = [
         f"destination  {decided['destination']}",

@@ -21,6 +21,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.utils import debug
 
 from jwtproxy import __version__
+from jwtproxy.addons import status
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.observe.counters import Counters
@@ -125,7 +126,7 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
     sockets = _listen(options)
     changed = {name: option.current() for name, option in options.items() if option.has_changed()}
     changed["confdir"] = options.confdir  # has mitmproxy read the CA before it listens, not after
-    counters = Counters(processes=workers)
+    counters = Counters(processes=workers, limits=status.LIMITS)
     return Plan(source, current, changed, dict(options.deferred), sockets, counters, workers, grace, os.isatty(0))
 
 

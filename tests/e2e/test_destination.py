@@ -108,7 +108,7 @@ def test_the_host_is_written_as_in_the_target(
             "another alphabet": ("xn--bcher-kva.example", "b\xfccher.example", "xn--bcher-kva.example"),
             "ipv6": ("[::1]", "[0:0::1]:80", "[0:0::1]:80"),
             "ipv4 in ipv6": ("[::FFFF:127.0.0.9]", "other.example", "[::FFFF:127.0.0.9]"),
-            "zone": ("[fe80::1%25lo]", "[fe80::1%25lo]", "[fe80::1]"),
+            "zone": ("[fd00::1%25lo]", "[fd00::1%25lo]", "[fd00::1]"),
         },
         "port given",
         "idna",

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from jwtproxy.conduct.access import OPEN
 from jwtproxy.conduct.fields import Fields
 from jwtproxy.conduct.request import RequestHead
 from jwtproxy.conduct.verdict import Forward, Refuse, Verdict
@@ -256,6 +257,7 @@ class Verdicts:
     pseudonym = ""
     via_on_answers = False
     token_fields = frozenset[bytes]()
+    access = OPEN
 
     def __init__(self, refusal: Refuse | None = None) -> None:
         self._refusal = refusal

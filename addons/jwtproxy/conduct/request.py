@@ -33,6 +33,8 @@ class RequestHead:
     """What was wrong with it as the client sent it."""
     to_proxy: bool = False
     """Whether the next hop is a proxy that is asked for it in plain words."""
+    is_given: bool = False
+    """Whether it goes where the operator has said that all requests go."""
 
     @cached_property
     def destination(self) -> Destination:

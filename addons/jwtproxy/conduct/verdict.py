@@ -30,6 +30,8 @@ class Refuse(NamedTuple):
     place: str | None = None
     fields: Fields = ()
     """What else the answer's head says."""
+    limit: str = ""
+    """The option whose limit it went beyond."""
 
 
 Verdict = Forward | Refuse

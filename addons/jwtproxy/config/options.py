@@ -21,6 +21,8 @@ class Option(NamedTuple):
     topic: str
     """Where `jwtproxy-run help` tells more of it."""
     help: str
+    limit: bool = False
+    """Whether it bounds what others may do, so that `/status` tells how often it did."""
 
     @property
     def variable(self) -> str:

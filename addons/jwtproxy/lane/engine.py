@@ -17,6 +17,7 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import server_hooks
 
 from ..conduct import framing, heads
+from ..conduct.access import denial_in
 from ..conduct.closing import still_listens
 from ..conduct.forwarding import response_fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
@@ -24,7 +25,7 @@ from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
 from ..conduct.retries import may_go_again
 from ..conduct.target import Target
-from ..mitm import flows, retries
+from ..mitm import flows, limits, response_timeout, retries
 from ..mitm.dispatch import call
 from ..mitm.http1 import error_answer
 from ..observe import pages
@@ -247,7 +248,11 @@ class Engine(asyncio.Protocol):
         self._dialling = None
         if not upstream:
             origin = f"{self._route.scheme}://{address[0]}:{address[1]}"
-            self._fail(flows.cannot_connect(origin, reason))
+            if denial_in(reason):
+                flows.respond(flow, flows.no_connection(origin, reason))
+                self._answer_here()
+            else:
+                self._fail(flows.cannot_connect(origin, reason))
             return
         self._upstreams[address] = upstream
         if not upstream.is_free:  # a hook waited, and it has hung up, or said what nobody asked for
@@ -723,6 +728,7 @@ class Engine(asyncio.Protocol):
         self._answer_at = 0.0
         request = flow.request
         origin = f"{request.scheme}://{request.host}:{request.port}"
+        limits.reached(response_timeout.NAME)
         self._let_go()
         flows.respond(flow, pages.text(504, f"no answer from {origin} within {self.lane.response_timeout:g} s"))
         self._answer_here()

@@ -15,7 +15,7 @@ from mitmproxy.utils import asyncio_utils, human
 from ..conduct import destination, host
 from ..conduct.fields import Fields
 from ..config.options import Option, one_of
-from ..mitm import gate, response_timeout, stock
+from ..mitm import gate, guard, response_timeout, stock
 from ..mitm.dispatch import AddonManager, call
 from ..mitm.gate import Gate
 from . import boring
@@ -160,7 +160,8 @@ class Lane:
             return await self._not_connected(data, f"Connection killed: {server.error}")
         server.timestamp_start = time.time()
         try:
-            transport, upstream = await self.loop.create_connection(make, *address, local_addr=server.sockname)
+            with guard.judged(data.client, server):
+                transport, upstream = await self.loop.create_connection(make, *address, local_addr=server.sockname)
         except (OSError, asyncio.CancelledError) as error:
             server.error = str(error) or "connection cancelled"
             return await self._not_connected(data, server.error)

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from ..config.options import Option, seconds
+from . import limits
 
 OPTIONS = (
     Option(
@@ -12,6 +13,7 @@ OPTIONS = (
         seconds,
         "failures",
         "Seconds an upstream may take to accept a connection before the client gets 502; 0 = no limit.",
+        limit=True,
     ),
 )
 
@@ -94,6 +96,7 @@ class ConnectDeadline:
 
     def _expire(self, server: Any) -> None:
         if task := self._tasks.get(server.id):
+            limits.reached("jwt_connect_timeout")
             task.cancel(f"no connection within {self.timeout:g} s")
 
     def _stop(self, server: Any) -> None:

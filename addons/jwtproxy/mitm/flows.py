@@ -9,9 +9,10 @@ from typing import Any
 
 from mitmproxy.connection import Client, Server
 from mitmproxy.http import Headers, HTTPFlow, MessageData, Request, RequestData, Response, ResponseData
-from mitmproxy.proxy.mode_specs import UpstreamMode
+from mitmproxy.proxy.mode_specs import ReverseMode, UpstreamMode
 
 from ..conduct import forwarding
+from ..conduct.access import denial_in, denied
 from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.host import Fault
@@ -77,6 +78,8 @@ def head_of(flow: HTTPFlow) -> RequestHead:
         request.http_version,
         Fault(fault) if fault else None,
         to_proxy(flow),
+        isinstance(flow.client_conn.proxy_mode, ReverseMode)
+        and flow.client_conn.proxy_mode.address == (request.host, request.port),
     )
 
 
@@ -149,6 +152,13 @@ def new_flow(client: Client, server: Server, request: Request) -> HTTPFlow:
 
 _BLANK: dict[str, Any] = vars(HTTPFlow(Any, Any))  # type: ignore[arg-type] # its other attributes, which no flow changes
 _VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
+
+
+def no_connection(place: str, reason: str) -> Page:
+    """The answer where no connection could be made to this place, or none may be made."""
+    if denial := denial_in(reason):
+        return pages.text(403, denied(place, denial))
+    return pages.text(502, cannot_connect(place, reason))
 
 
 def cannot_connect(place: str, reason: str) -> str:

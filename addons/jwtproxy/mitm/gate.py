@@ -15,12 +15,14 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.options import Options
 
 from ..conduct import forwarding, framing
+from ..conduct.access import OPEN, Access
 from ..conduct.fields import Fields
 from ..conduct.request import RequestHead
 from ..conduct.verdict import Refuse, Verdict
 from ..config.errors import SettingsError
 from ..observe import pages
 from ..observe.pages import Page
+from . import limits
 from .flows import RULE, head_of, respond, to_proxy, to_self
 
 logger = logging.getLogger(__name__)
@@ -65,8 +67,13 @@ class Judge(Protocol):
         """The names of all header fields that may carry a token, normalised."""
         ...
 
+    @property
+    def access(self) -> Access:
+        """Where requests may go."""
+        ...
+
     def refusal(self, head: RequestHead) -> Refuse | None:
-        """How a request, or CONNECT, is refused that was wrong as its client sent it."""
+        """How a request, or CONNECT, is refused that was wrong as its client sent it, or asks for what none may."""
         ...
 
     def verdict(self, head: RequestHead, now: float) -> Verdict:
@@ -137,6 +144,12 @@ class Gate:
         if judge and judge.via_on_answers:  # auto means a next proxy, too
             return forwarding.with_via(fields, forwarding.via(b"HTTP/1.1", judge.pseudonym))
         return fields
+
+    @property
+    def access(self) -> Access:
+        """Where requests may go; while nothing passes, this is not asked."""
+        judge = self._judge()
+        return judge.access if judge else OPEN
 
     def refuse_fault(self, flow: HTTPFlow) -> None:
         """Answer a request, or CONNECT, that was wrong as its client sent it, before any hook sees it."""
@@ -240,6 +253,7 @@ def count(options: Options) -> None:
 
 
 def _page(refusal: Refuse) -> Page:
+    limits.reached(refusal.limit)
     fields = {name.decode(): value.decode() for name, value in refusal.fields}
     return pages.text(refusal.status, refusal.text, **fields) if refusal.text else Page(refusal.status, "", fields)
 

@@ -73,6 +73,7 @@ NEEDED = (
         "jwtproxy.mitm.http1:Tunnel",
         "make receive_data receive_handshake_data",
     ),
+    Patch("mitmproxy.proxy.server:ConnectionHandler", "open_connection", "jwtproxy.mitm.guard:open_connection"),
     Patch(
         "mitmproxy.proxy.server",
         "TimeoutWatchdog",

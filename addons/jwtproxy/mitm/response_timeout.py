@@ -23,8 +23,10 @@ _OPTION = Option(
     "failures",
     "Seconds an upstream may take from the last byte of a request to its response's head before the client gets 504; "
     "0 = no limit.",
+    limit=True,
 )
 OPTIONS = (_OPTION,)
+NAME = _OPTION.name
 
 _parse = functools.lru_cache(maxsize=4)(_OPTION.check)
 

@@ -25,6 +25,7 @@ from mitmproxy.proxy.layers import http
 from mitmproxy.utils import human
 
 from ..conduct import forwarding, framing, host, interim
+from ..conduct.access import denial_in
 from ..conduct.destination import Destination, normalise
 from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedResponse
@@ -33,7 +34,7 @@ from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
 from ..conduct.retries import may_go_again
 from ..observe.pages import text
-from . import flows, gate, http1, pipes, response_timeout, retries
+from . import flows, gate, http1, limits, pipes, response_timeout, retries
 from .response_timeout import Alarm
 from .retries import NoAnswer
 from .websocket_relay import Relay
@@ -173,7 +174,7 @@ class Stream(http.HttpStream):
             server = self.context.server
             if error := (yield OpenConnection(server)):
                 place = human.format_address(server.address)
-                flows.respond(self.flow, text(502, flows.cannot_connect(place, error)))
+                flows.respond(self.flow, flows.no_connection(place, error))
         self.child_layer = NextLayer(self.context)
         yield from self.handle_connect_finish()
 
@@ -196,6 +197,11 @@ class Stream(http.HttpStream):
         if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.CONNECT_FAILED:
             via = self.flow.server_conn.via
             peer = f"{via[0]}://{via[1][0]}:{via[1][1]}" if via else self._origin
+            if denial_in(event.message):
+                self.server_state = self.state_errored
+                flows.respond(self.flow, flows.no_connection(peer, event.message))
+                yield from self._answer()
+                return
             event.message = flows.cannot_connect(peer, event.message)
         yield from super().handle_protocol_error(event)
 
@@ -429,6 +435,7 @@ class Stream(http.HttpStream):
 
     def _time_out(self, seconds: float) -> CommandGenerator[None]:
         self.server_state = self.state_errored  # an answer that comes after all is dropped
+        limits.reached(response_timeout.NAME)
         message = f"no answer from {self._origin} within {seconds:g} s"
         flows.respond(self.flow, text(504, message))
         yield from self._answer()

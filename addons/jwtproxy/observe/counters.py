@@ -2,6 +2,7 @@
 
 import mmap
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,13 +18,19 @@ class Counters:
     what a process has counted outlives it.
     """
 
-    def __init__(self, processes: int = 1) -> None:
+    def __init__(self, processes: int = 1, limits: Iterable[str] = ()) -> None:
+        """`limits`: the names of those whose reaching is counted, each by itself."""
         self._started = time.time()
         self._clock = time.monotonic()  # uptime must not jump with the wall clock
         cells = _CELLS if processes > 1 else 1
-        shared = mmap.mmap(-1, 2 * 8 * cells) if processes > 1 else bytearray(2 * 8)
-        self._all = memoryview(shared)[: 8 * cells].cast("Q")
-        self._fast = memoryview(shared)[8 * cells :].cast("Q")
+        names = ("all", "fast", *limits)
+        size = 8 * cells
+        shared = mmap.mmap(-1, size * len(names)) if processes > 1 else bytearray(size * len(names))
+        found = memoryview(shared)
+        self._all, self._fast, *reached = (
+            found[size * number : size * (number + 1)].cast("Q") for number in range(len(names))
+        )
+        self._reached = dict(zip(names[2:], reached, strict=True))
         self._own = 0
 
     def use_cell(self, process: int) -> None:
@@ -37,6 +44,15 @@ class Counters:
     def count_fast(self) -> None:
         """That one was carried by the fast lane."""
         self._fast[self._own] += 1
+
+    def count_reached(self, limit: str) -> None:
+        """What this limits has come to its limit once more."""
+        self._reached[limit][self._own] += 1
+
+    @property
+    def reached(self) -> dict[str, int]:
+        """How often each limit was reached."""
+        return {name: sum(cells) for name, cells in self._reached.items()}
 
     def snapshot(self) -> dict[str, Any]:
         """The members of `/status`."""

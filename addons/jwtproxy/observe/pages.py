@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,9 +95,18 @@ def text(code: int, message: str, **headers: str) -> Page:
 NONE = text(404, "this is a proxy; it serves no pages here")
 
 
+def _flat(members: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The members, and those of members that are objects, in a row."""
+    for name, value in members.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", found) for inner, found in _flat(value))
+        else:
+            yield name, value
+
+
 def _html(members: Mapping[str, Any]) -> str:
     rows = "".join(
-        f"<tr><th scope=row>{html.escape(name)}<td>{html.escape(str(value))}\n" for name, value in members.items()
+        f"<tr><th scope=row>{html.escape(name)}<td>{html.escape(str(value))}\n" for name, value in _flat(members)
     )
     return (
         "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n"

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from ..conduct import access as going
 from ..conduct import forwarding, target
+from ..conduct.access import OPEN, Access
 from ..conduct.fields import Fields, strip
 from ..conduct.host import Fault
 from ..conduct.malformed import MalformedError
@@ -40,6 +42,15 @@ def refusal(head: RequestHead, host_mismatch: str, trace: str = "off") -> Refuse
     return _TRACE if head.method.upper() == b"TRACE" and trace == "off" else None
 
 
+def denial(head: RequestHead, access: Access) -> Refuse | None:
+    """The refusal of a request, or CONNECT, to where none may go, as far as the name of the place tells that."""
+    if head.is_given or not (denial := access.denies_name(head.host, head.port)):
+        return None
+    host = f"[{head.host}]" if ":" in head.host else head.host
+    place = f"{head.scheme}://{host}:{head.port}" if head.scheme else f"{host}:{head.port}"
+    return Refuse(403, going.denied(place, denial), limit=denial.limit)
+
+
 @dataclass(frozen=True)
 class Unsigned:
     """The policy where nobody signs, nor asked for it: only what is wrong is refused. It needs no key, nor PyJWT."""
@@ -50,6 +61,7 @@ class Unsigned:
     pseudonym = ""
     via_on_answers = False
     token_fields = frozenset[bytes]()
+    access = OPEN
 
     def refusal(self, head: RequestHead) -> Refuse | None:
         """As `Policy.refusal`."""

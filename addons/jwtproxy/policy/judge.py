@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..conduct.access import OPEN, Access
 from ..conduct.fields import Fields, normalise, strip
 from ..conduct.forwarding import via, with_via
 from ..conduct.malformed import MalformedError
@@ -33,6 +34,8 @@ class Policy:
     """Whether TRACE passes: on or off."""
     via: str = "auto"
     """Which messages say that they came by us: auto (answers, and requests to a next proxy), on or off."""
+    access: Access = OPEN
+    """Where requests may go."""
     pseudonym: str = ""
     """Our name there, which must tell us from all other proxies."""
 
@@ -45,7 +48,7 @@ class Policy:
 
     def refusal(self, head: RequestHead) -> Refuse | None:
         """How a request, or CONNECT, is refused that was wrong as its client sent it; None if it was not."""
-        return faults.refusal(head, self.host_mismatch, self.trace)
+        return faults.refusal(head, self.host_mismatch, self.trace) or faults.denial(head, self.access)
 
     def _decided(self, head: RequestHead, now: float) -> Verdict:
         rule, place, action, maker = self.decisions.on(head)
@@ -109,7 +112,16 @@ def load(
     """Read all that decides. Raises SettingsError."""
     decisions = decision.load(settings, source, compile_filter, reader)
     jwks = _jwks(decisions)
-    return Policy(decisions, settings.host_mismatch, reader.since, jwks, settings.trace, settings.via, pseudonym)
+    return Policy(
+        decisions,
+        settings.host_mismatch,
+        reader.since,
+        jwks,
+        settings.trace,
+        settings.via,
+        settings.access,
+        pseudonym,
+    )
 
 
 def _jwks(decisions: Decisions) -> str:

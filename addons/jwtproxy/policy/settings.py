@@ -4,10 +4,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ..conduct.access import Access
 from ..config import options
 from ..config.options import Option, one_of, string, whole_seconds
 from ..tokens import algorithms, claims, key_source
 from ..tokens.claims import Profile
+from . import access
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 # Names that frame, route or connect a message: a token there would break the request, not identify it.
@@ -29,6 +31,7 @@ OPTIONS = (
     *claims.OPTIONS,
     *algorithms.OPTIONS,
     *key_source.OPTIONS,
+    *access.OPTIONS,
     Option("jwt_header", "x-my-jwt", _header, "claims", "The request header that carries the token."),
     Option(
         "jwt_rules",
@@ -94,6 +97,14 @@ class Settings:
     trace: str
     jwks_max_age: int
     """Seconds."""
+    deny_private: str
+    allow_destination: tuple[str, ...]
+    allow_port: tuple[range, ...]
+
+    @property
+    def access(self) -> Access:
+        """Where the proxy may go."""
+        return access.access(self.deny_private, self.allow_destination, self.allow_port)
 
     @property
     def profile(self) -> Profile:

@@ -80,6 +80,7 @@ def test_a_token_is_foretold(capsys: Captured) -> None:
         "status": None,
         "header": "x-pay",
         "token": {"header": {"alg": "HS512", "typ": "at+jwt"}},
+        "reason": None,
     }
     assert (claims["aud"], claims["iss"], claims["scope"]) == ("https://pay.example", "us", ["a", "é"])
     assert (claims["exp"] - claims["iat"], claims["payload"]["user"]) == (60, "username")
@@ -94,6 +95,7 @@ def test_a_token_is_foretold(capsys: Captured) -> None:
         (("GET", "https://x.example/"), "here", "rules.yaml:15", "sign", None),
         (("GET", "https://x.example/", "-H", "Host: open.example"), None, None, "refuse", 421),
         (("GET", "http://x.example/", "-H", "Host: open.example"), "here", "rules.yaml:15", "sign", None),
+        (("GET", "https://[fd00:ec2::254]/"), None, None, "refuse", 403),
         (("GET", "https://open.example/", "-H", "Host: OPEN.example:443"), "rule 2", "rules.yaml:10", "pass", None),
     ],
 )
@@ -147,7 +149,23 @@ def test_for_people(capsys: Captured) -> None:
         (("-H", "X-Close: 1", "GET", "http://x/"), ["rule         closed (rules.yaml:12)", "action       block: 403"]),
         (
             ("-H", "Host: y", "GET", "https://x/"),
-            ["rule         none applies", "action       refuse: 421, as Host contradicts the tunnel's destination"],
+            [
+                "rule         none applies",
+                (
+                    "action       refuse: 421, this tunnel leads to https://x, but the request names another host; "
+                    "jwt_host_mismatch=allow permits it"
+                ),
+            ],
+        ),
+        (
+            ("GET", "http://2852039166/"),
+            [
+                "rule         none applies",
+                (
+                    "action       refuse: 403, http://169.254.169.254:80 is denied, as it is a link-local or metadata "
+                    "address; jwt_allow_destination permits it"
+                ),
+            ],
         ),
     ],
 )

@@ -1,17 +1,26 @@
-"""The proxy never becomes its own upstream, whatever name or address leads to it."""
+"""Where connections go: never to the proxy itself, nor to what is denied, whatever name or address leads there."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mitmproxy.proxy.server_hooks import ServerConnectionHookData
-from mitmproxy.test import tflow
+from mitmproxy import ctx
+from mitmproxy.connection import Client, ConnectionState, Server
+from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.test import taddons, tflow
 
+from jwtproxy.conduct.access import Denial, denial_in
+from jwtproxy.conduct.addresses import IP
+from jwtproxy.mitm import gate, guard, limits
+from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
+from tests.support import servers
 
 
 class Listening:
@@ -94,24 +103,127 @@ def test_servers_that_come_and_go_are_followed() -> None:
     assert _acts(guard, "::1", 3)
 
 
-@pytest.mark.parametrize(
-    ("address", "error"),
-    [
-        (("127.0.0.1", 8080), "that is the proxy itself"),
-        (("localhost", 8080, 0, 0), "that is the proxy itself"),
-        (("127.0.0.2", 8080), None),
-        (("127.0.0.1", 80), None),
-        (None, None),
-    ],
-)
-def test_a_connection_to_the_proxy_is_not_made(address: Any, error: str | None) -> None:
-    server = tflow.tserver_conn()
-    server.address, server.error = address, None
+# --- the moment of dialling
 
+
+class Judge:
+    """Denies what it is told to, by name of the host asked for and address."""
+
+    def __init__(self, **denied: Denial) -> None:
+        self.denied, self.asked = denied, list[tuple[str, str, int]]()
+
+    @property
+    def access(self) -> Any:
+        return self
+
+    def denies_address(self, host: str, ip: IP, port: int) -> Denial | None:
+        self.asked.append((host, str(ip), port))
+        return self.denied.get(host)
+
+    def denies_name(self, host: str, port: int) -> Denial | None:
+        return self.denied.get(host)
+
+
+@contextlib.asynccontextmanager
+async def listening(judge: Judge) -> AsyncIterator[tuple[int, list[str]]]:
+    """The port of a server, to which all names lead, and the limits that are reached, while this judge is asked."""
+    counted: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def getaddrinfo(host: str, port: int, **kind: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("127.0.0.2", "127.0.0.1")]
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    with taddons.context() as context:
+        gate.hang(context.options, Gate(lambda: judge))  # type: ignore[arg-type, return-value]
+        limits.count_with(context.options, counted.append)
+        asyncio.get_running_loop().getaddrinfo = getaddrinfo  # type: ignore[method-assign, assignment]
+        try:
+            yield server.sockets[0].getsockname()[1], counted
+        finally:
+            await servers.end(server)
+
+
+async def dial(upstream: Server, client: Client | None = None) -> str:
+    """Make this connection, and end it; why that was not done."""
+    assert upstream.address
+    with guard.judged(client or tflow.tclient_conn(), upstream):
+        try:
+            _, writer = await asyncio.open_connection(*upstream.address[:2])
+        except OSError as error:
+            return str(error)
+    writer.close()
+    await writer.wait_closed()
+    return ""
+
+
+def test_each_address_is_judged_as_it_is_dialled() -> None:
     async def run() -> None:
-        waiting = _guard().server_connect(ServerConnectionHookData(server, tflow.tclient_conn()))
-        if waiting is not None:
-            await waiting
+        judge = Judge(bad=Denial.PRIVATE)
+        async with listening(judge) as (port, counted):
+            assert await dial(Server(address=("good", port))) == ""
+            assert judge.asked == [("good", "127.0.0.2", port), ("good", "127.0.0.1", port)]
+            assert await dial(Server(address=("bad", port))) == Denial.PRIVATE.reason, "one error for both addresses"
+            assert counted == ["jwt_deny_private"], "once"
+            assert await dial(Server(address=("127.0.0.1", port))) == ""
 
     asyncio.run(run())
-    assert server.error == error
+
+
+def test_other_connections_of_the_loop_are_nobodys_business() -> None:
+    async def run() -> None:
+        judge = Judge(bad=Denial.PRIVATE)
+        async with listening(judge) as (port, _):
+            assert await dial(Server(address=("bad", port)))
+            _, writer = await asyncio.open_connection("bad", port)
+            writer.close()
+            upstream = Server(address=("bad", port))
+            upstream.state = ConnectionState.OPEN
+            assert await dial(upstream) == "", "one that the task makes later"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("mode", ["reverse:http://bad:{port}", "upstream:http://bad:{port}"])
+def test_what_the_operator_named_is_never_denied(mode: str) -> None:
+    async def run() -> None:
+        judge = Judge(bad=Denial.PRIVATE)
+        async with listening(judge) as (port, _):
+            client = tflow.tclient_conn()
+            client.proxy_mode = ProxyMode.parse(mode.format(port=port))
+            assert await dial(Server(address=("bad", port)), client) == ""
+            client.proxy_mode = ProxyMode.parse(mode.format(port=port + 1))
+            assert await dial(Server(address=("bad", port)), client) == Denial.PRIVATE.reason
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
+def test_a_connection_to_the_proxy_is_not_made(address: str) -> None:
+    async def run() -> None:
+        async with listening(Judge()) as (port, _):
+            proxyserver = Listening(("127.0.0.1", port))
+            ctx.master.addons.lookup["proxyserver"] = proxyserver
+            client = tflow.tclient_conn()
+            client.proxy_mode = ProxyMode.parse(f"reverse:http://{address}:{port}")
+            assert denial_in(await dial(Server(address=(address, port)), client)) is Denial.OWN
+            proxyserver.addresses = ()
+            assert await dial(Server(address=(address, port)), client) == ""
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("host", "error"), [("bad", Denial.PORT), ("127.0.0.1", Denial.METADATA), ("good", None)])
+def test_what_goes_by_udp_is_judged_before(host: str, error: Denial | None) -> None:
+    async def run() -> None:
+        judge = Judge(bad=Denial.PORT, **{"127.0.0.1": Denial.METADATA})
+        async with listening(judge) as (port, counted):
+            upstream = Server(address=(host, port), transport_protocol="udp")
+            with guard.judged(tflow.tclient_conn(), upstream) as dialled:
+                dialled.judge_datagrams()
+            assert upstream.error == (error and error.reason)
+            assert counted == ([error.limit] if error else [])
+
+    asyncio.run(run())

@@ -33,6 +33,9 @@ DEFAULTS = {
     "jwt_via": "auto",
     "jwt_trace": "off",
     "jwt_jwks_max_age": "300",
+    "jwt_deny_private": "off",
+    "jwt_allow_destination": "",
+    "jwt_allow_port": "",
 }
 OTHERS = {"jwt_pages": "auto", "jwt_connect_timeout": "10", "jwt_response_timeout": "300"}
 """Those of other rooms."""
@@ -66,6 +69,9 @@ def test_the_names_and_defaults_are_those_that_users_script_against() -> None:
         via="auto",
         trace="off",
         jwks_max_age=300,
+        deny_private="off",
+        allow_destination=(),
+        allow_port=(),
     )
     assert parse().profile == Profile("username")
 
