@@ -6,6 +6,7 @@ What counts is the address that is dialled, whatever the name was (server-side r
 """
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -40,7 +41,7 @@ class Denial(StrEnum):
 
 _LIMITS = {
     Denial.METADATA: "jwt_allow_destination",
-    Denial.PRIVATE: "{place} is denied, as it is a private address; jwt_allow_destination permits it",
+    Denial.PRIVATE: "jwt_deny_private",
     Denial.PORT: "jwt_allow_port",
 }
 _TEXTS = {
@@ -59,20 +60,26 @@ _METADATA = tuple(
         "fe80::/10",  # RFC 4291 §2.5.6
         "fd00:ec2::/32",  # AWS
         "fd20:ce::254/128",  # Google
+        "fd00:42::42/128",  # Scaleway
         "100.100.100.200/32",  # Alibaba
         "168.63.129.16/32",  # Azure
         "192.0.0.192/32",  # Oracle
     )
 )
-# Where a name is all that is known, as the next proxy resolves it.
-_METADATA_NAMES = {
-    "metadata",
-    "metadata.google.internal",
-    "metadata.goog",
-    "instance-data",
-    "instance-data.ec2.internal",
-}
-_PRIVATE_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"}
+_CLOUDS = (ipaddress.ip_address("169.254.169.254"),)
+_LOOPBACK = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
+# Where these lead is known, also where the next proxy resolves them.
+_NAMES = dict.fromkeys(
+    (
+        "metadata",
+        "metadata.google.internal",
+        "metadata.goog",
+        "instance-data",
+        "instance-data.ec2.internal",
+    ),
+    _CLOUDS,
+) | dict.fromkeys(("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"), _LOOPBACK)
+_DECIMAL = re.compile(r"0*([0-9]{1,3})\.0*([0-9]{1,3})\.0*([0-9]{1,3})\.0*([0-9]{1,3})\.?")
 
 _EMBEDDING = (
     (ipaddress.IPv6Network("::ffff:0:0/96"), 0),  # IPv4-mapped (RFC 4291 §2.5.5.2)
@@ -123,16 +130,15 @@ class Access:
 
     def _look_at_name(self, host: str, port: int) -> Denial | None:
         name = _normal(host)
-        if ip := parse_ip(name):
-            return self.denies_address(name, ip, port)
         if not self._allows_port(port):
             return Denial.PORT
         if self._is_excepted(name):
             return None
-        if name in _METADATA_NAMES:
-            return Denial.METADATA
-        is_local = name in _PRIVATE_NAMES or name.endswith(".localhost")  # RFC 6761 §6.3
-        return Denial.PRIVATE if self.deny_private and is_local else None
+        if denial := next(filter(None, map(self._look_at_address, _written(name, host))), None):
+            return denial
+        # Any of them may be dialled: then the address is judged.
+        denials = [self._look_at_address(ip) for ip in _leads_to(name)]
+        return denials[0] if denials and all(denials) else None
 
     def _look_at_address(self, ip: IP) -> Denial | None:
         meant = [ip, *_embedded(ip)]
@@ -173,6 +179,18 @@ def _normal(host: str) -> str:
         return normalise("http", host, 80).host
     except ValueError:
         return host
+
+
+def _written(name: str, host: str) -> Iterator[IP]:
+    """The addresses for which a host may be taken: most read parts that begin with zero as octal, some do not."""
+    if ip := parse_ip(name):
+        yield ip
+    if (found := _DECIMAL.fullmatch(host)) and (other := parse_ip(".".join(found.groups()))):
+        yield other
+
+
+def _leads_to(name: str) -> tuple[IP, ...]:
+    return _LOOPBACK if name.endswith(".localhost") else _NAMES.get(name, ())  # RFC 6761 §6.3
 
 
 def _within(ip: IP, networks: Iterable[Network]) -> bool:

@@ -6,12 +6,13 @@ import pytest
 
 from jwtproxy.conduct.access import OPEN, Access, Denial, denial_in, denied
 
+IMDS = "169.254.169.254"
 DEFAULT = Access()
 STRICT = Access(deny_private=True)
 
 METADATA = (
     *("169.254.169.254", "169.254.0.1", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
-    *("fe80::1", "fe80::1%eth0", "febf::1", "fd00:ec2::254", "fd20:ce::254"),
+    *("fe80::1", "fe80::1%eth0", "febf::1", "fd00:ec2::254", "fd20:ce::254", "fd00:42::42"),
     *("::ffff:169.254.169.254", "::ffff:a9fe:a9fe", "::169.254.169.254", "::ffff:0:169.254.169.254"),
     *("64:ff9b::169.254.169.254", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::"),
     *("2002:a9fe:a9fe::1", "fd00::5efe:a9fe:a9fe", "2001:0:4136:e378:8000:63bf:5601:5601"),
@@ -72,6 +73,30 @@ def test_names_of_this_machine_are_private() -> None:
     assert STRICT.denies_name("localhost.example", 80) is None
 
 
+def test_a_known_name_is_where_it_leads() -> None:
+    """So an exception for that holds for the name. One of several addresses is enough: each is judged when dialled."""
+    access = Access(deny_private=True, networks=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network(IMDS)))
+    for name in ("localhost", "api.localhost", "metadata.google.internal"):
+        assert access.denies_name(name, 80) is None
+    assert Access(deny_private=True, networks=(ipaddress.ip_network("127.0.0.2"),)).denies_name("localhost", 80)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "denial"),
+    [
+        ("0169.254.169.254", Denial.METADATA),
+        ("169.254.0169.000254.", Denial.METADATA),
+        ("010.0.0.1", Denial.PRIVATE),
+        ("012.0.0.1", Denial.PRIVATE),
+        ("010.8.8.8.example", None),
+        ("0999.1.1.1", None),
+    ],
+)
+def test_a_zero_before_a_part_is_read_either_way(spelling: str, denial: Denial | None) -> None:
+    """The next proxy may take it for a decimal number."""
+    assert STRICT.denies_name(spelling, 80) is denial
+
+
 def test_networks_may_be_excepted() -> None:
     access = Access(deny_private=True, networks=(ipaddress.ip_network("10.1.0.0/16"), ipaddress.ip_network("::1/128")))
     assert by_address(access, "10.1.9.9") is None
@@ -118,6 +143,16 @@ def test_many_names_do_not_fill_the_memory() -> None:
     for number in range(5000):
         access.denies_name(f"n{number}.example", 80)
     assert len(access._known) <= 1024
+
+
+def test_a_denial_counts_for_the_option_that_would_allow_it() -> None:
+    options = {denial: denial.limit for denial in Denial}
+    assert options == {
+        Denial.METADATA: "jwt_allow_destination",
+        Denial.PRIVATE: "jwt_deny_private",
+        Denial.PORT: "jwt_allow_port",
+        Denial.OWN: "",
+    }
 
 
 @pytest.mark.parametrize("denial", Denial)
