@@ -2,7 +2,7 @@
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -45,8 +45,19 @@ def _on_this_machine(ip: IP) -> bool:
         return True
     family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((str(ip), 0))
-        except OSError:
-            return False
+        return any(_can_bind(probe, address) for address in _scoped(ip))
+
+
+def _scoped(ip: IP) -> Iterator[tuple[Any, ...]]:
+    """An address as sockets have it: a link-local one belongs to an interface (RFC 4007 §6)."""
+    yield str(ip), 0
+    if ip.version == 6 and ip.is_link_local:
+        yield from ((str(ip), 0, 0, index) for index, _ in socket.if_nameindex())
+
+
+def _can_bind(probe: socket.socket, address: tuple[Any, ...]) -> bool:
+    try:
+        probe.bind(address)
+    except OSError:
+        return False
     return True

@@ -76,3 +76,23 @@ def test_a_socket_without_an_ip_address_is_never_reached_by_one() -> None:
 )
 def test_literals_are_told_from_names(host: str, ip: str | None) -> None:
     assert parse_ip(host) == (ipaddress.ip_address(ip) if ip else None)
+
+
+def test_a_link_local_address_may_be_that_of_any_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No socket can be bound to it without the number of its own."""
+    tried: list[tuple[object, ...]] = []
+
+    class Probe(socket.socket):
+        def bind(self, address: tuple[object, ...]) -> None:  # type: ignore[override]
+            tried.append(address)
+            if address != ("fe80::7", 0, 0, 3):
+                raise OSError
+
+    monkeypatch.setattr(socket, "socket", Probe)
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (3, "eth0"), (4, "eth1")])
+    addresses = OwnAddresses([("::", 8080)])
+    assert addresses.include(ipaddress.ip_address("fe80::7"), 8080)
+    assert tried == [("fe80::7", 0), ("fe80::7", 0, 0, 1), ("fe80::7", 0, 0, 3)]
+    assert not addresses.include(ipaddress.ip_address("fe80::8"), 8080)
+    assert not addresses.include(ipaddress.ip_address("2001:db8::7"), 8080)
+    assert len(tried) == 3 + 4 + 1
