@@ -151,8 +151,8 @@ class Gate:
         judge = self._judge()
         return judge.access if judge else OPEN
 
-    def refuse_fault(self, flow: HTTPFlow) -> None:
-        """Answer a request, or CONNECT, that was wrong as its client sent it, before any hook sees it."""
+    def refuse(self, flow: HTTPFlow) -> None:
+        """Answer a request, or CONNECT, that was wrong as its client sent it, or asks for what none may."""
         judge = self._judge()
         if judge is None:
             respond(flow, _UNSIGNED)

@@ -37,7 +37,7 @@ NEEDED = (
         "HttpStream",
         "jwtproxy.mitm.stream:Stream",
         "_handle_event check_invalid check_killed flow_done handle_connect handle_connect_finish "
-        "handle_connect_regular handle_protocol_error make_server_connection passthrough "
+        "handle_connect_regular handle_connect_upstream handle_protocol_error make_server_connection passthrough "
         "send_response start_request_stream state_consume_request_body state_done state_errored "
         "state_stream_request_body state_wait_for_request_headers state_wait_for_response_headers",
     ),

@@ -70,7 +70,7 @@ class Stream(http.HttpStream):
         invalid = yield from super().check_invalid(request)
         if request and not invalid and (fault := self._examine()):
             flows.mark_fault(self.flow, fault)
-            gate.gate_of(self.context.options).refuse_fault(self.flow)
+            gate.gate_of(self.context.options).refuse(self.flow)
         return invalid
 
     def state_wait_for_request_headers(self, event: http.RequestHeaders) -> CommandGenerator[None]:
@@ -170,6 +170,7 @@ class Stream(http.HttpStream):
 
     def handle_connect_regular(self) -> CommandGenerator[None]:
         """Connect before the answer, where that is wanted, which says what failed in our words."""
+        self._judge_tunnel()
         if not self.flow.response and self.context.options.connection_strategy == "eager":
             server = self.context.server
             if error := (yield OpenConnection(server)):
@@ -177,6 +178,16 @@ class Stream(http.HttpStream):
                 flows.respond(self.flow, flows.no_connection(place, error))
         self.child_layer = NextLayer(self.context)
         yield from self.handle_connect_finish()
+
+    def handle_connect_upstream(self) -> CommandGenerator[None]:
+        """Answer at once where the next proxy must not be asked for such a tunnel."""
+        self._judge_tunnel()
+        yield from super().handle_connect_upstream()
+
+    def _judge_tunnel(self) -> None:
+        """Refuse a tunnel to where none may go, now that hooks have had their say about where that is."""
+        if not self.flow.response:
+            gate.gate_of(self.context.options).refuse(self.flow)
 
     def handle_connect_finish(self) -> CommandGenerator[None]:
         """Answer a CONNECT."""

@@ -123,7 +123,7 @@ def test_without_a_judge_nothing_leaves() -> None:
     assert _answer(flow) == (502, UNSIGNED)
     assert _page(shut.refusal_for(_flow())) == (502, UNSIGNED)
     assert shut.clean_trailers(((b"a", b"b"),)) == ()
-    shut.refuse_fault(other := _flow())
+    shut.refuse(other := _flow())
     assert _answer(other) == (502, UNSIGNED), "a CONNECT would not come to the gate again"
     assert shut.signs, "nothing may pass that could not be signed"
 
@@ -150,14 +150,14 @@ def test_a_judge_that_knows_what_is_wrong_says_so_to_us_alone(caplog: pytest.Log
 def test_a_fault_is_answered_before_any_hook() -> None:
     judge, flow = Verdicts(Refuse(421, "elsewhere")), _flow()
     flows.mark_fault(flow, Fault.TUNNEL)
-    Gate(lambda: judge).refuse_fault(flow)
+    Gate(lambda: judge).refuse(flow)
     assert _answer(flow) == (421, "jwtproxy: elsewhere\n")
     assert [head.fault for head in judge.asked] == [Fault.TUNNEL]
 
 
 def test_a_fault_that_is_allowed_is_signed_later() -> None:
     judge, flow = Signs(), _flow()
-    Gate(lambda: judge).refuse_fault(flow)
+    Gate(lambda: judge).refuse(flow)
     assert flow.response is None
     assert flow.request.headers.fields == ((b"a", b"b"),)
 
