@@ -15,7 +15,7 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.options import Options
 
 from ..conduct import forwarding, framing
-from ..conduct.access import OPEN, Access
+from ..conduct.access import Access
 from ..conduct.fields import Fields
 from ..conduct.request import RequestHead
 from ..conduct.verdict import Refuse, Verdict
@@ -36,6 +36,7 @@ By the time of day, as `iat` has it: where the clock was set meanwhile, either w
 _SIGNED = "jwtproxy_signed"
 """Among a flow's attributes, which neither copies nor recordings of it have."""
 
+_NARROW = Access(deny_private=True)
 _UNSIGNED = pages.text(502, "the request could not be signed and was not forwarded")
 
 
@@ -147,9 +148,9 @@ class Gate:
 
     @property
     def access(self) -> Access:
-        """Where requests may go; while nothing passes, this is not asked."""
+        """Where connections may go; while no request passes, hardly anywhere."""
         judge = self._judge()
-        return judge.access if judge else OPEN
+        return judge.access if judge else _NARROW
 
     def refuse(self, flow: HTTPFlow) -> None:
         """Answer a request, or CONNECT, that was wrong as its client sent it, or asks for what none may."""

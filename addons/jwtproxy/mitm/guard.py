@@ -73,11 +73,13 @@ class _Dial:
         self._denial: Denial | None = None
 
     def judge(self, sock: socket.socket, address: Any) -> None:
-        """Look at an address. Raises DeniedError; of a name with several, each time the same."""
+        """Look at an address. Raises DeniedError; of a name with several, each time the same. OSError if it is none."""
         if sock.family not in (socket.AF_INET, socket.AF_INET6) or self._upstream.state is not ConnectionState.CLOSED:
             return
         ip = addresses.parse_ip(str(address[0]))
-        if denial := self._denies(ip, address[1]) if ip else None:
+        if ip is None:  # the loop would look it up, and nobody judge what it finds
+            raise OSError("not an address")
+        if denial := self._denies(ip, address[1]):
             if not self._denial:
                 self._denial = denial
                 limits.reached(denial.limit)

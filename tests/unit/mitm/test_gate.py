@@ -125,6 +125,7 @@ def test_without_a_judge_nothing_leaves() -> None:
     assert shut.clean_trailers(((b"a", b"b"),)) == ()
     shut.refuse(other := _flow())
     assert _answer(other) == (502, UNSIGNED), "a CONNECT would not come to the gate again"
+    assert shut.access.denies_name("127.0.0.1", 80), "nor may anything be dialled for nothing"
     assert shut.signs, "nothing may pass that could not be signed"
 
 

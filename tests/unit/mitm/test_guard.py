@@ -172,6 +172,22 @@ def test_each_address_is_judged_as_it_is_dialled() -> None:
     asyncio.run(run())
 
 
+def test_what_would_be_looked_up_again_is_not_dialled() -> None:
+    """The loop takes names as well as addresses, and what they lead to then nobody judges."""
+
+    async def run() -> None:
+        judge = Judge()
+        async with listening(judge) as (port, _):
+            loop, sock = asyncio.get_running_loop(), socket.socket()
+            sock.setblocking(False)
+            upstream, refused = Server(address=("good", port)), pytest.raises(OSError, match="not an address")
+            with sock, guard.judged(tflow.tclient_conn(), upstream), refused:
+                await loop.sock_connect(sock, ("good", port))
+            assert judge.asked == []
+
+    asyncio.run(run())
+
+
 def test_other_connections_of_the_loop_are_nobodys_business() -> None:
     async def run() -> None:
         judge = Judge(bad=Denial.PRIVATE)
