@@ -364,7 +364,15 @@ def test_a_name_that_leads_elsewhere_the_next_time_is_judged_again(dial: Play) -
     denied({own: told[own]}, " is the proxy itself")
 
 
-def test_the_next_proxy_is_not_asked_for_what_is_denied(dial: Play) -> None:
+GRANT = """
+from mitmproxy import http
+
+def http_connect(flow):
+    flow.response = http.Response.make(200)
+"""
+
+
+def test_the_next_proxy_is_not_asked_for_what_is_denied(dial: Play, tmp_path: Path) -> None:
     """It is never denied itself. What is a name is judged as such: where it leads, the next proxy alone knows."""
     known = ("metadata.google.internal", "localhost", "api.localhost")
     unknown = [host for host in hosts(METADATA | PRIVATE) if host in NAMES and host not in known]
@@ -374,8 +382,12 @@ def test_the_next_proxy_is_not_asked_for_what_is_denied(dial: Play) -> None:
     asks = asks_of(carriers, [*spelled, *INVALID.values()])
     asks += [ask for ask in asks_of(carriers, [*unknown, PUBLIC]) if ask.way in MAIN]
     options = settings("jwt_deny_private=on", "jwt_allow_port=80")
-    told = dial(started(carriers, "--mode", "upstream:http://10.0.0.1:3128", *options), asks)
-    denied(chosen(told, spelled), " is a ")
+    (tmp_path / "grant.py").write_text(GRANT)
+    scripted = ["--mode", "upstream:http://10.0.0.1:3128", "-s", str(tmp_path / "grant.py")]
+    asks += [Ask("scripted", way, IMDS) for way in ("connect", "tls", "h2 connect")]
+    proxies = started(carriers, "--mode", "upstream:http://10.0.0.1:3128", *options)
+    told = dial(proxies | {"scripted": scripted}, asks)
+    denied(chosen(told, [*spelled, IMDS]), " is a ")
     invalid(chosen(told, list(INVALID.values())))
     passed = chosen(told, [*unknown, PUBLIC])
     fail({ask: each for ask, each in passed.items() if (each.status, {*each.dialled}) != (200, {"10.0.0.1 3128"})})

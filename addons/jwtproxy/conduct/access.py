@@ -142,10 +142,11 @@ class Access:
 
     def _look_at_address(self, ip: IP) -> Denial | None:
         meant = [ip, *_embedded(ip)]
-        if any(_within(one, self.networks) for one in meant):
+        others = [one for one in meant if not _within(one, self.networks)]
+        if ip in others and any(_within(one, _METADATA) for one in others):
+            return Denial.METADATA  # also where it stands for an address that is excepted: it is one itself
+        if others != meant:
             return None
-        if any(_within(one, _METADATA) for one in meant):
-            return Denial.METADATA
         # All of them: who may be reached in one of these ways only by an address that looks public, is not.
         return Denial.PRIVATE if self.deny_private and not all(_is_public(one) for one in meant) else None
 

@@ -186,7 +186,8 @@ class Stream(http.HttpStream):
 
     def _judge_tunnel(self) -> None:
         """Refuse a tunnel to where none may go, now that hooks have had their say about where that is."""
-        if not self.flow.response:
+        response = self.flow.response
+        if not response or framing.is_tunnel(b"CONNECT", response.status_code):
             gate.gate_of(self.context.options).refuse(self.flow)
 
     def handle_connect_finish(self) -> CommandGenerator[None]:

@@ -106,6 +106,16 @@ def test_networks_may_be_excepted() -> None:
     assert by_address(Access(networks=(ipaddress.ip_network("169.254.1.0/24"),)), "169.254.1.7") is None
 
 
+def test_an_exception_is_not_stretched_by_what_an_address_stands_for() -> None:
+    """An address of a link may be written so that it seems to stand for one that is excepted."""
+    access = Access(networks=(ipaddress.ip_network("10.0.0.0/8"),))
+    assert by_address(access, "fe80::5efe:a00:1") is Denial.METADATA
+    assert by_address(access, "fd00:ec2::5efe:a00:1") is Denial.METADATA
+    excepted = Access(networks=(ipaddress.ip_network("fe80::/10"), ipaddress.ip_network("169.254.0.0/16")))
+    assert by_address(excepted, "fe80::5efe:a00:1") is None
+    assert by_address(excepted, "64:ff9b::a9fe:a9fe") is None
+
+
 def test_names_may_be_excepted_wherever_they_lead() -> None:
     access = Access(deny_private=True, names=frozenset({"api.internal"}), suffixes=(".svc",))
     for name in ("api.internal", "API.internal.", "a.svc", "a.b.SVC"):
