@@ -1,6 +1,6 @@
 # For GNU make and BSD make alike: POSIX rules only; what is clever is plain sh.
 .POSIX:
-.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers bench bench-gate soak mutants lint format clean
+.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers attack bench bench-gate soak mutants lint format clean
 
 help: ## show this help (the default)
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r target text; do \
@@ -52,6 +52,9 @@ verifiers: build ## install what the tests of the recipes need beside Python: En
 	@npm ci --silent --no-audit --no-fund --prefix tests/verifiers
 
 # The peers come on top of what is installed; the next `make build` that has something to do takes them away again.
+attack: build ## attack a running proxy in thirty ways, tell what that does to its memory and to an honest client
+	@.venv/bin/python -m tests.attacks
+
 bench: build ## measure the proxy beside others (BENCH_QUICK=1: in three minutes), write table, JSON and chart
 	@sh .ci/uv sync --quiet --locked --inexact --group bench --python .venv/bin/python
 	@.venv/bin/python -m tests.benchmarks.bench

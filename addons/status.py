@@ -25,7 +25,8 @@ from jwtproxy.policy.faults import UNSIGNED
 # Those that this addon declares.
 OPTIONS = pages.OPTIONS
 
-LIMITS = tuple(row.name for row in (*access.OPTIONS, *connect_deadline.OPTIONS, *response_timeout.OPTIONS) if row.limit)
+_ROWS = (*access.OPTIONS, *connect_deadline.OPTIONS, *response_timeout.OPTIONS, *limits.OPTIONS)
+LIMITS = tuple(row.name for row in _ROWS if row.limit)
 """The options whose reaching is counted."""
 
 logger = logging.getLogger(__name__)

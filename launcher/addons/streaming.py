@@ -6,7 +6,7 @@ from mitmproxy import ctx, http
 
 from jwtproxy.mitm import flows, stock
 
-STREAM_ABOVE = 1024 * 1024
+STREAM_ABOVE = 64 * 1024
 """Bytes. A shorter request body of known length is sent whole, so that hooks on `request` see it before it leaves."""
 
 

@@ -129,3 +129,11 @@ def test_the_launcher_lists_it(row: Option, listed: dict[str, str]) -> None:
 
 def test_the_launcher_lists_no_other_options(listed: dict[str, str]) -> None:
     assert {name for name in listed if name.startswith("jwt_")} == set(by_name(OPTIONS))
+
+
+def test_every_limit_that_is_reached_has_a_line_in_status() -> None:
+    source = "".join(path.read_text() for path in sorted((ROOT / "addons").rglob("*.py")))
+    named = set(re.findall(r"\breached\(\"(jwt_\w+)\"\)", source))
+    assert named
+    assert named <= set(status.LIMITS)
+    assert set(status.LIMITS) == {row.name for row in OPTIONS if row.limit}

@@ -314,7 +314,7 @@ def test_what_switches_streaming_off_is_listed() -> None:
     requests = {need.option for need in stock.NEEDS if need.requests}
     responses = {need.option for need in stock.NEEDS if need.responses}
     assert listed == {"requests": requests, "responses": responses}
-    assert streaming.STREAM_ABOVE == 1 << 20
+    assert streaming.STREAM_ABOVE == 64 << 10
 
 
 def test_what_needs_one_process_is_listed() -> None:

@@ -4,6 +4,7 @@ A parser takes a value, not empty unless that is the default, and raises ValueEr
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -106,6 +107,29 @@ def seconds(value: str) -> float:
     if not 0 <= parsed < math.inf:
         raise ValueError("use a number of seconds, 0 for no limit")
     return parsed
+
+
+def whole(least: int) -> Parser:
+    """A number of something."""
+
+    def parse(value: str) -> int:
+        if not (value.isascii() and value.isdigit() and len(value) <= 9 and int(value) >= least):
+            raise ValueError(f"use a whole number, at least {least}")
+        return int(value)
+
+    return parse
+
+
+def size(least: int) -> Parser:
+    """Bytes, with or without one of the letters k, m and g for powers of 1024."""
+
+    def parse(value: str) -> int:
+        found = re.fullmatch(r"([0-9]{1,12})([kmg]?)", value.lower())
+        if not found or (bytes_ := int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[found[2]]) < least:
+            raise ValueError(f"use a number of bytes, at least {least}, as 65536, 64k or 1m")
+        return bytes_
+
+    return parse
 
 
 def whole_seconds(least: int) -> Parser:

@@ -2,12 +2,9 @@
 
 import h11
 from h11._receivebuffer import ReceiveBuffer
-from mitmproxy.proxy.layers.http import _http1
 
 from ..conduct.framing import CHUNKED, UNTIL_CLOSED
-
-_LONGEST_LINE = 64 * 1024
-"""Bytes of a chunk's size with its extensions, or of the trailers."""
+from ..mitm.http1 import ChunkedBody
 
 
 class Body:
@@ -19,7 +16,7 @@ class Body:
         self.fault: h11.ProtocolError | None = None
         """What is wrong with it, after what was taken so far."""
         self._length = self._left = length
-        self._chunks = _http1.make_body_reader(CHUNKED) if length is CHUNKED else None
+        self._chunks = ChunkedBody() if length is CHUNKED else None
         self._buffer = ReceiveBuffer() if self._chunks else None
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
@@ -63,6 +60,4 @@ class Body:
                 pieces.append(bytes(event.data))
         except h11.ProtocolError as error:
             self.fault = error
-        if len(self._buffer) > _LONGEST_LINE:  # h11 would wait for its end, whatever memory that takes
-            self.fault = h11.RemoteProtocolError("a line within a chunked body is too long")
         return b"".join(pieces), b""

@@ -28,8 +28,9 @@ from ..conduct.target import Target
 from ..mitm import flows, limits, response_timeout, retries
 from ..mitm.dispatch import call
 from ..mitm.http1 import error_answer
+from ..mitm.limits import Limits
 from ..observe import pages
-from . import boring
+from . import boring, portions
 from .body import Body
 from .boring import Answer, Head
 from .switch import Lane, Route
@@ -500,10 +501,13 @@ class Engine(asyncio.Protocol):
         self._let_go()
         self._forget()
         self._resume(Pause.BEHIND | Pause.FULL)
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
+        if not self.transport.can_write_eof():
             self._close()
+            return
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client has reset it, which shows only when one reads
+            self.transport.abort()
 
     def _close(self) -> None:
         self.flush()
@@ -520,6 +524,7 @@ class Engine(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Begin."""
         self.transport = transport
+        portions.begin(transport)
         self.lane.connections.add(self)
         self._set_idle()
 
@@ -527,6 +532,7 @@ class Engine(asyncio.Protocol):
         """Take what the client sends."""
         if self._over:
             return
+        began = time.perf_counter()
         try:
             self._note_activity()
             self._buffer = self._buffer + data if self._buffer else data
@@ -539,6 +545,7 @@ class Engine(asyncio.Protocol):
             self.flush()
         except Exception:
             self.crash()
+        portions.taken(self.transport, len(data), time.perf_counter() - began)
 
     def eof_received(self) -> bool:
         """Who says no more is gone, though it may take what is left for it; or it has said that before."""
@@ -623,13 +630,22 @@ class Engine(asyncio.Protocol):
                 return
             origin_form = self._route.only is not None
             head = boring.read(self._buffer[:end], origin_form=origin_form) if self.lane.is_on() else None
-            where = self.lane.place(self._route, head) if head else None
+            where = self.lane.place(self._route, head) if head and self._is_small(end, head) else None
             if not head or not where or not self._can_go(where) or not self._welcome():
                 self._leave_to_mitmproxy()
                 return
             self._head = self._buffer[:end] if self._watchdog else b""
             self._buffer, self._pieces = self._buffer[end:], 0
             self._begin(head, *where)
+
+    def _is_small(self, size: int, head: Head) -> bool:
+        """Whether a head is no larger than it may be."""
+        return size <= self.sizes.max_head and len(head.fields) <= self.sizes.max_fields
+
+    @property
+    def sizes(self) -> Limits:
+        """What heads may be."""
+        return self.lane.sizes
 
     def _can_go(self, where: tuple[str, int]) -> bool:
         """Whether there is a connection, or may be made: in a tunnel that is up to mitmproxy."""

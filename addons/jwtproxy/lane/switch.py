@@ -18,6 +18,7 @@ from ..config.options import Option, one_of
 from ..mitm import gate, guard, response_timeout, stock
 from ..mitm.dispatch import AddonManager, call
 from ..mitm.gate import Gate
+from ..mitm.limits import DEFAULT, limits_of
 from . import boring
 from .boring import Head
 
@@ -71,6 +72,7 @@ class Lane:
         self.connections: set[Engine] = set()
         self.response_timeout = self.idle_timeout = 0.0
         """Seconds."""
+        self.sizes = DEFAULT
         self._version = -1
         self._on = False
         self.hooks: dict[str, tuple[Callable[[Any], Any], ...]] = {}
@@ -220,6 +222,7 @@ class Lane:
         self.hooks = hooks
         self._on = not unknown and not addons.listeners("update") and self._is_wanted(options)
         self.response_timeout = response_timeout.limit(options)
+        self.sizes = limits_of(options)
         self.idle_timeout = float(stock.option(options, "tcp_timeout", 600))
         tls = addons.get("tlsconfig")
         self._crl = tls.crl_path().encode() if tls and tls.certstore else b""

@@ -151,6 +151,11 @@ class Pipe(asyncio.Protocol):
             sent += taken
         self._flush()
 
+    @property
+    def raw(self) -> Any:
+        """The transport that reads."""
+        return self._transport
+
     def can_write_eof(self) -> bool:
         """There is no half of a connection in TLS."""
         return not self._session

@@ -1,6 +1,7 @@
 """Towards an upstream: one answer after another, each read by conduct's rules (RFC 9112)."""
 
 import asyncio
+import time
 from typing import Any, Protocol
 
 import h11
@@ -12,14 +13,19 @@ from ..conduct.heads import ReceivedResponse
 from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
 from ..mitm import retries
-from ..mitm.http1 import HEAD_LIMIT
-from . import boring
+from ..mitm.limits import Limits, check_head
+from . import boring, portions
 from .body import Body
 from .boring import Answer
 
 
 class Asker(Protocol):
     """Who sent a request here, and hears of its answer."""
+
+    @property
+    def sizes(self) -> Limits:
+        """What heads may be."""
+        ...
 
     def interim_came(self, head: ReceivedResponse) -> None:
         """An answer before the final one."""
@@ -128,13 +134,16 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Begin."""
         self._transport = transport
+        portions.begin(transport)
 
     def data_received(self, data: bytes) -> None:
         """Take what the upstream sends."""
+        began = time.perf_counter()
         try:
             self._take(data)
         except Exception:
             self._asker.crash()
+        portions.taken(self._transport, len(data), time.perf_counter() - began)
 
     def _take(self, data: bytes) -> None:
         if not self._waits:  # nobody asked for it
@@ -179,7 +188,8 @@ class Upstream(asyncio.Protocol):
         """Read a head as most are; what comes after it, or all where it is not."""
         end = boring.find_end(data)
         answer = boring.read_answer(data[:end], self._method) if end else None
-        if not answer:
+        allowed = self._asker.sizes
+        if not answer or end > allowed.max_head or len(answer.fields) > allowed.max_fields:
             return data
         self._body, self._ends = Body(answer.length), answer.closes
         self._asker.boring_answer_began(answer)
@@ -191,8 +201,8 @@ class Upstream(asyncio.Protocol):
             while True:
                 size = len(data)
                 lines, data = heads.split(data)
-                if (size - len(data) if lines else size) > HEAD_LIMIT:
-                    raise MalformedError("the head of the server's answer is too long")
+                taken = size - len(data) if lines else size
+                check_head(self._asker.sizes, taken, len(lines) - 1, of_request=False)
                 if not lines:
                     self._buffer = data
                     return b""

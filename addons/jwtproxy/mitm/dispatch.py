@@ -12,6 +12,7 @@ Order, error isolation and AddonHalt are mitmproxy's.
 import asyncio
 import functools
 import inspect
+import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import fields
@@ -23,7 +24,8 @@ from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events, mode_servers, server_hooks
 from mitmproxy.utils import asyncio_utils
 
-from . import stock
+from ..conduct import fair
+from . import pressure, stock
 
 
 class Step(NamedTuple):
@@ -197,6 +199,21 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         self.layer = _Hooked(self.layer, self.master.addons)  # type: ignore[assignment]
         await super().handle_client()
 
+    async def server_event(self, event: events.Event) -> None:
+        """Take what has happened; of what a peer sends, no more at a time than leaves others their turn."""
+        if not isinstance(event, events.DataReceived) or event.connection.transport_protocol != "tcp":
+            await super().server_event(event)
+            return
+        data, known = event.data, vars(event.connection)
+        while data:
+            size = known.get(_PORTION, fair.FIRST)
+            piece, data = data[:size], data[size:]
+            began = time.perf_counter()
+            await super().server_event(events.DataReceived(event.connection, piece))
+            known[_PORTION] = fair.portion(size, len(piece), time.perf_counter() - began, _READ)
+            if data:
+                await asyncio.sleep(0)
+
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """Connect. Who is cancelled while it waits for its turn is told so: mitmproxy tells nobody."""
         server, before = command.connection, command.connection.timestamp_start
@@ -222,6 +239,8 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         task = asyncio.current_task()
         layer: Any = self.layer
         for connection, io in list(self.transports.items()):
+            if io.handler is task and (valve := pressure.valve_of(connection)):
+                await valve.passage()
             if io.writer is None or (io.handler is task and layer.has_room(connection, io.writer)):
                 continue
             try:
@@ -230,6 +249,11 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
                 if io.handler is not None:
                     io.handler.cancel(f"Error sending data: {error}")
 
+
+_PORTION = "jwtproxy_portion"
+"""Among a connection's attributes: how many bytes of what it sends are taken at a time."""
+_READ = 64 * 1024
+"""Bytes that mitmproxy reads at a time."""
 
 _AHEAD = 256 * 1024
 """Bytes that may wait for a peer to read them, while it sends on."""

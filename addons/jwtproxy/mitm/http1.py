@@ -4,6 +4,7 @@ mitmproxy's own is lenient with heads, says nothing to a client whose chunks are
 asks the fields of a flow, which hooks and we change, whether a connection goes on.
 """
 
+import re
 from typing import Any
 
 import h11
@@ -12,6 +13,7 @@ from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.net.http.http1 import assemble
 from mitmproxy.proxy import events
 from mitmproxy.proxy.commands import CloseConnection, CloseTcpConnection, Log, SendData
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1
@@ -24,12 +26,14 @@ from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
 from ..observe import pages
 from ..observe.pages import Page
-from . import flows, prior_knowledge
+from . import flows, pressure, prior_knowledge
+from .limits import check_head, limits_of
 from .pipes import HalfClose
+from .pressure import Pressure, Why
 from .retries import NoAnswer
 
-HEAD_LIMIT = 256 * 1024
-"""Bytes of a message's line and header fields, about: as much as has been read when it is exceeded."""
+LONGEST_LINE = 64 * 1024
+"""Bytes of a chunk's size with its extensions, or of the trailers."""
 
 
 class Server(http.Http1Server):
@@ -63,9 +67,9 @@ class Server(http.Http1Server):
         lines = _head_lines(self.buf)
         try:
             if not lines:
-                if len(self.buf) > HEAD_LIMIT:
-                    raise MalformedError("the request's head is too long", 431)  # RFC 6585 §5
+                _check_head(self.context, [], len(self.buf), of_request=True)
                 return
+            _check_head(self.context, lines, 0, of_request=True)
             head = heads.request(lines)
             length = framing.request_length(head.version, head.fields)
         except MalformedError as error:
@@ -88,6 +92,8 @@ class Server(http.Http1Server):
             if self._listens:
                 return
         yield from super().wait(event)
+        if len(self.buf) > pressure.HIGH:
+            pressure.turn(self.conn, Why.BEHIND, shut=True)
 
     def read_body(self, event: events.Event) -> CommandGenerator[None]:
         """Take a piece of a body. One that is malformed is refused, where mitmproxy would only close."""
@@ -100,6 +106,9 @@ class Server(http.Http1Server):
 
     def send(self, event: http.HttpEvent) -> CommandGenerator[None]:
         """Send a part of an answer."""
+        if isinstance(event, Pressure):
+            pressure.turn(self.conn, Why.HELD, shut=event.full and event.stream_id == self.stream_id)
+            return
         assert event.stream_id == self.stream_id
         if self._over:
             return
@@ -134,10 +143,13 @@ class Server(http.Http1Server):
         else:
             self.request_done = self.response_done = False
             self.request = self.response = None
+            pressure.turn(self.conn, Why.HELD, shut=False)
             self.stream_id += 2
             self.state = self.read_headers
             if self.buf:
                 yield from self.state(events.DataReceived(self.conn, b""))
+            if len(self.buf) <= pressure.HIGH:
+                pressure.turn(self.conn, Why.BEHIND, shut=False)
 
     @property
     def _answered(self) -> bool:
@@ -229,6 +241,9 @@ class Client(http.Http1Client):
 
     def send(self, event: http.HttpEvent) -> CommandGenerator[None]:
         """Send a part of a request."""
+        if isinstance(event, Pressure):
+            pressure.turn(self.conn, Why.HELD, shut=event.full and event.stream_id == self.stream_id)
+            return
         if isinstance(event, http.RequestHeaders):
             self.stream_id, self.request = event.stream_id, event.request
             try:
@@ -252,9 +267,9 @@ class Client(http.Http1Client):
             lines = _head_lines(self.buf)
             try:
                 if not lines:
-                    if len(self.buf) > HEAD_LIMIT:
-                        raise MalformedError("the head of the server's answer is too long")
+                    _check_head(self.context, [], len(self.buf), of_request=False)
                     return
+                _check_head(self.context, lines, 0, of_request=False)
                 head = heads.response(lines)
                 head = head._replace(fields=framing.without_identity(head.fields))
                 method = self.request.data.method
@@ -291,6 +306,7 @@ class Client(http.Http1Client):
             return
         self.request_done = self.response_done = False
         self.request = self.response = None
+        pressure.turn(self.conn, Why.HELD, shut=False)
         self.stream_id = None
         self.state = self.read_headers
 
@@ -332,6 +348,11 @@ class Client(http.Http1Client):
 class Tunnel(HttpUpstreamProxy):
     """Through the next proxy: its answer to CONNECT is read as others are."""
 
+    def start_handshake(self) -> CommandGenerator[None]:
+        """Ask for the tunnel. What the connection within it is not to send, this one is not to read."""
+        pressure.share(self.conn, self.tunnel_connection)
+        yield from super().start_handshake()
+
     def receive_handshake_data(self, data: bytes) -> CommandGenerator[tuple[bool, str | None]]:
         """Take a piece of its answer: whether the tunnel is there, or why it never will be."""
         if not self.send_connect:
@@ -352,7 +373,7 @@ class Tunnel(HttpUpstreamProxy):
                 yield from self.receive_data(bytes(self.buf))
                 del self.buf
             return True, None
-        too_long = len(self.buf) > HEAD_LIMIT
+        too_long = len(self.buf) > limits_of(self.context.options).max_head
         return False, f"the answer of the proxy {place} has no end" if too_long else None
 
 
@@ -382,6 +403,12 @@ def _head_lines(buffer: Any) -> list[bytes] | None:
     return lines and [bytes(line) for line in lines]
 
 
+def _check_head(context: Context, lines: list[bytes], more: int, *, of_request: bool) -> None:
+    """Look at the size of a head, which these lines are, and so many bytes more. Raises MalformedError."""
+    size = sum(map(len, lines)) + 2 * len(lines) + more
+    check_head(limits_of(context.options), size, len(lines) - 1, of_request=of_request)
+
+
 def _request_head(request: model.Request) -> bytes:
     """The head of a request in our version (RFC 9110 §2.5)."""
     data = request.data
@@ -394,10 +421,57 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data) if data else b""
 
 
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+
+
 class ChunkedBody(_http1.ChunkedReader):
-    """h11's reader of chunked bodies, without the trailers, as RFC 9110 §6.5.1 allows; mitmproxy cannot take them."""
+    """h11's reader of chunked bodies, without the trailers, as RFC 9110 §6.5.1 allows; mitmproxy cannot take them.
+
+    All that has come is one piece: passing on each by itself is what a chunk of a byte costs.
+    """
+
+    _ended = False
+    _fault: h11.ProtocolError | None = None
 
     def __call__(self, buf: Any) -> Any:
-        """The next piece of the body."""
-        event = super().__call__(buf)
-        return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event
+        """The next piece of the body. Raises `h11.ProtocolError` after what came before a fault."""
+        pieces = self._read(buf)
+        if pieces:
+            return h11.Data(data=b"".join(pieces))
+        if self._fault:
+            raise self._fault
+        return h11.EndOfMessage() if self._ended else None
+
+    def _read(self, buf: Any) -> list[bytes]:
+        pieces: list[bytes] = []
+        try:
+            while not (self._ended or self._fault):
+                pieces += self._skim(buf)
+                event = super().__call__(buf)
+                if event is None:
+                    break
+                if isinstance(event, h11.EndOfMessage):
+                    self._ended = True
+                else:
+                    pieces.append(bytes(event.data))
+        except h11.ProtocolError as error:
+            self._fault = error
+        if not self._ended and len(buf) > LONGEST_LINE:  # h11 would wait for its end, whatever memory that takes
+            self._fault = h11.RemoteProtocolError("a line within a chunked body is too long")
+        return pieces
+
+    def _skim(self, buf: Any) -> list[bytes]:
+        """The chunks that have come as a whole and have no extensions: h11 takes ten times as long for small ones."""
+        if self._bytes_in_chunk or self._bytes_to_discard or self._reading_trailer:
+            return []
+        data, at = bytes(buf), 0
+        pieces: list[bytes] = []
+        while (line := _CHUNK_LINE.match(data, at)) and (size := int(line[1], 16)):
+            end = line.end() + size
+            if data[end : end + 2] != b"\r\n":
+                break
+            pieces.append(data[line.end() : end])
+            at = end + 2
+        if at:
+            buf.maybe_extract_at_most(at)
+        return pieces

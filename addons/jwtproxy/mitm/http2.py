@@ -21,8 +21,9 @@ from ..conduct.malformed import MalformedError
 from ..observe import pages
 from . import farewell, flows, gate, retries
 from .dispatch import Address
-from .http1 import HEAD_LIMIT
 from .http2_connection import Connection, Leaving, Lengths
+from .limits import check_head, limits_of
+from .pressure import Backlog, Pressure
 from .retries import NoAnswer
 
 
@@ -35,8 +36,8 @@ class Server(http.Http2Server):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.h2_conn = Connection(self.h2_conf)
-        self._lengths = Lengths()
+        self.h2_conn = Connection(self.h2_conf, limits_of(context.options))
+        self._lengths, self._backlog = Lengths(), Backlog(self.h2_conn)
         self._heads: set[int] = set()
         """The streams of HEAD requests, which are answered without a body."""
         self.farewell = Address()
@@ -48,8 +49,13 @@ class Server(http.Http2Server):
             yield self.farewell
         if isinstance(event, events.Wakeup) and event.command is self.farewell:
             yield from self._say_farewell()
+        elif isinstance(event, Pressure):
+            self.h2_conn.hold(event.stream_id, held=event.full)
+            yield from self._flush()
         else:
             yield from self._take(event)
+        for stream, full in self._backlog.changes():
+            yield http.ReceiveHttp(Pressure(stream, full, of_request=False))
 
     def _take(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, http.ResponseHeaders) and event.response.is_http2:
@@ -119,9 +125,10 @@ class Server(http.Http2Server):
         headers, ended, stream = _raw(event.headers), bool(event.stream_ended), _id(event)
         if (b":method", b"HEAD") in headers:
             self._heads.add(stream)
-        if http2.size(headers) > HEAD_LIMIT:
-            raise MalformedError("the request's head is too long", 431)  # RFC 6585 §5
+        allowed = limits_of(self.context.options)
+        check_head(allowed, http2.size(headers), 0, of_request=True)
         head = http2.request(headers, ended=ended)
+        check_head(allowed, 0, len(head.fields), of_request=True)
         if not ended and any(name == b"content-length" for name, _ in head.fields):
             self._lengths.begin(stream, framing.request_length(b"HTTP/1.1", head.fields))
         self.streams[stream] = _http2.StreamState.HEADERS_RECEIVED
@@ -173,21 +180,37 @@ class Client(http.Http2Client):
         super().__init__(context)
         self._unsent: set[int] = set()
         """Requests that will never set out by this connection, by their streams towards the client."""
-        self.h2_conn: Connection = Connection(self.h2_conf)
+        self.h2_conn: Connection = Connection(self.h2_conf, limits_of(context.options))
         self.h2_conn.local_settings.enable_push = 0  # as mitmproxy has it
         self.h2_conn.local_settings.acknowledge()
-        self._lengths = Lengths()
+        self._lengths, self._backlog = Lengths(), Backlog(self.h2_conn)
         self._active_at = time.monotonic()
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, Pressure):
+            yield from self._press(event)
+            return
         if isinstance(event, http.RequestHeaders) and event.request.is_http2:
             event.request.headers.fields = _lowered(event.request.headers.fields)
             self.h2_conn.secret_fields = gate.gate_of(self.context.options).token_fields
         yield from super()._handle_event(event)
         while self._unsent:  # mitmproxy would leave them waiting
             yield http.ReceiveHttp(NoAnswer(self._unsent.pop(), "server closed connection", untouched=True))
+        yield from self._tell_pressure()
         if self._leaves and all(map(self.is_closed, self.streams)) and self.conn.state & ConnectionState.CAN_WRITE:
             yield CloseConnection(self.conn)
+
+    def _press(self, event: Pressure) -> CommandGenerator[None]:
+        """The client takes no more of an answer for now, or does again."""
+        if event.stream_id in self.our_stream_id:
+            self.h2_conn.hold(self.our_stream_id[event.stream_id], held=event.full)
+            if data := self.h2_conn.data_to_send():
+                yield SendData(self.conn, data)
+
+    def _tell_pressure(self) -> CommandGenerator[None]:
+        for stream, full in self._backlog.changes():
+            if stream in self.their_stream_id:
+                yield http.ReceiveHttp(Pressure(self.their_stream_id[stream], full, of_request=True))
 
     def close_connection(self, msg: str) -> CommandGenerator[None]:
         """Fail what is under way."""
@@ -281,7 +304,9 @@ class Client(http.Http2Client):
         yield http.ReceiveHttp(http.ResponseProtocolError(stream, reason, code))
 
     def _receive(self, event: Any, *, ended: bool) -> http.ReceiveHttp:
-        status, fields = http2.response(_raw(event.headers))
+        headers = _raw(event.headers)
+        status, fields = http2.response(headers)
+        check_head(limits_of(self.context.options), http2.size(headers), len(fields), of_request=False)
         if not 100 <= status < 200:
             method = self.h2_conn.streams[event.stream_id].request_method or b""
             length = framing.response_length(method, status, b"HTTP/1.1", fields)

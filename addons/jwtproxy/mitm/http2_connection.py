@@ -3,6 +3,7 @@
 h2 calls many faults connection errors that RFC 9113 calls stream errors; others would die with them.
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +14,24 @@ import h2.events
 import h2.exceptions
 import h2.stream
 import hpack
-from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame
+from hyperframe.frame import ContinuationFrame, DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
+from ..conduct.fair import Budget
 from ..conduct.fields import normalise
 from ..conduct.malformed import MalformedError
-from .http1 import HEAD_LIMIT
+from . import limits
+from .limits import Limits
 
-_LARGEST = 4 * HEAD_LIMIT
-"""Bytes of a head that are decoded before it is refused; one that is larger ends the connection."""
+STREAM_WINDOW, CONNECTION_WINDOW = 512 * 1024, 1024 * 1024
+"""Bytes of messages that a peer may send before they are taken."""
 
+_LARGEST = 4
+"""Times what a head may be that are decoded before it is refused; one that is larger ends the connection."""
+
+
+_UPDATES_FOR_DATA = 10
+"""How many it may send for each frame of DATA that it gets."""
 
 _LAST = 2**31 - 1
 """The stream after which there can be none."""
@@ -64,13 +73,52 @@ class Leaving(h2.events.Event):
 class Connection(BufferedH2Connection):
     """h2's, with mitmproxy's buffers."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, allowed: Limits = limits.DEFAULT) -> None:
         config.validate_inbound_headers = False
         super().__init__(config)
         self.encoder = _Encoder()
         self.decoder = _Decoder()
         self.decoder.max_allowed_table_size = self.local_settings.header_table_size
-        self.decoder.max_header_list_size = _LARGEST
+        self.decoder.max_header_list_size = _LARGEST * allowed.max_head
+
+        self.local_settings.initial_window_size = STREAM_WINDOW
+        self.local_settings.acknowledge()  # as mitmproxy has it
+        self._owed: dict[int, int] = {}
+        """Bytes by stream whose sender is to wait before it sends more."""
+        self.idle_frames = Budget(allowed.max_idle_frames, allowed.max_idle_frames / 10)
+
+    def initiate_connection(self) -> None:
+        """Begin. Windows bound what of a message waits here, which mitmproxy lets be 2 GiB."""
+        h2.connection.H2Connection.initiate_connection(self)
+        self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+
+    def hold(self, stream: int, *, held: bool) -> None:
+        """Acknowledge nothing that comes on a stream, or all of it."""
+        if held:
+            self._owed.setdefault(stream, 0)
+        elif owed := self._owed.pop(stream, 0):
+            self.acknowledge_received_data(owed, stream)
+
+    def acknowledge_received_data(self, acknowledged_size: int, stream_id: int) -> None:
+        """Let the peer send as much again, unless the stream is held; what has ended takes nothing any more."""
+        stream = self.streams.get(stream_id)
+        if stream_id in self._owed and stream is not None and not stream.closed:
+            self._owed[stream_id] += acknowledged_size
+            return
+        super().acknowledge_received_data(acknowledged_size + self._owed.pop(stream_id, 0), stream_id)
+
+    def _receive_frame(self, frame: Frame) -> list[h2.events.Event]:
+        """Take a frame. Who sends too many that bring nothing is told to calm down (RFC 9113 §10.5)."""
+        if _brings_nothing(frame) and not self.idle_frames.spend(time.monotonic()):
+            limits.reached("jwt_max_idle_frames")
+            raise h2.exceptions.DenialOfServiceError("too many frames that bring nothing")
+        return super()._receive_frame(frame)
+
+    def _prepare_for_sending(self, frames: list[Frame]) -> None:
+        # A peer opens windows for what it gets, as often as it likes.
+        if data := sum(isinstance(frame, DataFrame) for frame in frames):
+            self.idle_frames.refund(_UPDATES_FOR_DATA * data)
+        super()._prepare_for_sending(frames)
 
     secret_fields = frozenset[bytes]()
     """The names of fields that no one on the way may keep in a table, normalised (RFC 7541 §7.1.3)."""
@@ -113,6 +161,13 @@ class Connection(BufferedH2Connection):
     def go_away(self) -> None:
         """Tell the peer to open no more streams, and go on with those there are."""
         self._prepare_for_sending([GoAwayFrame(0, last_stream_id=_LAST)])
+
+
+def _brings_nothing(frame: Frame) -> bool:
+    """Whether a frame is none of a message's, so that nothing else bounds how many may come."""
+    if isinstance(frame, DataFrame):
+        return not frame.data and "END_STREAM" not in frame.flags
+    return not isinstance(frame, HeadersFrame | ContinuationFrame | GoAwayFrame)
 
 
 class Lengths:

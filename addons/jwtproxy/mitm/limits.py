@@ -1,19 +1,92 @@
-"""Limits on what others may do: how often each was reached, whoever counts that."""
+"""Limits on what others may do: what each is, and how often it was reached, whoever counts that."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from mitmproxy import ctx
 from mitmproxy.options import Options
 
-_COUNT = "jwtproxy_reached"
+from ..conduct.malformed import MalformedError
+from ..config import options
+from ..config.options import Option, size, whole
+
+OPTIONS = (
+    Option(
+        "jwt_max_head",
+        "128k",
+        size(8 * 1024),
+        "guards",
+        "Bytes that the line and header fields of a message may have (431, of an answer 502); k and m are understood.",
+        limit=True,
+    ),
+    Option(
+        "jwt_max_fields",
+        "200",
+        whole(10),
+        "guards",
+        "Header fields that a message may have (431, of an answer 502).",
+        limit=True,
+    ),
+    Option(
+        "jwt_max_idle_frames",
+        "1000",
+        whole(100),
+        "guards",
+        "HTTP/2 frames that bring nothing (PING, SETTINGS, RST_STREAM, empty DATA, …) that a peer may send at once, "
+        "and a tenth of that each second; then its connection is closed.",
+        limit=True,
+    ),
+)
 
 
-def count_with(options: Options, count: Callable[[str], None]) -> None:
+class Limits(NamedTuple):
+    """The values of these options."""
+
+    max_head: int
+    max_fields: int
+    max_idle_frames: int
+
+
+DEFAULT = Limits(*(row.parse(row.default) for row in OPTIONS))
+"""Where no addon of ours is."""
+
+_COUNT, _LIMITS = "jwtproxy_reached", "jwtproxy_limits"
+
+
+def hang(of: Options) -> None:
+    """Have the limits be those that these options say. Raises SettingsError."""
+    vars(of)[_LIMITS] = Limits(**options.parse(OPTIONS, of))  # past what mitmproxy takes for the setting of an option
+
+
+def limits_of(of: Options) -> Limits:
+    """What the options say."""
+    found: Limits = vars(of).get(_LIMITS, DEFAULT)
+    return found
+
+
+def check_head(allowed: Limits, size: int, fields: int, *, of_request: bool) -> None:
+    """Look at a head of so many bytes, or of more if it is not complete. Raises MalformedError."""
+    for name, found, most in (("jwt_max_head", size, allowed.max_head), ("jwt_max_fields", fields, allowed.max_fields)):
+        if found > most:
+            reached(name)
+            raise MalformedError(_TOO_LARGE[name, of_request], 431)  # RFC 6585 §5
+
+
+_TOO_LARGE = {
+    ("jwt_max_head", True): "the request's head is too long",
+    ("jwt_max_head", False): "the head of the server's answer is too long",
+    ("jwt_max_fields", True): "the request's head has too many fields",
+    ("jwt_max_fields", False): "the head of the server's answer has too many fields",
+}
+
+
+def count_with(of: Options, count: Callable[[str], None]) -> None:
     """Have this called with the name of an option whenever what it limits has come to its limit."""
-    vars(options)[_COUNT] = count  # past what mitmproxy takes for the setting of an option
+    vars(of)[_COUNT] = count
 
 
 def reached(name: str) -> None:
     """What this option limits has come to its limit."""
-    if name and (count := vars(getattr(ctx, "options", object)).get(_COUNT)):
+    known = getattr(ctx, "options", None)  # None where no master runs
+    if name and isinstance(known, Options) and (count := vars(known).get(_COUNT)):
         count(name)

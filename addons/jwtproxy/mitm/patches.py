@@ -88,7 +88,7 @@ FASTER = (
         "mitmproxy.proxy.mode_servers",
         "ProxyConnectionHandler",
         "jwtproxy.mitm.dispatch:ConnectionHandler",
-        "drain_writers handle_client hook_task open_connection",
+        "drain_writers handle_client hook_task open_connection server_event",
     ),
     Patch("mitmproxy.http:Headers", "get_all", "jwtproxy.mitm.lookups:get_all"),
     Patch("mitmproxy.http:Headers", "get", "jwtproxy.mitm.lookups:get"),
@@ -108,6 +108,7 @@ _SIGNATURES = {
     "mitmproxy.proxy.server:ConnectionHandler.open_connection": (
         "(self, command: mitmproxy.proxy.commands.OpenConnection) -> None"
     ),
+    "mitmproxy.proxy.server:ConnectionHandler.server_event": "(self, event: mitmproxy.proxy.events.Event) -> None",
     "mitmproxy.proxy.server:ConnectionHandler.hook_task": "(self, hook: mitmproxy.proxy.commands.StartHook) -> None",
 }
 

@@ -35,6 +35,7 @@ from ..conduct.malformed import MalformedError
 from ..conduct.retries import may_go_again
 from ..observe.pages import text
 from . import flows, gate, http1, limits, pipes, response_timeout, retries
+from .pressure import HIGH, Pressure
 from .response_timeout import Alarm
 from .retries import NoAnswer
 from .websocket_relay import Relay
@@ -59,6 +60,25 @@ class Stream(http.HttpStream):
 
     tunnel: Destination | None = None
     """Where a CONNECT asks to go, whatever hooks make of it."""
+
+    _held = 0
+    """Bytes of the request that wait until we go on."""
+    _is_full = False
+    """Whether the client has been told so."""
+
+    def handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        """Take an event, or keep it until what is awaited is there: then its sender is to wait, too."""
+        if isinstance(event, Pressure):
+            yield http.SendHttp(event, self.context.client if event.of_request else self.context.server)
+            return
+        if self._paused and isinstance(event, http.RequestData):
+            self._held += len(event.data)
+        yield from super().handle_event(event)
+        if self._held and not self._paused:
+            self._held = 0
+        if self._is_full != (self._held > HIGH):
+            self._is_full = not self._is_full
+            yield http.SendHttp(Pressure(self.stream_id, self._is_full, of_request=True), self.context.client)
 
     def check_invalid(self, request: bool) -> CommandGenerator[bool]:
         """Note requests in origin form before mitmproxy takes their destination from Host (RFC 9112 §3.2.1)."""

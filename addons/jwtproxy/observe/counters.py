@@ -46,8 +46,9 @@ class Counters:
         self._fast[self._own] += 1
 
     def count_reached(self, limit: str) -> None:
-        """What this limits has come to its limit once more."""
-        self._reached[limit][self._own] += 1
+        """What this limits has come to its limit once more; one that is not counted must not end what reached it."""
+        if (cells := self._reached.get(limit)) is not None:
+            cells[self._own] += 1
 
     @property
     def reached(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ from mitmproxy.test import tflow
 from jwtproxy.conduct.heads import ReceivedResponse
 from jwtproxy.lane.boring import Answer
 from jwtproxy.lane.upstream import Upstream
-from jwtproxy.mitm.http1 import HEAD_LIMIT
+from jwtproxy.mitm.limits import DEFAULT
 
 pytestmark = pytest.mark.usefixtures("pristine")
 
@@ -52,6 +52,8 @@ class Transport:
 
 class Asker:
     """Who notes all that it hears, and can be made to fail."""
+
+    sizes = DEFAULT
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -345,7 +347,7 @@ def test_an_end_within_the_answer_is_a_failure(answer: bytes, reason: str, eof: 
             OK.replace(b"2\r", b"2\r\nTransfer-Encoding: chunked\r"),
             "Content-Length and Transfer-Encoding exclude each other",
         ),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * HEAD_LIMIT, "the head of the server's answer is too long"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * DEFAULT.max_head, "the head of the server's answer is too long"),
     ],
     ids=["other", "version", "field", "control", "lengths", "both", "long"],
 )

@@ -6,10 +6,13 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
+import h11
 import pytest
+from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.http import Headers, HTTPFlow, Response
 
 from jwtproxy.mitm import flows, http1
+from jwtproxy.mitm.limits import DEFAULT
 from tests.support.inside import Opens
 
 if TYPE_CHECKING:
@@ -58,7 +61,7 @@ def test_a_head_without_end_is_refused(serve: Serve, piece: int) -> None:
     async def run() -> None:
         async with serve(Opens()) as proxy, proxy.client() as client:
             client.send(b"GET http://a.example/ HTTP/1.1\r\n")
-            for _ in range(http1.HEAD_LIMIT // piece + 1):
+            for _ in range(DEFAULT.max_head // piece + 1):
                 client.send(b"x: " + b"a" * (piece - 5) + b"\r\n")
             answer = await client.rest()
             assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
@@ -77,7 +80,7 @@ def test_a_long_head_with_an_end_is_taken(serve: Serve, upstream: type[Upstream]
 
 
 def test_a_long_body_is_no_head(serve: Serve, upstream: type[Upstream]) -> None:
-    body = b"a" * (http1.HEAD_LIMIT + 1)
+    body = b"a" * (DEFAULT.max_head + 1)
 
     async def run() -> None:
         async with upstream() as server, serve(Opens()) as proxy, proxy.client() as client:
@@ -183,7 +186,7 @@ def test_a_malformed_chunk_is_refused(serve: Serve, upstream: type[Upstream], st
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "Content-Length is given more than"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "Content-Length and Transfer-"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "no transfer coding but chunked"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * http1.HEAD_LIMIT, "the head of the server's answer is too long"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * DEFAULT.max_head, "the head of the server's answer is too long"),
     ],
 )
 def test_an_answer_is_grammar_or_502(serve: Serve, upstream: type[Upstream], answer: bytes, text: str) -> None:
@@ -563,3 +566,39 @@ def test_a_pipe_that_the_server_closes_is_closed(serve: Serve, upstream: type[Up
             assert await asyncio.wait_for(client.rest(), 5) == b""
 
     asyncio.run(run())
+
+
+# --- chunks
+
+
+def chunks(*pieces: bytes) -> list[Any]:
+    """What is read of a chunked body that comes in these pieces; after a fault, its text."""
+    reader, buffer = http1.ChunkedBody(), ReceiveBuffer()
+    found: list[Any] = []
+    for piece in pieces:
+        buffer += piece
+        try:
+            while event := reader(buffer):
+                found.append("end" if isinstance(event, h11.EndOfMessage) else bytes(event.data))
+                if found[-1] == "end":
+                    return [*found, bytes(buffer)]
+        except h11.ProtocolError as error:
+            return [*found, str(error)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pieces", "found"),
+    [
+        ((b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\nrest",), [b"abc", "end", b"rest"]),
+        ((b"1;x=y\r\na\r\n2\r\nbc\r\n0\r\nA: b\r\n\r\n",), [b"abc", "end", b""]),
+        ((b"5\r\nab", b"cde", b"\r", b"\n3\r\nfgh\r\n"), [b"ab", b"cde", b"fgh"]),
+        ((b"1\r\na\r\n" * 5000 + b"g\r\n",), [b"a" * 5000, "illegal chunk header: bytearray(b'g\\r\\n')"]),
+        ((b"1\r\nabc",), [b"a", "malformed chunk footer: bytearray(b'bc') (expected b'\\r\\n')"]),
+        ((b"1;" + b"x" * 70_000,), ["a line within a chunked body is too long"]),
+        ((b"0\r\n" + b"A: b\r\n" * 12_000,), ["a line within a chunked body is too long"]),
+        ((b"0\r\n\r\n" + b"x" * 70_000,), ["end", b"x" * 70_000]),
+    ],
+)
+def test_chunks_are_read_together(pieces: tuple[bytes, ...], found: list[Any]) -> None:
+    assert chunks(*pieces) == found

@@ -9,7 +9,7 @@ import h2.errors
 import pytest
 
 from jwtproxy.mitm import patches
-from jwtproxy.mitm.http1 import HEAD_LIMIT
+from jwtproxy.mitm.limits import DEFAULT
 from tests.support.http2 import Http2
 
 
@@ -22,7 +22,7 @@ def patched() -> Iterator[None]:
 
 METHOD, SCHEME, PATH = (b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/")
 AUTHORITY = (b":authority", b"a.example")
-LARGE = [(b"x-%d" % number, b"a" * 1000) for number in range(HEAD_LIMIT // 1000)]
+LARGE = [(b"x-%d" % number, b"a" * 1000) for number in range(DEFAULT.max_head // 1000)]
 SOUND = [METHOD, SCHEME, AUTHORITY, PATH]
 
 
@@ -65,7 +65,7 @@ def _with(*changes: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         (_with((b"content-length", b"1")), "400", b"Content-Length announces a body, and none follows"),
         (_with((b":method", b"CONNECT")), "400", b"CONNECT has neither a scheme nor a path"),
         (
-            _with(*((b"x-%d" % number, b"a" * 1000) for number in range(HEAD_LIMIT // 1000))),
+            _with(*((b"x-%d" % number, b"a" * 1000) for number in range(DEFAULT.max_head // 1000))),
             "431",
             b"the request's head",
         ),

@@ -9,10 +9,20 @@ import h2.events
 import h2.exceptions
 import hpack
 import pytest
-from hyperframe.frame import GoAwayFrame, HeadersFrame
+from hyperframe.frame import (
+    DataFrame,
+    ExtensionFrame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from jwtproxy.conduct.malformed import MalformedError
-from jwtproxy.mitm.http2_connection import Connection, Leaving, Lengths
+from jwtproxy.mitm.http2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Connection, Leaving, Lengths
+from jwtproxy.mitm.limits import DEFAULT
 
 HEAD = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/")]
 
@@ -27,7 +37,7 @@ def _config(*, client_side: bool) -> h2.config.H2Configuration:
 def peers() -> tuple[Connection, h2.connection.H2Connection]:
     """Our side, and a client that has begun to talk to it."""
     ours, client = Connection(_config(client_side=False)), h2.connection.H2Connection(_config(client_side=True))
-    ours.initiate_connection()  # type: ignore[no-untyped-call]
+    ours.initiate_connection()
     client.initiate_connection()
     ours.receive_data(client.data_to_send())
     client.receive_data(ours.data_to_send())
@@ -160,7 +170,7 @@ def test_a_token_is_in_nobodys_table(name: bytes) -> None:
     """RFC 7541 §7.1.3: it is a credential."""
     ours = Connection(_config(client_side=True))
     ours.secret_fields = frozenset((b"x-my-jwt",))
-    ours.initiate_connection()  # type: ignore[no-untyped-call]
+    ours.initiate_connection()
     ours.data_to_send()
     ours.send_headers(1, [*HEAD, (b"accept", b"a"), (name, b"token")], end_stream=True)
     read = list(hpack.Decoder().decode(ours.data_to_send()[9:], raw=True))
@@ -168,3 +178,90 @@ def test_a_token_is_in_nobodys_table(name: bytes) -> None:
         ((b"accept", b"a"), True),
         ((name, b"token"), False),
     ]
+
+
+PING = bytes(PingFrame(opaque_data=b"12345678").serialize())
+
+
+def _small(frames: int) -> tuple[Connection, h2.connection.H2Connection]:
+    """Our side, which takes so many frames that bring nothing, and a client that has begun to talk to it."""
+    ours = Connection(_config(client_side=False), DEFAULT._replace(max_idle_frames=frames))
+    client = h2.connection.H2Connection(_config(client_side=True))
+    ours.initiate_connection()
+    client.initiate_connection()
+    ours.receive_data(client.data_to_send())
+    client.receive_data(ours.data_to_send())
+    return ours, client
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        PING,
+        SettingsFrame().serialize(),
+        PriorityFrame(1, depends_on=0, stream_weight=1).serialize(),
+        WindowUpdateFrame(0, window_increment=1).serialize(),
+        ExtensionFrame(0xBB, 0).serialize(),
+        DataFrame(1).serialize(),
+    ],
+    ids=["ping", "settings", "priority", "window update", "unknown", "empty data"],
+)
+def test_who_sends_too_much_of_nothing_is_told_to_calm_down(frame: bytes) -> None:
+    ours, client = _small(200)
+    client.send_headers(1, HEAD)
+    ours.receive_data(client.data_to_send())
+    ours.receive_data(frame * 150)
+    ours.data_to_send()
+    with pytest.raises(h2.exceptions.DenialOfServiceError):
+        ours.receive_data(frame * 400)
+    assert ours.data_to_send().endswith(b"\0\0\0\x0b"), "ENHANCE_YOUR_CALM"
+
+
+def test_what_gets_data_may_open_windows() -> None:
+    ours, client = _small(100)
+    client.send_headers(1, HEAD, end_stream=True)
+    ours.receive_data(client.data_to_send())
+    ours.send_headers(1, [(b":status", b"200")])
+    for _ in range(200):
+        ours.send_data(1, b"x" * 100)
+        ours.receive_data(WindowUpdateFrame(0, window_increment=100).serialize() * 2)
+
+
+def test_a_peer_may_send_no_more_than_is_taken(peers: tuple[Connection, h2.connection.H2Connection]) -> None:
+    ours, client = peers
+    client.receive_data(ours.data_to_send())
+    client.send_headers(1, HEAD)
+    client.send_headers(3, HEAD)
+    assert client.local_flow_control_window(1) == STREAM_WINDOW
+    ours.receive_data(client.data_to_send())
+    ours.hold(1, held=True)
+    for stream in (1, 3):
+        for _ in range(16):
+            client.send_data(stream, b"x" * 16384)
+    ours.receive_data(client.data_to_send())
+    for stream in (1, 3):
+        ours.acknowledge_received_data(1 << 18, stream)
+    client.receive_data(ours.data_to_send())
+    assert client.local_flow_control_window(1) == STREAM_WINDOW - (1 << 18)
+    assert client.local_flow_control_window(3) > STREAM_WINDOW - (1 << 18)
+    ours.hold(1, held=False)
+    client.receive_data(ours.data_to_send())
+    assert client.local_flow_control_window(1) > STREAM_WINDOW - (1 << 18)
+
+
+def test_what_was_held_of_a_stream_that_has_ended_is_room_for_others(
+    peers: tuple[Connection, h2.connection.H2Connection],
+) -> None:
+    ours, client = peers
+    client.receive_data(ours.data_to_send())
+    client.send_headers(1, HEAD)
+    ours.receive_data(client.data_to_send())
+    ours.hold(1, held=True)
+    for _ in range(32):
+        client.send_data(1, b"x" * 16384)
+    ours.receive_data(client.data_to_send())
+    ours.acknowledge_received_data(32 * 16384, 1)
+    ours.reset_stream(1)
+    ours.hold(1, held=False)
+    client.receive_data(ours.data_to_send())
+    assert client.outbound_flow_control_window == CONNECTION_WINDOW

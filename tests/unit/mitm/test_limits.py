@@ -1,8 +1,11 @@
 """How often limits were reached."""
 
+import pytest
 from mitmproxy.test import taddons
 
+from jwtproxy.conduct.malformed import MalformedError
 from jwtproxy.mitm import limits
+from jwtproxy.mitm.limits import DEFAULT, check_head, limits_of
 
 
 def test_whoever_counts_is_told_the_names() -> None:
@@ -13,3 +16,27 @@ def test_whoever_counts_is_told_the_names() -> None:
         limits.reached("jwt_b")
         limits.reached("")
     assert told == ["jwt_b"]
+
+
+def test_limits_are_what_the_options_say() -> None:
+    with taddons.context() as context:
+        assert limits_of(context.options) == DEFAULT
+        for row in limits.OPTIONS:
+            context.options.add_option(row.name, str, row.default, row.help)
+        context.options.jwt_max_head = "16k"
+        limits.hang(context.options)
+        assert limits_of(context.options) == DEFAULT._replace(max_head=16 * 1024)
+
+
+@pytest.mark.parametrize(("size", "fields", "name"), [(1 << 18, 1, "jwt_max_head"), (100, 201, "jwt_max_fields")])
+def test_a_head_that_is_too_large_is_refused_and_counted(size: int, fields: int, name: str) -> None:
+    told: list[str] = []
+    check_head(DEFAULT, DEFAULT.max_head, DEFAULT.max_fields, of_request=True)
+    with taddons.context() as context:
+        limits.count_with(context.options, told.append)
+        for of_request in (True, False):
+            with pytest.raises(MalformedError) as caught:
+                check_head(DEFAULT, size, fields, of_request=of_request)
+            assert ("request" in str(caught.value)) is of_request
+            assert caught.value.status == 431
+    assert told == [name, name]

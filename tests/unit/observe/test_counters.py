@@ -95,3 +95,13 @@ def test_processes_count_what_the_fast_lane_carries_together() -> None:
         counters.count_fast()
     status = counters.snapshot()
     assert (status["proxied_requests"], status["fast_lane_requests"]) == (0, 3)
+
+
+def test_limits_are_counted_by_name_by_all_processes_together() -> None:
+    counters = Counters(processes=3, limits=["jwt_a", "jwt_b"])
+    for process in (1, 2):
+        counters.use_cell(process)
+        counters.count_reached("jwt_b")
+    counters.count_reached("jwt_unknown")
+    assert counters.reached == {"jwt_a": 0, "jwt_b": 2}
+    assert counters.snapshot()["proxied_requests"] == 0
