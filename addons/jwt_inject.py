@@ -14,7 +14,7 @@ from mitmproxy.addonmanager import Loader
 try:
     from jwtproxy.config import options
     from jwtproxy.config.errors import SettingsError
-    from jwtproxy.mitm import connect_deadline, filters, gate, next_proxy, patches, redacted, response_timeout, stock
+    from jwtproxy.mitm import carrying, connect_deadline, filters, gate, next_proxy, patches, redacted, stock
     from jwtproxy.observe import pages
     from jwtproxy.policy import settings
     from jwtproxy.policy.current import Change, CurrentPolicy, announce, follow
@@ -30,7 +30,7 @@ except ModuleNotFoundError as error:
     )
 
 # Those that this addon declares.
-OPTIONS = (*settings.OPTIONS, *connect_deadline.OPTIONS, *response_timeout.OPTIONS)
+OPTIONS = (*settings.OPTIONS, *carrying.OPTIONS)
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class JwtInject:
         """Take over the options. Raises SettingsError and changes nothing then."""
         options.check_known(ctx.options.deferred, (*OPTIONS, *pages.OPTIONS))
         options.check_elsewhere(pages.OPTIONS, ctx.options, os.environ)
-        limits = options.parse((*connect_deadline.OPTIONS, *response_timeout.OPTIONS), ctx.options)
+        limits = options.parse(carrying.OPTIONS, ctx.options)
         current = self._current_for(settings.parse(ctx.options))
         stock.check_header_rules(ctx.options, current.policy.headers)
         self.current, self._connecting.timeout = current, limits["connect_timeout"]

@@ -15,7 +15,7 @@ from mitmproxy.utils import asyncio_utils, human
 from ..conduct import destination, host
 from ..conduct.fields import Fields
 from ..config.options import Option, one_of
-from ..mitm import gate, guard, response_timeout, stock
+from ..mitm import gate, guard, response_timeout, stock, upstream_limit
 from ..mitm.dispatch import AddonManager, call
 from ..mitm.gate import Gate
 from . import boring
@@ -71,6 +71,8 @@ class Lane:
         self.connections: set[Engine] = set()
         self.response_timeout = self.idle_timeout = 0.0
         """Seconds."""
+        self.most_upstreams = 0
+        """For one client; 0 = no limit."""
         self._version = -1
         self._on = False
         self.hooks: dict[str, tuple[Callable[[Any], Any], ...]] = {}
@@ -220,6 +222,7 @@ class Lane:
         self.hooks = hooks
         self._on = not unknown and not addons.listeners("update") and self._is_wanted(options)
         self.response_timeout = response_timeout.limit(options)
+        self.most_upstreams = upstream_limit.most(options)
         self.idle_timeout = float(stock.option(options, "tcp_timeout", 600))
         tls = addons.get("tlsconfig")
         self._crl = tls.crl_path().encode() if tls and tls.certstore else b""

@@ -239,7 +239,7 @@ class _Hooked:
     """A layer whose hooks are done, where they can be, before its commands get to mitmproxy."""
 
     def __init__(self, layer: Any, addons: Any) -> None:
-        self._layer = layer
+        self._layer, self.context = layer, layer.context
         self._addons: AddonManager = addons
         self._owed: Counter[Connection] = Counter()
         """Bytes for each server that came of what it had sent itself, since it last had little to read."""

@@ -25,7 +25,6 @@ from mitmproxy.proxy.layers import http
 from mitmproxy.utils import human
 
 from ..conduct import forwarding, framing, host, interim
-from ..conduct.access import denial_in
 from ..conduct.destination import Destination, normalise
 from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedResponse
@@ -197,7 +196,7 @@ class Stream(http.HttpStream):
         if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.CONNECT_FAILED:
             via = self.flow.server_conn.via
             peer = f"{via[0]}://{via[1][0]}:{via[1][1]}" if via else self._origin
-            if denial_in(event.message):
+            if flows.is_refused(event.message):
                 self.server_state = self.state_errored
                 flows.respond(self.flow, flows.no_connection(peer, event.message))
                 yield from self._answer()
