@@ -14,7 +14,7 @@ from mitmproxy.addonmanager import Loader
 try:
     from jwtproxy.config import options
     from jwtproxy.config.errors import SettingsError
-    from jwtproxy.mitm import carrying, connect_deadline, filters, gate, next_proxy, patches, redacted, stock
+    from jwtproxy.mitm import carrying, clients, connect_deadline, filters, gate, next_proxy, patches, redacted, stock
     from jwtproxy.observe import pages
     from jwtproxy.policy import settings
     from jwtproxy.policy.current import Change, CurrentPolicy, announce, follow
@@ -51,7 +51,7 @@ class JwtInject:
         self.gate = gate.Gate(lambda: self.current.policy if self.current else None)
         self._following: asyncio.Task[None] | None = None
         self._connecting = connect_deadline.ConnectDeadline()
-        self.addons = [self._connecting, next_proxy.NextProxy(self.gate)]
+        self.addons = [self._connecting, next_proxy.NextProxy(self.gate), clients.Clients(self.gate)]
 
     @property
     def policy(self) -> Policy | None:

@@ -5,13 +5,13 @@ from typing import Any
 
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
-from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, ReverseMode, UpstreamMode
 
 from jwtproxy.conduct.crowd import Crowd, Full, most_each_for, most_for
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.lane.doors import Factory, listener_of
 from jwtproxy.mitm import limits
+from jwtproxy.mitm.clients import speaks_http
 from jwtproxy.mitm.http1 import error_answer
 from jwtproxy.observe import pages
 from jwtproxy.policy.connections import OPTIONS
@@ -19,8 +19,6 @@ from jwtproxy.policy.connections import OPTIONS
 from ..processes import descriptors
 from ..processes.accepting import Refusal
 from ..processes.sockets import Loop
-
-_HTTP = ("http", "https")
 
 
 class Connections:
@@ -54,13 +52,7 @@ class Connections:
 def refusal_of(factory: Factory) -> Refusal:
     """What the clients of a server are told for whom there is no room: nothing where it may not speak HTTP."""
     listener: Any = listener_of(factory)
-    return _answer if listener and _speaks_http(listener.mode) else lambda full: b""
-
-
-def _speaks_http(mode: ProxyMode) -> bool:
-    if isinstance(mode, ReverseMode):
-        return mode.scheme in _HTTP
-    return isinstance(mode, RegularMode | UpstreamMode)
+    return _answer if listener and speaks_http(listener.mode) else lambda full: b""
 
 
 def _answer(full: Full) -> bytes:

@@ -133,6 +133,7 @@ def _head(method: str, destination: Destination, path: str, fields: Fields) -> R
         path.encode(),
         fields,
         client=("127.0.0.1", 0),
+        is_ours=True,
         tunnel=destination.origin if destination.scheme == "https" else "",
         fault=fault,
     )

@@ -54,7 +54,7 @@ SECRET = secrets.token_hex(64)
 UNSEEN = {key_source.SECRET, key_source.SECRET_FILE, key_source.PASSPHRASE, key_source.PASSPHRASE_FILE}
 """Variables that are no options, lest a process list shows them."""
 VARIABLES = UNSEEN | {"HTTP_PORT", "HTTP_HOST", "WORKERS"} | {option.variable for option in OPTIONS}
-OWN_FLAGS = {"--port", "--host", "--workers", "--grace", "--check"}
+OWN_FLAGS = {"--port", "--host", "--workers", "--allow-client", "--grace", "--check"}
 
 
 def blocks(language: str, text: str) -> list[str]:

@@ -239,10 +239,15 @@ class _Hooked:
     """A layer whose hooks are done, where they can be, before its commands get to mitmproxy."""
 
     def __init__(self, layer: Any, addons: Any) -> None:
-        self._layer, self.context = layer, layer.context
+        self._layer = layer
         self._addons: AddonManager = addons
         self._owed: Counter[Connection] = Counter()
         """Bytes for each server that came of what it had sent itself, since it last had little to read."""
+
+    @property
+    def context(self) -> Any:
+        """What the layers below share."""
+        return self._layer.context
 
     def has_room(self, connection: Connection, writer: Any) -> bool:
         """Whether a peer may send on before it has read what is there for it."""

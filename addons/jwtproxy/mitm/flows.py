@@ -81,6 +81,7 @@ def head_of(flow: HTTPFlow) -> RequestHead:
         to_proxy(flow),
         isinstance(flow.client_conn.proxy_mode, ReverseMode)
         and flow.client_conn.proxy_mode.address == (request.host, request.port),
+        flow.is_replay is not None,
     )
 
 

@@ -67,10 +67,18 @@ class Stream(http.HttpStream):
             data.host, data.port = client.sockname[:2]
             data.scheme = b"https" if client.tls else b"http"
         invalid = yield from super().check_invalid(request)
-        if request and not invalid and (fault := self._examine()):
-            flows.mark_fault(self.flow, fault)
-            gate.gate_of(self.context.options).refuse_fault(self.flow)
+        if request and not invalid:
+            if fault := self._examine():
+                flows.mark_fault(self.flow, fault)
+            if fault or self._is_strangers():
+                gate.gate_of(self.context.options).refuse_fault(self.flow)
         return invalid
+
+    def _is_strangers(self) -> bool:
+        """Whether it is for others, but its client may not use the proxy."""
+        if flows.to_self(self.flow) or self.flow.is_replay:
+            return False
+        return gate.gate_of(self.context.options).access.denies_client(self.context.client.peername[0])
 
     def state_wait_for_request_headers(self, event: http.RequestHeaders) -> CommandGenerator[None]:
         """Begin the request. Who waits for leave to send a body that we gather gets it at once."""

@@ -48,7 +48,8 @@ class Policy:
 
     def refusal(self, head: RequestHead) -> Refuse | None:
         """How a request, or CONNECT, is refused that was wrong as its client sent it; None if it was not."""
-        return faults.refusal(head, self.host_mismatch, self.trace) or faults.denial(head, self.access)
+        wrong = faults.stranger(head, self.access) or faults.refusal(head, self.host_mismatch, self.trace)
+        return wrong or faults.denial(head, self.access)
 
     def _decided(self, head: RequestHead, now: float) -> Verdict:
         rule, place, action, maker = self.decisions.on(head)
