@@ -114,3 +114,15 @@ def test_on_loopback_there_is_no_warning(start_proxy: StartProxy) -> None:
     proxy = start_proxy()
     proxy.stop()
     assert "warning" not in proxy.output
+
+
+def test_who_guesses_passwords_has_to_wait_and_nobody_else(start_proxy: StartProxy, recorder: Recorder) -> None:
+    proxy = start_proxy("--proxyauth", "a:b", env={"JWT_MAX_FAILED_PASSWORDS": "2", "WORKERS": "1"})
+    line = "Proxy-Authorization: Basic"
+    wrong, right = (
+        message("GET", f"{recorder.url}/x", f"Host: {recorder.authority}", f"{line} {word}")
+        for word in ("YTpj", "YTpi")
+    )
+    assert [ask(proxy.port, wrong).status for _ in range(3)] == [407, 407, 429]
+    assert ask(proxy.port, right, "127.0.0.2").status == 200
+    assert ask(proxy.port, message("GET", "/status", "Host: x")).status == 200

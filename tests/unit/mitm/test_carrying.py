@@ -1,8 +1,9 @@
-"""All that carries requests brings its options."""
+"""All that lets requests in, and carries them, brings its options."""
 
 from jwtproxy.mitm import carrying
 
 
 def test_each_of_its_options_is_a_limit() -> None:
     names = {row.name for row in carrying.OPTIONS if row.limit}
-    assert names == {"jwt_connect_timeout", "jwt_response_timeout", "jwt_max_upstream_connections"}
+    timeouts = {"jwt_connect_timeout", "jwt_response_timeout"}
+    assert names == timeouts | {"jwt_max_upstream_connections", "jwt_max_failed_passwords"}

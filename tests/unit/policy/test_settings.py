@@ -43,6 +43,7 @@ OTHERS = {
     "jwt_connect_timeout": "10",
     "jwt_response_timeout": "300",
     "jwt_max_upstream_connections": "64",
+    "jwt_max_failed_passwords": "5",
     "jwt_max_connections": "auto",
     "jwt_max_client_connections": "auto",
 }
