@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.clients import Raw, Reply, message
-from tests.support.harness import ADDONS, REPO, Process, StartBare, StartProxy
+from tests.support.clients import Raw, Reply, client_context, message
+from tests.support.harness import ADDONS, REPO, Process, StartBare, StartProxy, verify
 from tests.support.upstreams import Recorder
 
 LANES = pytest.mark.parametrize("lane", ["on", "off"])
@@ -126,3 +128,34 @@ def test_who_guesses_passwords_has_to_wait_and_nobody_else(start_proxy: StartPro
     assert [ask(proxy.port, wrong).status for _ in range(3)] == [407, 407, 429]
     assert ask(proxy.port, right, "127.0.0.2").status == 200
     assert ask(proxy.port, message("GET", "/status", "Host: x")).status == 200
+
+
+def user_in(recorder: Recorder) -> object:
+    """Who the token names that came last."""
+    claims: Any = verify(recorder.requests[-1].values("x-my-jwt")[0])
+    return claims["payload"]["user"]
+
+
+def test_a_rule_puts_the_user_of_the_password_into_the_token(
+    start_proxy: StartProxy, recorder: Recorder, https_recorder: Recorder, proxy_ca: Path, tmp_path: Path
+) -> None:
+    """Of plain requests, and of those in a tunnel; a request without a user leaves in nobody's name."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules:\n  - match: ~all\n    user: proxyauth\n")
+    (tmp_path / "users").write_text("".join(f"{name}:{{SHA}}GpHWL3ymc5liWkNopqtdSjuqYHM=\n" for name in ("al", "bo")))
+    proxy = start_proxy("--proxyauth", f"@{tmp_path}/users", env={"JWT_RULES": str(rules)})
+    for name, given in (("al", "YWw6cHc="), ("bo", "Ym86cHc=")):
+        line = f"Proxy-Authorization: Basic {given}"
+        host = f"Host: {recorder.authority}"
+        assert ask(proxy.port, message("GET", f"{recorder.url}/x", host, line)).status == 200
+        assert user_in(recorder) == name
+        host = f"Host: {https_recorder.authority}"
+        with Raw(proxy.port) as client:
+            assert client.request(message("CONNECT", https_recorder.authority, host, line), "CONNECT").status == 200
+            client.start_tls(client_context(proxy_ca))
+            for _ in range(2):
+                assert client.request(message("GET", "/x", host)).status == 200
+        assert user_in(https_recorder) == name
+    open_to_all = start_proxy(env={"JWT_RULES": str(rules)})
+    assert ask(open_to_all.port, get(recorder)).status == 502
+    assert len(recorder.requests) == 2

@@ -28,6 +28,8 @@ RULE = "jwtproxy_rule"
 
 _TO_SELF, _FAULT, _TUNNEL = "jwtproxy_to_self", "jwtproxy_fault", "jwtproxy_tunnel"
 _RELAYED = "jwtproxy_relayed"
+_USER = "proxyauth"
+"""Where mitmproxy notes user and password."""
 
 _SCHEMES = {b"http": "http", b"https": "https"}
 
@@ -82,6 +84,7 @@ def head_of(flow: HTTPFlow) -> RequestHead:
         isinstance(flow.client_conn.proxy_mode, ReverseMode)
         and flow.client_conn.proxy_mode.address == (request.host, request.port),
         flow.is_replay is not None,
+        noted[_USER][0] if _USER in noted else "",
     )
 
 
