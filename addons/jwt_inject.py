@@ -14,17 +14,7 @@ from mitmproxy.addonmanager import Loader
 try:
     from jwtproxy.config import options
     from jwtproxy.config.errors import SettingsError
-    from jwtproxy.mitm import (
-        connect_deadline,
-        filters,
-        gate,
-        limits,
-        next_proxy,
-        patches,
-        redacted,
-        response_timeout,
-        stock,
-    )
+    from jwtproxy.mitm import carrying, clients, connect_deadline, filters, gate, next_proxy, patches, redacted, stock
     from jwtproxy.observe import pages
     from jwtproxy.policy import settings
     from jwtproxy.policy.current import Change, CurrentPolicy, announce, follow
@@ -40,7 +30,7 @@ except ModuleNotFoundError as error:
     )
 
 # Those that this addon declares.
-OPTIONS = (*settings.OPTIONS, *connect_deadline.OPTIONS, *response_timeout.OPTIONS, *limits.OPTIONS)
+OPTIONS = (*settings.OPTIONS, *carrying.OPTIONS)
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +51,7 @@ class JwtInject:
         self.gate = gate.Gate(lambda: self.current.policy if self.current else None)
         self._following: asyncio.Task[None] | None = None
         self._connecting = connect_deadline.ConnectDeadline()
-        self.addons = [self._connecting, next_proxy.NextProxy(self.gate)]
+        self.addons = [self._connecting, next_proxy.NextProxy(self.gate), clients.Clients(self.gate)]
 
     @property
     def policy(self) -> Policy | None:
@@ -131,10 +121,9 @@ class JwtInject:
         """Take over the options. Raises SettingsError and changes nothing then."""
         options.check_known(ctx.options.deferred, (*OPTIONS, *pages.OPTIONS))
         options.check_elsewhere(pages.OPTIONS, ctx.options, os.environ)
-        times = options.parse((*connect_deadline.OPTIONS, *response_timeout.OPTIONS), ctx.options)
-        limits.hang(ctx.options)
         current = self._current_for(settings.parse(ctx.options))
         stock.check_header_rules(ctx.options, current.policy.headers)
+        times = carrying.apply(ctx.options)
         self.current, self._connecting.timeout = current, times["connect_timeout"]
 
     def _current_for(self, parsed: settings.Settings) -> CurrentPolicy:

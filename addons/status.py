@@ -14,19 +14,18 @@ from mitmproxy.proxy import mode_specs
 
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import connect_deadline, flows, gate, limits, patches, response_timeout
+from jwtproxy.mitm import carrying, flows, gate, limits, patches
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from jwtproxy.observe import pages
 from jwtproxy.observe.counters import Counters
-from jwtproxy.policy import access
+from jwtproxy.policy import access, connections
 from jwtproxy.policy.faults import UNSIGNED
 
 # Those that this addon declares.
 OPTIONS = pages.OPTIONS
 
-_ROWS = (*access.OPTIONS, *connect_deadline.OPTIONS, *response_timeout.OPTIONS, *limits.OPTIONS)
-LIMITS = tuple(row.name for row in _ROWS if row.limit)
+LIMITS = tuple(row.name for row in (*access.OPTIONS, *connections.OPTIONS, *carrying.OPTIONS) if row.limit)
 """The options whose reaching is counted."""
 
 logger = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ class Status:
         """Each limit that is in force, and how often it was reached."""
         found = self._counters.reached
         rows = {
-            name: {"value": getattr(ctx.options, name), "reached": found[name]}
+            name: {"value": limits.in_force(ctx.options, name), "reached": found[name]}
             for name in LIMITS
             if name in ctx.options
         }

@@ -12,6 +12,7 @@ from mitmproxy.options import Options
 from mitmproxy.tools import cmdline
 
 from jwtproxy.addons.jwt_inject import JwtInject
+from jwtproxy.conduct.access import CLIENTS
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.config.options import check_known
 from jwtproxy.policy.current import CurrentPolicy
@@ -67,6 +68,12 @@ def parser(options: Options) -> argparse.ArgumentParser:
     )
     ours.add_argument("--workers", metavar="N", help="how many processes serve; auto is one for each core (WORKERS, 1)")
     ours.add_argument(
+        "--allow-client",
+        action="append",
+        metavar="CIDR",
+        help="an address or network that may use the proxy, and no other; may be repeated (jwt_allow_client, all)",
+    )
+    ours.add_argument(
         "--grace",
         default=str(GRACE),
         metavar="SECONDS",
@@ -109,6 +116,10 @@ def set_options(options: Options, args: argparse.Namespace, variables: dict[str,
                 options.deferred[name] = str(value)  # 5 is as good as "5"
         options.update_defer(**variables)
         options.set(*args.setoptions, defer=True)
+        if args.allow_client:
+            clients = ",".join(args.allow_client)
+            _agree("--allow-client", clients, CLIENTS, {}, args.setoptions)
+            options.set(f"{CLIENTS}={clients}", defer=True)
         options.update(**_flags(options, args))
         if all(mode.startswith(("reverse:http:", "reverse:https:")) for mode in options.mode):
             # Connecting before there is a request, an upstream that is down would leave clients without an answer.
@@ -176,5 +187,5 @@ def _agree(flag: str, given: object, name: str, flags: dict[str, Any], specs: li
     theirs += [spec.partition("=")[2] for spec in specs if spec.startswith(f"{name}=")]
     other = next((value for value in theirs if given is not None and value != str(given)), None)
     if other is not None:
-        long = f"--{name.replace('_', '-')}"
-        raise SettingsError(f"{flag} {given} and {long} {other} contradict each other", "keep one of the two")
+        long = f"--set {name}={other}" if name.startswith("jwt_") else f"--{name.replace('_', '-')} {other}"
+        raise SettingsError(f"{flag} {given} and {long} contradict each other", "keep one of the two")

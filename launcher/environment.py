@@ -10,10 +10,11 @@ from dotenv.parser import parse_stream
 from jwtproxy.addons import jwt_inject, status
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.lane import switch
+from jwtproxy.policy import connections
 
 from .processes import capacity
 
-OPTIONS = (*jwt_inject.OPTIONS, *status.OPTIONS, *switch.OPTIONS)
+OPTIONS = (*jwt_inject.OPTIONS, *status.OPTIONS, *switch.OPTIONS, *connections.OPTIONS)
 """The rows of all our options."""
 
 Sources = tuple[Mapping[str, str], ...]

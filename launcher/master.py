@@ -16,6 +16,7 @@ from jwtproxy.mitm import dispatch, patches
 from jwtproxy.mitm.next_layer import NextLayer
 from jwtproxy.observe.counters import Counters
 
+from .addons.connections import Connections
 from .addons.drain import Drain
 from .addons.fast_lane import FastLane
 from .addons.recordings import Recordings
@@ -39,6 +40,7 @@ class Master(master.Master):
         self._termlog_addon = self._logs = Logs()
         self._lacking = lacking
         self.fast_lane: FastLane | None = None
+        self.connections = Connections()
         self._drain = Drain(lambda: self.fast_lane.connections() if self.fast_lane else (), tells=not lacking)
         defaults = [
             NextLayer(self._put_before_http) if type(addon) is next_layer.NextLayer else addon
@@ -54,7 +56,7 @@ class Master(master.Master):
         self._logs.announces = announces
         counters = counters or Counters(limits=status.LIMITS)
         self.fast_lane = FastLane(counters.count_fast, possible=not self._lacking)
-        self.addons.add(self.fast_lane, Streaming(), self._drain, Status(counters), signing)
+        self.addons.add(self.connections, self.fast_lane, Streaming(), self._drain, Status(counters), signing)
         return self.fast_lane
 
     def _put_before_http(self, context: Context, layer: Layer | None) -> Layer | None:

@@ -7,6 +7,8 @@ from mitmproxy.addons import errorcheck
 
 from jwtproxy.config.errors import SettingsError
 
+from ..processes.sockets import Loop
+
 
 class StartCheck(errorcheck.ErrorCheck):
     """mitmproxy addon: an error logged during the start ends it."""
@@ -20,6 +22,8 @@ class StartCheck(errorcheck.ErrorCheck):
             raise SettingsError(self.logger.has_errored[0].getMessage(), "fix what it names; -v shows more")
 
     def finish(self) -> None:
-        """The start is over: from here on errors are logged."""
+        """The start is over: from here on errors are logged, and clients, whose doing they may be, are let in."""
         super().finish()
         ctx.master.addons.get("termlog").starting = False
+        if isinstance(loop := ctx.master.event_loop, Loop):
+            loop.acceptor.open()

@@ -19,6 +19,7 @@ from jwtproxy.conduct.host import Fault
 from jwtproxy.conduct.request import RequestHead
 from jwtproxy.conduct.verdict import Forward, Verdict
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.policy.rules import PROXYAUTH
 from jwtproxy.policy.settings import TOKEN
 
 from .. import commandline, environment
@@ -133,6 +134,8 @@ def _head(method: str, destination: Destination, path: str, fields: Fields) -> R
         path.encode(),
         fields,
         client=("127.0.0.1", 0),
+        is_ours=True,
+        user=f"<{PROXYAUTH}>",
         tunnel=destination.origin if destination.scheme == "https" else "",
         fault=fault,
     )

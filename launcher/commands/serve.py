@@ -31,7 +31,7 @@ from jwtproxy.tokens.key_source import KeySource
 from .. import commandline, environment
 from ..master import Master
 from ..option_checks import as_settings_errors
-from ..processes import capacity
+from ..processes import capacity, descriptors
 from ..processes.sockets import Loop, bind
 from ..report import MISTAKEN, report
 from . import COMMANDS
@@ -69,6 +69,7 @@ def run(arguments: list[str]) -> int:
 
 def _run_to_end(arguments: list[str]) -> int:
     _set_log_levels()
+    descriptors.raise_limit()
     try:
         plan = asyncio.run(_plan(arguments))
         if plan is None:
@@ -246,6 +247,7 @@ async def _run(
     signing = JwtInject(plan.source, plan.current, announces=plan.workers == 1)
     fast_lane = master.add_ours(signing, plan.counters, announces=number == 1)
     running.wrap = fast_lane.wrap
+    master.connections.attend(running)
     stop = partial(signals.put_nowait, signal.SIGTERM)
     running.add_signal_handler(signal.SIGHUP, lambda: stop() if _hung_up(plan) else signing.reload())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])

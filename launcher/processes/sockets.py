@@ -1,14 +1,15 @@
 """Listen early: sockets are bound before anything else starts, and shared by all workers."""
 
 import asyncio
-import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
+from jwtproxy.conduct.crowd import site
 from jwtproxy.config.errors import SettingsError
 
+from .accepting import Acceptor, Factory, Refusal
 from .resolver import Found, Question, Resolver
 
 BACKLOG = 1024
@@ -42,73 +43,45 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-Factory = Callable[[], Any]
-
-
 class Loop(asyncio.SelectorEventLoop):
     """An event loop whose servers take sockets that are bound already, and which resolves names by itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self._bound: dict[tuple[str, int], list[socket.socket]] = {}
-        self._backlog = BACKLOG
+        self._at_once = BACKLOG
         self.wrap: Callable[[Factory], Factory] = lambda factory: factory
         """What becomes of the factory of a server's protocols."""
-        self._serving: list[_Servers] = []
+        self.refusal: Callable[[Factory], Refusal] = lambda factory: lambda full: b""
+        """What its clients are told for whom there is no room."""
+        self.acceptor = Acceptor(self)
         self._resolver = Resolver(self)
 
     def take(self, bound: dict[tuple[str, int], list[socket.socket]], *, shared: bool) -> None:
         """Listen on these sockets when asked for their host and port. Shared: other processes accept from them too."""
         self._bound = dict(bound)
-        # asyncio accepts as many connections at a time as its backlog says: where others wait for them too, take few.
-        self._backlog = 1 if shared else BACKLOG
+        # As many connections are accepted at a time as may wait: where others wait for them too, take few.
+        self._at_once = 1 if shared else BACKLOG
 
     async def create_server(
         self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **options: Any
     ) -> Any:
         """Listen, on our sockets if this is where they are bound."""
-        protocol_factory = self.wrap(protocol_factory)
         sockets = self._bound.pop((host, port), None)
         if sockets is None:
-            return await super().create_server(protocol_factory, host, port, **options)
-        options["backlog"] = self._backlog
-        servers = [await super(Loop, self).create_server(protocol_factory, sock=sock, **options) for sock in sockets]
+            bound = await super().create_server(protocol_factory, host, port, start_serving=False, **options)
+            sockets = [sock.dup() for sock in bound.sockets]
+            bound.close()
         for sock in sockets:
             sock.listen(BACKLOG)
-        self._serving.append(_Servers(servers))
-        return self._serving[-1]
+        refusal = self.refusal(protocol_factory)
+        return self.acceptor.add(sockets, self.wrap(protocol_factory), refusal, self._at_once)
 
     async def getaddrinfo(self, host: Any, port: Any, **kind: int) -> Found:
         """Resolve a name for the client whose task this is: mitmproxy notes in each whose it is."""
         client = getattr(asyncio.current_task(self), "client", None)
-        return await self._resolver.resolve(Question(host, port, **kind), client and _site(client[0]))
+        return await self._resolver.resolve(Question(host, port, **kind), client and site(client[0]))
 
     def stop_listening(self) -> None:
         """Accept nothing more: the task of a connection that comes while the loop closes would be lost, with a cry."""
-        while self._serving:
-            self._serving.pop().close()
-
-
-def _site(address: str) -> str:
-    """Who has this address: of IPv6, who has all that begin with the same 64 bits (RFC 4291 §2.5.4)."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
-    return str(parsed if parsed.version == 4 else ipaddress.ip_network((parsed, 64), strict=False))
-
-
-class _Servers:
-    """Several servers as one, as far as mitmproxy cares."""
-
-    def __init__(self, servers: Iterable[asyncio.Server]) -> None:
-        self._servers = tuple(servers)
-
-    @property
-    def sockets(self) -> tuple[Any, ...]:
-        return tuple(sock for server in self._servers for sock in server.sockets)
-
-    def close(self) -> None:
-        for server in self._servers:
-            server.close()
+        self.acceptor.close()

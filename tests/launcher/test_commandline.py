@@ -72,6 +72,9 @@ PRECEDENCE: list[tuple[tuple[str, ...], str, dict[str, object], dict[str, object
         {},
         {"jwt_connect_timeout": "5", "jwt_response_timeout": "0.5"},
     ),
+    (("--allow-client", "10.0.0.0/8"), "", {"jwt_allow_client": "::1"}, {"jwt_allow_client": "10.0.0.0/8"}),
+    (("--allow-client", "::1", "--allow-client", "::2,::3"), "", {}, {"jwt_allow_client": "::1,::2,::3"}),
+    (("--allow-client", "::1", "--set", "jwt_allow_client=::1"), "", {}, {"jwt_allow_client": "::1"}),
     ((), "rawtcp: true", {}, {"rawtcp": True}),
     (("--set", "rawtcp=false"), "rawtcp: true", {}, {"rawtcp": False}),
 ]
@@ -113,6 +116,10 @@ def test_the_flags_of_mitmdump_do_what_they_do_there(arguments: tuple[str, ...],
     [
         (("--port", "1", "-p", "2"), "--port 1 and --listen-port 2 contradict each other"),
         (("--port", "1", "--set", "listen_port=2"), "--port 1 and --listen-port 2 contradict each other"),
+        (
+            ("--allow-client", "::1", "--set", "jwt_allow_client=::2"),
+            "--allow-client ::1 and --set jwt_allow_client=::2 contradict each other",
+        ),
         (("--host", "::1", "--listen-host", "::"), "--host ::1 and --listen-host :: contradict each other"),
     ],
 )
@@ -129,6 +136,7 @@ def test_two_answers_to_one_question_are_an_error(arguments: tuple[str, ...], sa
         (("--port", "http"), "bad value 'http' for --port", "65535"),
         (("--set", "jwt_usr=x"), "unknown option 'jwt_usr'", "jwt_user"),
         (("--set", "jwt_pages=maybe"), "bad value 'maybe' for jwt_pages", "JWT_PAGES"),
+        (("--allow-client", "10.0.0.1/8"), "bad value '10.0.0.1/8' for jwt_allow_client", "as 10.0.0.0/8"),
         (("--set", "jwt_algorithm=none"), "bad value 'none' for jwt_algorithm", "HS512"),
         (("--set", "jwt_connect_timeout=soon"), "bad value 'soon' for jwt_connect_timeout", "seconds"),
         (("--port", "65536"), "bad value '65536' for --port", "65535"),

@@ -15,6 +15,7 @@ import status
 from jwtproxy.config.options import Option
 from jwtproxy.lane import switch
 from jwtproxy.launcher.environment import OPTIONS
+from jwtproxy.policy import connections
 
 ROOT = Path(__file__).parents[2]
 HELP = ROOT / "launcher/help"
@@ -46,7 +47,7 @@ def test_no_option_is_there_twice() -> None:
 
 
 def test_the_addons_share_the_options_out() -> None:
-    shares = [by_name(rows) for rows in (jwt_inject.OPTIONS, status.OPTIONS, switch.OPTIONS)]
+    shares = [by_name(rows) for rows in (jwt_inject.OPTIONS, status.OPTIONS, switch.OPTIONS, connections.OPTIONS)]
     assert sorted(itertools.chain(*shares)) == sorted(by_name(OPTIONS))
 
 

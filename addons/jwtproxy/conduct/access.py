@@ -1,4 +1,4 @@
-"""Where the proxy may go: a client could use it to reach what only the proxy's machine reaches.
+"""Who may use the proxy, and where it may go: a client could use it to reach what only the proxy's machine reaches.
 
 A cloud's metadata service hands out credentials to whoever asks from the machine; link-local addresses lead to it and
 to other neighbours that trust the machine. So they are denied, and, where that is wished, all private addresses are.
@@ -16,6 +16,10 @@ from .destination import normalise
 
 _REMEMBERED = 1024
 _LONGEST = 253  # characters of a name that is remembered
+
+CLIENTS = "jwt_allow_client"
+"""The option that names who may use the proxy."""
+STRANGER = "this client may not use the proxy; jwt_allow_client names those who may"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -108,7 +112,23 @@ class Access:
     """The same of all names that end so; each begins with a dot."""
     ports: tuple[range, ...] = ()
     """The ports that are allowed; none: all of them."""
+    clients: tuple[Network, ...] = ()
+    """Whose addresses may use the proxy; none: everybody's."""
     _known: dict[tuple[str, int], Denial | None] = field(default_factory=dict, compare=False, repr=False)
+    _strangers: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
+
+    def denies_client(self, address: str) -> bool:
+        """Whether who has this address may not use the proxy."""
+        if not self.clients:
+            return False
+        try:
+            return self._strangers[address]
+        except KeyError:
+            ip = parse_ip(address)
+        if len(self._strangers) >= _REMEMBERED:
+            self._strangers.clear()
+        is_stranger = self._strangers[address] = not (ip and _within(ip, self.clients))
+        return is_stranger
 
     def denies_name(self, host: str, port: int) -> Denial | None:
         """Why a destination is denied, as far as its name tells, or the address that is written there."""

@@ -35,6 +35,10 @@ class RequestHead:
     """Whether the next hop is a proxy that is asked for it in plain words."""
     is_given: bool = False
     """Whether it goes where the operator has said that all requests go."""
+    is_ours: bool = False
+    """Whether the operator makes it, and no client: a replay."""
+    user: str = ""
+    """Who has asked for it, by a password that was right; empty where nobody was asked for one."""
 
     @cached_property
     def destination(self) -> Destination:

@@ -12,6 +12,8 @@ from .errors import SettingsError
 
 Parser = Callable[[str], Any]
 
+_DIGITS = 9
+
 
 class Option(NamedTuple):
     """One `jwt_…` option. All are strings to mitmproxy, which drops a script whose `int` option is bad."""
@@ -130,6 +132,23 @@ def size(least: int) -> Parser:
         return bytes_
 
     return parse
+
+
+def number(value: str) -> int:
+    """How many of something there may be; 0 is no limit."""
+    if not (value.isascii() and value.isdigit() and len(value) <= _DIGITS):
+        raise ValueError("use a whole number, 0 for no limit")
+    return int(value)
+
+
+def number_or_auto(value: str) -> int | None:
+    """The same; None for `auto`."""
+    if value == "auto":
+        return None
+    try:
+        return number(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
 
 
 def whole_seconds(least: int) -> Parser:

@@ -17,7 +17,6 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import server_hooks
 
 from ..conduct import framing, heads
-from ..conduct.access import denial_in
 from ..conduct.closing import still_listens
 from ..conduct.forwarding import response_fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
@@ -25,7 +24,7 @@ from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
 from ..conduct.retries import may_go_again
 from ..conduct.target import Target
-from ..mitm import flows, limits, response_timeout, retries
+from ..mitm import flows, limits, response_timeout, retries, upstream_limit
 from ..mitm.dispatch import call
 from ..mitm.http1 import error_answer
 from ..mitm.limits import Limits
@@ -176,7 +175,14 @@ class Engine(asyncio.Protocol):
         if upstream and upstream.is_free:
             self._ask(upstream)
         else:
+            self._make_room()
             self._dialling = self.lane.start(self._dial(flow, address))
+
+    def _make_room(self) -> None:
+        """Close the connection that was made first, where no more may be open: none of them has anything to do."""
+        if 0 < self.lane.most_upstreams <= len(self._upstreams):
+            limits.reached(upstream_limit.NAME)
+            next(iter(self._upstreams.values())).close()
 
     def _may_leave(self) -> bool:
         """Ask the gate; what it refuses is answered."""
@@ -249,7 +255,7 @@ class Engine(asyncio.Protocol):
         self._dialling = None
         if not upstream:
             origin = f"{self._route.scheme}://{address[0]}:{address[1]}"
-            if denial_in(reason):
+            if flows.is_refused(reason):
                 flows.respond(flow, flows.no_connection(origin, reason))
                 self._answer_here()
             else:

@@ -15,7 +15,7 @@ from mitmproxy.utils import asyncio_utils, human
 from ..conduct import destination, host
 from ..conduct.fields import Fields
 from ..config.options import Option, one_of
-from ..mitm import gate, guard, response_timeout, stock
+from ..mitm import gate, guard, response_timeout, stock, upstream_limit
 from ..mitm.dispatch import AddonManager, call
 from ..mitm.gate import Gate
 from ..mitm.limits import DEFAULT, limits_of
@@ -73,6 +73,8 @@ class Lane:
         self.response_timeout = self.idle_timeout = 0.0
         """Seconds."""
         self.sizes = DEFAULT
+        self.most_upstreams = 0
+        """For one client; 0 = no limit."""
         self._version = -1
         self._on = False
         self.hooks: dict[str, tuple[Callable[[Any], Any], ...]] = {}
@@ -223,6 +225,7 @@ class Lane:
         self._on = not unknown and not addons.listeners("update") and self._is_wanted(options)
         self.response_timeout = response_timeout.limit(options)
         self.sizes = limits_of(options)
+        self.most_upstreams = upstream_limit.most(options)
         self.idle_timeout = float(stock.option(options, "tcp_timeout", 600))
         tls = addons.get("tlsconfig")
         self._crl = tls.crl_path().encode() if tls and tls.certstore else b""

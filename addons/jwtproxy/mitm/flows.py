@@ -13,6 +13,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode, UpstreamMode
 
 from ..conduct import forwarding
 from ..conduct.access import denial_in, denied
+from ..conduct.crowd import TOO_MANY_UPSTREAM, is_full
 from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.host import Fault
@@ -27,6 +28,8 @@ RULE = "jwtproxy_rule"
 
 _TO_SELF, _FAULT, _TUNNEL = "jwtproxy_to_self", "jwtproxy_fault", "jwtproxy_tunnel"
 _RELAYED = "jwtproxy_relayed"
+_USER = "proxyauth"
+"""Where mitmproxy notes user and password."""
 
 _SCHEMES = {b"http": "http", b"https": "https"}
 
@@ -80,6 +83,8 @@ def head_of(flow: HTTPFlow) -> RequestHead:
         to_proxy(flow),
         isinstance(flow.client_conn.proxy_mode, ReverseMode)
         and flow.client_conn.proxy_mode.address == (request.host, request.port),
+        flow.is_replay is not None,
+        noted[_USER][0] if _USER in noted else "",
     )
 
 
@@ -158,7 +163,14 @@ def no_connection(place: str, reason: str) -> Page:
     """The answer where no connection could be made to this place, or none may be made."""
     if denial := denial_in(reason):
         return pages.text(403, denied(place, denial))
+    if is_full(reason):
+        return pages.text(503, cannot_connect(place, TOO_MANY_UPSTREAM))
     return pages.text(502, cannot_connect(place, reason))
+
+
+def is_refused(reason: str) -> bool:
+    """Whether no connection was made because none may be."""
+    return bool(denial_in(reason)) or is_full(reason)
 
 
 def cannot_connect(place: str, reason: str) -> str:

@@ -22,7 +22,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode, UpstreamMode
 from ..conduct import addresses
 from ..conduct.access import Denial
 from ..conduct.addresses import OwnAddresses
-from . import gate, limits
+from . import gate, limits, upstream_limit
 
 
 class DeniedError(OSError):
@@ -152,6 +152,7 @@ _open_connection = server.ConnectionHandler.open_connection
 async def open_connection(self: server.ConnectionHandler, command: commands.OpenConnection) -> None:
     """Connect, as mitmproxy does, to where one may go."""
     upstream = command.connection
+    upstream_limit.make_room(self, upstream, upstream_limit.most(ctx.options))
     with judged(self.client, upstream) as dial:
         if upstream.transport_protocol == "udp":
             dial.judge_datagrams()

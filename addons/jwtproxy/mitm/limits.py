@@ -1,13 +1,12 @@
 """Limits on what others may do: what each is, and how often it was reached, whoever counts that."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from mitmproxy import ctx
 from mitmproxy.options import Options
 
 from ..conduct.malformed import MalformedError
-from ..config import options
 from ..config.options import Option, size, whole
 
 OPTIONS = (
@@ -50,12 +49,13 @@ class Limits(NamedTuple):
 DEFAULT = Limits(*(row.parse(row.default) for row in OPTIONS))
 """Where no addon of ours is."""
 
-_COUNT, _LIMITS = "jwtproxy_reached", "jwtproxy_limits"
+_COUNT, _LIMITS, _KEPT_TO = "jwtproxy_reached", "jwtproxy_limits", "jwtproxy_kept_to"
 
 
-def hang(of: Options) -> None:
-    """Have the limits be those that these options say. Raises SettingsError."""
-    vars(of)[_LIMITS] = Limits(**options.parse(OPTIONS, of))  # past what mitmproxy takes for the setting of an option
+def hang(of: Options, values: Mapping[str, Any]) -> None:
+    """Have the limits of the master with these options be the checked values of OPTIONS among these."""
+    kept = {name: values[name] for name in Limits._fields}
+    vars(of)[_LIMITS] = Limits(**kept)  # past what mitmproxy takes for the setting of an option
 
 
 def limits_of(of: Options) -> Limits:
@@ -90,3 +90,13 @@ def reached(name: str) -> None:
     known = getattr(ctx, "options", None)  # None where no master runs
     if name and isinstance(known, Options) and (count := vars(known).get(_COUNT)):
         count(name)
+
+
+def keep_to(options: Options, values: Mapping[str, Any]) -> None:
+    """Note what is in force of limits whose options leave that open, by the name of each."""
+    vars(options)[_KEPT_TO] = {**vars(options).get(_KEPT_TO, {}), **values}
+
+
+def in_force(options: Options, name: str) -> str:
+    """The value of this limit that is in force."""
+    return str(vars(options).get(_KEPT_TO, {}).get(name, getattr(options, name, "")))

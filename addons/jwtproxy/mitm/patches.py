@@ -74,6 +74,15 @@ NEEDED = (
         "make receive_data receive_handshake_data",
     ),
     Patch("mitmproxy.proxy.server:ConnectionHandler", "open_connection", "jwtproxy.mitm.guard:open_connection"),
+    *(
+        Patch(f"mitmproxy.addons.proxyauth:{owner}", name, f"jwtproxy.mitm.proxy_auth:{ours}")
+        for owner, name, ours in (
+            ("ProxyAuth", "authenticate_http", "authenticate_http"),
+            ("ProxyAuth", "socks5_auth", "socks5_auth"),
+            ("SingleUser", "__call__", "matches_one"),
+            ("Htpasswd", "__call__", "matches_file"),
+        )
+    ),
     Patch(
         "mitmproxy.proxy.server",
         "TimeoutWatchdog",

@@ -28,7 +28,7 @@ _matches = http.GetHttpConnection.connection_spec_matches
 
 def matches(self: http.GetHttpConnection, connection: Connection) -> bool:
     """Whether this connection will do, as mitmproxy asks: one that takes no more requests does not."""
-    return _LEAVING not in vars(connection) and _matches(self, connection)
+    return not leaves(connection) and _matches(self, connection)
 
 
 def begin_again(flow: HTTPFlow, options: Any) -> None:
@@ -52,3 +52,8 @@ def use(connection: Server) -> bool:
 def leave(connection: Connection) -> None:
     """Note that a connection takes no more requests."""
     vars(connection)[_LEAVING] = True
+
+
+def leaves(connection: Connection) -> bool:
+    """Whether a connection takes no more requests."""
+    return _LEAVING in vars(connection)

@@ -25,7 +25,6 @@ from mitmproxy.proxy.layers import http
 from mitmproxy.utils import human
 
 from ..conduct import forwarding, framing, host, interim
-from ..conduct.access import denial_in
 from ..conduct.destination import Destination, normalise
 from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedResponse
@@ -88,10 +87,18 @@ class Stream(http.HttpStream):
             data.host, data.port = client.sockname[:2]
             data.scheme = b"https" if client.tls else b"http"
         invalid = yield from super().check_invalid(request)
-        if request and not invalid and (fault := self._examine()):
-            flows.mark_fault(self.flow, fault)
-            gate.gate_of(self.context.options).refuse(self.flow)
+        if request and not invalid:
+            if fault := self._examine():
+                flows.mark_fault(self.flow, fault)
+            if fault or self._is_strangers():
+                gate.gate_of(self.context.options).refuse(self.flow)
         return invalid
+
+    def _is_strangers(self) -> bool:
+        """Whether it is for others, but its client may not use the proxy."""
+        if flows.to_self(self.flow) or self.flow.is_replay:
+            return False
+        return gate.gate_of(self.context.options).access.denies_client(self.context.client.peername[0])
 
     def state_wait_for_request_headers(self, event: http.RequestHeaders) -> CommandGenerator[None]:
         """Begin the request. Who waits for leave to send a body that we gather gets it at once."""
@@ -229,7 +236,7 @@ class Stream(http.HttpStream):
         if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.CONNECT_FAILED:
             via = self.flow.server_conn.via
             peer = f"{via[0]}://{via[1][0]}:{via[1][1]}" if via else self._origin
-            if denial_in(event.message):
+            if flows.is_refused(event.message):
                 self.server_state = self.state_errored
                 flows.respond(self.flow, flows.no_connection(peer, event.message))
                 yield from self._answer()

@@ -1,10 +1,10 @@
-"""Options about where the proxy may go."""
+"""Options about who may use the proxy, and where it may go."""
 
 import ipaddress
 import re
 from collections.abc import Iterator
 
-from ..conduct.access import Access, Network
+from ..conduct.access import CLIENTS, Access, Network
 from ..conduct.destination import normalise
 from ..config.options import Option, one_of
 
@@ -42,6 +42,17 @@ def _port_range(part: str) -> range:
     return range(first, last + 1)
 
 
+def _clients(value: str) -> tuple[Network, ...]:
+    return tuple(_network(part) for part in _parts(value))
+
+
+def _network(part: str) -> Network:
+    try:
+        return ipaddress.ip_network(part.strip("[]"))
+    except ValueError:
+        raise ValueError(f"{part!r} is neither an address, as 10.0.0.7, nor a network, as 10.0.0.0/8") from None
+
+
 def _parts(value: str) -> Iterator[str]:
     return filter(None, re.split(r"[\s,]+", value))
 
@@ -72,10 +83,20 @@ OPTIONS = (
         "The only ports that may be reached through the proxy, by commas: 443, 8000-8999; empty: all of them.",
         limit=True,
     ),
+    Option(
+        CLIENTS,
+        "",
+        _clients,
+        "guards",
+        "The addresses and networks of clients that may use the proxy, by commas: 10.0.0.0/8, 192.0.2.7; empty: all.",
+        limit=True,
+    ),
 )
 
 
-def access(deny_private: str, destinations: tuple[str, ...], ports: tuple[range, ...]) -> Access:
+def access(
+    deny_private: str, destinations: tuple[str, ...], ports: tuple[range, ...], clients: tuple[Network, ...]
+) -> Access:
     """The values of these options as one."""
     networks: list[Network] = []
     names: list[str] = []
@@ -86,4 +107,4 @@ def access(deny_private: str, destinations: tuple[str, ...], ports: tuple[range,
             names.append(destination)
     suffixes = tuple(name[1:] for name in names if name.startswith("*."))
     exact = frozenset(name for name in names if not name.startswith("*."))
-    return Access(deny_private == "on", tuple(networks), exact, suffixes, ports)
+    return Access(deny_private == "on", tuple(networks), exact, suffixes, ports, clients)

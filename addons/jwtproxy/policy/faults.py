@@ -24,6 +24,7 @@ _REFUSALS = {
 }
 _TRACE = Refuse(405, "TRACE would show the token; jwt_trace=on permits it", fields=((b"Allow", forwarding.ALLOW),))
 
+_STRANGER = Refuse(403, going.STRANGER, limit=going.CLIENTS)
 _TRACE_HERE = Refuse(405, "TRACE is not answered here, and Max-Forwards: 0 ends its way", fields=_TRACE.fields)
 
 
@@ -40,6 +41,12 @@ def refusal(head: RequestHead, host_mismatch: str, trace: str = "off") -> Refuse
     if head.fault in _REFUSALS:
         return _REFUSALS[head.fault]
     return _TRACE if head.method.upper() == b"TRACE" and trace == "off" else None
+
+
+def stranger(head: RequestHead, access: Access) -> Refuse | None:
+    """The refusal of a request, or CONNECT, whose client may not use the proxy."""
+    denied = access.clients and not head.is_ours and access.denies_client(head.client[0] if head.client else "")
+    return _STRANGER if denied else None
 
 
 def denial(head: RequestHead, access: Access) -> Refuse | None:

@@ -11,11 +11,12 @@ from ..conduct.forwarding import via, with_via
 from ..conduct.malformed import MalformedError
 from ..conduct.request import Matcher, RequestHead
 from ..conduct.verdict import Forward, Refuse, Verdict
+from ..config.errors import SettingsError
 from ..tokens.key_source import KeySource
 from ..tokens.keyring import Reader, unique
 from . import decision, faults
 from .decision import Decisions
-from .rules import BLOCK
+from .rules import BLOCK, PROXYAUTH
 from .settings import Settings
 
 
@@ -42,13 +43,15 @@ class Policy:
     def verdict(self, head: RequestHead, now: float) -> Verdict:
         """What becomes of a request at `now` (seconds since the epoch).
 
-        Raises NoKeyError where no key may sign now, ValueError where its destination matters and cannot be dialled.
+        Raises SettingsError where no key may sign now (NoKeyError), or its token names a user whom nobody has asked for
+        a password; ValueError where its destination matters and cannot be dialled.
         """
         return self.refusal(head) or self._decided(head, now)
 
     def refusal(self, head: RequestHead) -> Refuse | None:
         """How a request, or CONNECT, is refused that was wrong as its client sent it; None if it was not."""
-        return faults.refusal(head, self.host_mismatch, self.trace) or faults.denial(head, self.access)
+        wrong = faults.stranger(head, self.access) or faults.refusal(head, self.host_mismatch, self.trace)
+        return wrong or faults.denial(head, self.access)
 
     def _decided(self, head: RequestHead, now: float) -> Verdict:
         rule, place, action, maker = self.decisions.on(head)
@@ -64,7 +67,10 @@ class Policy:
         if not maker:
             return Forward(kept, rule, place)
         origin = head.destination.origin if maker.profile.wants_origin else ""
-        token = maker.token(origin, now).encode()
+        if maker.profile.user is None and not head.user:
+            reason = f"rule {rule!r} puts the user of --proxyauth into the token, and none was asked for a password"
+            raise SettingsError(reason, f"set --proxyauth, or another user than {PROXYAUTH}")
+        token = maker.token(origin, now, head.user).encode()
         return Forward((*kept, (maker.field, token)), rule, place, maker.profile.header)
 
     def clean_trailers(self, trailers: Fields) -> Fields:

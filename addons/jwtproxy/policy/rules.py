@@ -16,6 +16,9 @@ from . import settings
 
 SIGN, PASS, BLOCK = "sign", "pass", "block"
 
+PROXYAUTH = "proxyauth"
+"""The user that stands for whom --proxyauth has asked for a password."""
+
 _TOP = ("default", "rules")
 _TOKEN = ("user", "issuer", "subject", "audience", "ttl", "claims", "typ", "header", "key", "algorithm")
 _KEYS = ("name", "match", "sign", "block", *_TOKEN)
@@ -164,6 +167,10 @@ def _option(node: Node) -> Any:
         raise node.error(str(error).replace(option, node.name), hint) from None
 
 
+def _user(node: Node) -> Any:
+    return None if node.text() == PROXYAUTH else _option(node)
+
+
 def _ttl(node: Node) -> int:
     if isinstance(node.value, list | dict):
         raise node.error(f"ttl must be a number, not {node.kind}", "write seconds, such as 60")
@@ -227,7 +234,7 @@ def _check_order(nodes: Iterable[Node]) -> None:
 
 
 _READERS: dict[str, Callable[[Node], Any]] = {
-    "user": _option,
+    "user": _user,
     "issuer": _option,
     "subject": _option,
     "audience": _audience,

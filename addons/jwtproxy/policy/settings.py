@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ..conduct.access import Access
+from ..conduct.access import Access, Network
 from ..config import options
 from ..config.options import Option, one_of, string, whole_seconds
 from ..tokens import algorithms, claims, key_source
@@ -100,11 +100,12 @@ class Settings:
     deny_private: str
     allow_destination: tuple[str, ...]
     allow_port: tuple[range, ...]
+    allow_client: tuple[Network, ...]
 
     @property
     def access(self) -> Access:
-        """Where the proxy may go."""
-        return access.access(self.deny_private, self.allow_destination, self.allow_port)
+        """Who may use the proxy, and where it may go."""
+        return access.access(self.deny_private, self.allow_destination, self.allow_port, self.allow_client)
 
     @property
     def profile(self) -> Profile:

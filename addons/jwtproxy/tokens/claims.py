@@ -28,7 +28,8 @@ _OPTIONS = {"iss": "jwt_issuer", "sub": "jwt_subject", "aud": "jwt_audience"}
 class Profile:
     """What the tokens of some requests have in common. Empty, or 0, is left out of the token."""
 
-    user: str
+    user: str | None
+    """None: who has asked for the request, by a password for the proxy."""
     header: str = "x-my-jwt"
     issuer: str = ""
     subject: str = ""
@@ -59,9 +60,9 @@ def default_claims(user: str, now: float) -> dict[str, Any]:
     }
 
 
-def mint(profile: Profile, origin: str, now: float) -> dict[str, Any]:
+def mint(profile: Profile, origin: str, now: float, asker: str = "") -> dict[str, Any]:
     """The claims of a request made at `now` (seconds since the epoch) to this origin (RFC 7519 §4.1)."""
-    claims = default_claims(profile.user, now)
+    claims = default_claims(asker if profile.user is None else profile.user, now)
     if profile.issuer:
         claims["iss"] = profile.issuer
     if profile.subject:

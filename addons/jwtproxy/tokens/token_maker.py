@@ -17,9 +17,12 @@ class TokenMaker:
     profile: Profile
     ring: Keyring
 
-    def token(self, origin: str, now: float) -> str:
-        """A token for a request made at `now` (seconds since the epoch) to this origin. Raises NoKeyError."""
-        return self.signer(now).sign(claims.mint(self.profile, origin, now))
+    def token(self, origin: str, now: float, asker: str = "") -> str:
+        """A token for a request made at `now` (seconds since the epoch) to this origin. Raises NoKeyError.
+
+        `asker`: who has given a password for the proxy.
+        """
+        return self.signer(now).sign(claims.mint(self.profile, origin, now, asker))
 
     def signer(self, now: float) -> Signer:
         """What signs at this time. Raises NoKeyError."""

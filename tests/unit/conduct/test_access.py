@@ -171,3 +171,25 @@ def test_a_denial_is_known_again_by_its_words(denial: Denial) -> None:
     assert denial_in(f"Multiple exceptions: [Errno 111] Connect call failed ('::1', 80), {denial.reason}") is denial
     assert denial_in(f"certificate of {denial.reason}") is None
     assert denied("http://a.{b}.example:80", denial).startswith("http://a.{b}.example:80 is denied, as it")
+
+
+CLIENTS = Access(clients=(ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32")))
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1"])
+def test_clients_of_the_list_may_use_the_proxy(address: str) -> None:
+    assert not CLIENTS.denies_client(address)
+    assert not CLIENTS.denies_client(address)  # remembered
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "11.0.0.1", "::1", "2001:db9::1", "", "x", "fe80::1%eth0"])
+def test_others_may_not_unless_there_is_no_list(address: str) -> None:
+    assert CLIENTS.denies_client(address)
+    assert CLIENTS.denies_client(address)
+    assert not DEFAULT.denies_client(address)
+
+
+def test_many_clients_do_not_fill_the_memory() -> None:
+    for number in range(5000):
+        CLIENTS.denies_client(f"192.0.{number // 256}.{number % 256}")
+    assert len(CLIENTS._strangers) <= 1024

@@ -150,12 +150,12 @@ def test_options_turn_it_off_and_on_at_run_time() -> None:
 
 
 def test_its_limits_are_options() -> None:
-    def look(lane: Lane) -> tuple[float, float]:
+    def look(lane: Lane) -> tuple[float, float, int]:
         lane.is_on()
-        return lane.idle_timeout, lane.response_timeout
+        return lane.idle_timeout, lane.response_timeout, lane.most_upstreams
 
-    assert _with(look) == (600, 300)
-    assert _with(look, tcp_timeout=5, jwt_response_timeout="0.5") == (5, 0.5)
+    assert _with(look) == (600, 300, 64)
+    assert _with(look, tcp_timeout=5, jwt_response_timeout="0.5", jwt_max_upstream_connections="2") == (5, 0.5, 2)
 
 
 # --- hooks

@@ -21,10 +21,7 @@ def test_whoever_counts_is_told_the_names() -> None:
 def test_limits_are_what_the_options_say() -> None:
     with taddons.context() as context:
         assert limits_of(context.options) == DEFAULT
-        for row in limits.OPTIONS:
-            context.options.add_option(row.name, str, row.default, row.help)
-        context.options.jwt_max_head = "16k"
-        limits.hang(context.options)
+        limits.hang(context.options, {**DEFAULT._asdict(), "max_head": 16 * 1024, "connect_timeout": 1})
         assert limits_of(context.options) == DEFAULT._replace(max_head=16 * 1024)
 
 
@@ -40,3 +37,13 @@ def test_a_head_that_is_too_large_is_refused_and_counted(size: int, fields: int,
             assert ("request" in str(caught.value)) is of_request
             assert caught.value.status == 431
     assert told == [name, name]
+
+
+def test_what_is_in_force_is_told_where_an_option_leaves_it_open() -> None:
+    with taddons.context() as context:
+        options = context.options
+        options.add_option("jwt_a", str, "auto", "")
+        options.add_option("jwt_b", str, "7", "")
+        limits.keep_to(options, {"jwt_a": 5})
+        limits.keep_to(options, {"jwt_c": 6})
+        assert [limits.in_force(options, name) for name in ("jwt_a", "jwt_b", "jwt_c")] == ["5", "7", "6"]

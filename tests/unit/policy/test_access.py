@@ -22,11 +22,13 @@ def test_what_is_written_is_understood() -> None:
         jwt_deny_private="on",
         jwt_allow_destination="10.0.0.0/8, [::1] API.internal,*.svc",
         jwt_allow_port="443 8000-8001",
+        jwt_allow_client="192.0.2.7, 2001:db8::/32",
     )
     assert found.deny_private
     assert [str(network) for network in found.networks] == ["10.0.0.0/8", "::1/128"]
     assert found.names == {"api.internal"}
     assert found.suffixes == (".svc",)
+    assert [str(network) for network in found.clients] == ["192.0.2.7/32", "2001:db8::/32"]
     assert found.ports == (range(443, 444), range(8000, 8002))
 
 
@@ -40,6 +42,8 @@ def test_what_is_written_is_understood() -> None:
         ("jwt_allow_destination", "a.example:80", "neither a network"),
         ("jwt_allow_destination", "*", "neither a network"),
         ("jwt_allow_destination", "a.*.example", "neither a network"),
+        ("jwt_allow_client", "10.0.0.1/8", "'10.0.0.1/8' is neither an address"),
+        ("jwt_allow_client", "api.internal", "neither an address"),
         ("jwt_allow_port", "0", "'0' is not a port"),
         ("jwt_allow_port", "65536", "is not a port"),
         ("jwt_allow_port", "90-80", "is not a port"),

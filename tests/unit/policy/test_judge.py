@@ -53,6 +53,8 @@ rules:
     block: true
   - match: ~m ^DELETE$
     user: deleter
+  - match: ~d ^own\\.example$
+    user: proxyauth
 """
 
 
@@ -305,6 +307,28 @@ def test_the_rule_that_decides_says_what_the_token_says(
     assert verdict.header == ("X_Pay" if rule == "pay" else "x-my-jwt")
     assert verdict.fields[:-1] == FIELDS
     assert _claims(verdict) == claims
+
+
+def test_a_rule_may_name_who_has_given_a_password(load: Loader) -> None:
+    policy = load(RULES)
+    for user in ("alice", "b\u00f6b", "proxyauth"):
+        assert _claims(_forwarded(policy, _to("own.example", user=user)))["payload"]["user"] == user
+    assert _claims(_forwarded(policy, _to("other.example", user="alice")))["payload"]["user"] == "username"
+
+
+def test_where_nobody_has_nothing_is_signed_in_another_name(load: Loader) -> None:
+    with pytest.raises(SettingsError, match="rule 'rule 5' puts the user of --proxyauth into the token"):
+        load(RULES).verdict(_to("own.example"), NOW)
+
+
+def test_who_may_not_use_the_proxy_is_refused(load: Loader) -> None:
+    policy = load("", allow_client="10.0.0.0/8")
+    assert isinstance(policy.verdict(replace(HEAD, client=("10.0.0.1", 1)), NOW), Forward)
+    assert isinstance(policy.verdict(replace(HEAD, is_ours=True), NOW), Forward)
+    for client in (("192.0.2.1", 1), None):
+        refused = policy.verdict(replace(HEAD, client=client), NOW)
+        assert isinstance(refused, Refuse)
+        assert (refused.status, refused.limit) == (403, "jwt_allow_client")
 
 
 def test_a_rule_may_let_a_request_pass_without_a_token(load: Loader) -> None:

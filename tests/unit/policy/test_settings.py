@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import connect_deadline, limits, response_timeout
+from jwtproxy.mitm import carrying
 from jwtproxy.observe import pages
-from jwtproxy.policy import settings
+from jwtproxy.policy import connections, settings
 from jwtproxy.policy.settings import OPTIONS, Settings, check
 from jwtproxy.tokens.claims import Profile
 
@@ -36,11 +36,16 @@ DEFAULTS = {
     "jwt_deny_private": "off",
     "jwt_allow_destination": "",
     "jwt_allow_port": "",
+    "jwt_allow_client": "",
 }
 OTHERS = {
     "jwt_pages": "auto",
     "jwt_connect_timeout": "10",
     "jwt_response_timeout": "300",
+    "jwt_max_upstream_connections": "64",
+    "jwt_max_failed_passwords": "5",
+    "jwt_max_connections": "auto",
+    "jwt_max_client_connections": "auto",
     "jwt_max_head": "128k",
     "jwt_max_fields": "200",
     "jwt_max_idle_frames": "1000",
@@ -55,7 +60,7 @@ def parse(**options: str) -> Settings:
 
 def test_the_names_and_defaults_are_those_that_users_script_against() -> None:
     assert {option.name: option.default for option in OPTIONS} == DEFAULTS
-    others = (*pages.OPTIONS, *connect_deadline.OPTIONS, *response_timeout.OPTIONS, *limits.OPTIONS)
+    others = (*pages.OPTIONS, *carrying.OPTIONS, *connections.OPTIONS)
     assert {option.name: option.default for option in others} == OTHERS
     assert all(option.help.endswith(".") and option.topic for option in (*OPTIONS, *others))
     assert parse() == Settings(
@@ -79,6 +84,7 @@ def test_the_names_and_defaults_are_those_that_users_script_against() -> None:
         deny_private="off",
         allow_destination=(),
         allow_port=(),
+        allow_client=(),
     )
     assert parse().profile == Profile("username")
 

@@ -1,0 +1,23 @@
+"""The options of whatever lets requests in, and carries them to upstreams."""
+
+from typing import Any
+
+from mitmproxy.options import Options
+
+from ..config import options
+from . import connect_deadline, limits, proxy_auth, response_timeout, upstream_limit
+
+OPTIONS = (
+    *connect_deadline.OPTIONS,
+    *response_timeout.OPTIONS,
+    *upstream_limit.OPTIONS,
+    *proxy_auth.OPTIONS,
+    *limits.OPTIONS,
+)
+
+
+def apply(of: Options) -> dict[str, Any]:
+    """Have what carries requests keep to what these options say; their checked values. Raises SettingsError."""
+    values = options.parse(OPTIONS, of)
+    limits.hang(of, values)
+    return values

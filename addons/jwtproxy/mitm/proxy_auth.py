@@ -1,0 +1,117 @@
+"""mitmproxy's --proxyauth, whose passwords are compared in constant time, and cannot be guessed at any speed."""
+
+import base64
+import functools
+import hashlib
+import hmac
+import time
+from typing import Any
+
+import bcrypt
+from mitmproxy import ctx
+from mitmproxy.addons import proxyauth
+from mitmproxy.http import HTTPFlow
+from mitmproxy.proxy.layers.modes import Socks5AuthData
+
+from ..conduct.crowd import site
+from ..conduct.patience import Patience
+from ..config.options import Option, number
+from ..observe import pages
+from . import flows, limits
+
+_OPTION = Option(
+    "jwt_max_failed_passwords",
+    "5",
+    number,
+    "guards",
+    "How many wrong passwords a client address may send to --proxyauth before it has to wait, up to a minute, until "
+    "another is looked at (429); 0 = no limit.",
+    limit=True,
+)
+OPTIONS = (_OPTION,)
+NAME = _OPTION.name
+
+_parse = functools.lru_cache(maxsize=4)(_OPTION.check)
+
+_PATIENCE = "jwtproxy_patience"
+"""Among the attributes of mitmproxy's addon."""
+_SHA = "{SHA}"
+
+_authenticate = proxyauth.ProxyAuth.authenticate_http
+_socks5_auth = proxyauth.ProxyAuth.socks5_auth
+
+
+def authenticate_http(self: proxyauth.ProxyAuth, flow: HTTPFlow) -> bool:
+    """Whether a request, or CONNECT, brings a right password; else it is answered."""
+    if flow.response:  # refused already, whoever it is
+        return False
+    header = proxyauth.http_auth_header(proxyauth.is_http_proxy(flow))
+    given = flow.request.headers.get(header, "")
+    peer: Any = flow.client_conn.peername
+    turn = _Turn(self, peer, given)
+    if turn.wait:
+        text = f"too many wrong passwords; wait {turn.wait} s"
+        flows.respond(flow, pages.text(429, text, **{"Retry-After": str(turn.wait)}))
+        return False
+    is_right = _authenticate(self, flow)
+    if given:  # clients ask without one first, to learn that one is wanted
+        turn.end(is_right=is_right)
+    return is_right
+
+
+def socks5_auth(self: proxyauth.ProxyAuth, data: Socks5AuthData) -> None:
+    """Look at the password of a SOCKS client."""
+    turn = _Turn(self, data.client_conn.peername, f"{data.username}:{data.password}")
+    if not turn.wait:
+        _socks5_auth(self, data)
+        if self.validator:
+            turn.end(is_right=data.valid)
+
+
+def matches_one(self: proxyauth.SingleUser, username: str, password: str) -> bool:
+    """Whether these are the user and password, in a time that does not tell how much of them is right."""
+    user = hmac.compare_digest(_bytes(self.username), _bytes(username))
+    return hmac.compare_digest(_bytes(self.password), _bytes(password)) and user
+
+
+def matches_file(self: proxyauth.Htpasswd, username: str, password: str) -> bool:
+    """The same for a file: who is not in it takes as long as who is."""
+    users: dict[str, str] = self.htpasswd.users
+    known = username in users
+    hashed = users[username] if known else next(iter(users.values()), "")
+    return _matches(hashed.partition(":")[0], password) and known
+
+
+def _matches(hashed: str, password: str) -> bool:
+    if hashed.startswith(_SHA):
+        digest = base64.b64encode(hashlib.sha1(password.encode()).digest())  # noqa: S324  # the file says so
+        return hmac.compare_digest(digest, hashed.removeprefix(_SHA).encode())
+    return bool(hashed) and bcrypt.checkpw(password.encode(), hashed.encode())
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+class _Turn:
+    """A password that a client has sent, and whether it is looked at."""
+
+    def __init__(self, addon: Any, peer: Any, given: str) -> None:
+        known = vars(addon)
+        if _PATIENCE not in known:
+            known[_PATIENCE] = Patience()
+        self._patience: Patience = known[_PATIENCE]
+        self._who, self._given = site(peer[0]) if peer else "", given
+        value = getattr(ctx.options, NAME, None)
+        most = _parse(value) if value is not None else 0
+        self.wait = self._patience.wait(self._who, given, time.monotonic(), most) if given else 0
+        """Seconds."""
+        if self.wait:
+            limits.reached(NAME)
+
+    def end(self, *, is_right: bool) -> None:
+        """It has been looked at."""
+        if is_right:
+            self._patience.was_right(self._who, self._given)
+        else:
+            self._patience.was_wrong(self._who, time.monotonic())

@@ -1,0 +1,12 @@
+"""All that lets requests in, and carries them, brings its options."""
+
+from jwtproxy.mitm import carrying
+
+
+def test_each_of_its_options_is_a_limit() -> None:
+    names = {row.name for row in carrying.OPTIONS if row.limit}
+    timeouts = {"jwt_connect_timeout", "jwt_response_timeout"}
+    assert names == timeouts | {"jwt_max_upstream_connections",
+        "jwt_max_head",
+        "jwt_max_fields",
+        "jwt_max_idle_frames", "jwt_max_failed_passwords"}

@@ -1,0 +1,148 @@
+"""Passwords are compared in constant time, and wrong ones make a client wait."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+from mitmproxy.addons.proxyauth import Htpasswd, ProxyAuth, SingleUser
+from mitmproxy.http import HTTPFlow
+from mitmproxy.proxy.layers.modes import Socks5AuthData
+from mitmproxy.test import taddons, tflow
+
+from jwtproxy.mitm import limits, patches, proxy_auth
+
+pytestmark = pytest.mark.usefixtures("pristine")
+
+
+@pytest.fixture
+def counted(pristine: None) -> Iterator[list[str]]:
+    patches.install()
+    told: list[str] = []
+    with taddons.context() as context:
+        context.options.add_option(proxy_auth.NAME, str, "2", "")
+        limits.count_with(context.options, told.append)
+        yield told
+
+
+def basic(text: str) -> str:
+    return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+
+def asked(addon: ProxyAuth, given: str = "", source: str = "192.0.2.1") -> HTTPFlow:
+    flow = tflow.tflow()
+    flow.client_conn.peername = (source, 1)
+    if given:
+        flow.request.headers["Proxy-Authorization"] = given
+    addon.authenticate_http(flow)
+    return flow
+
+
+def code(flow: HTTPFlow) -> int:
+    return flow.response.status_code if flow.response else 200
+
+
+def with_validator(validator: Any) -> ProxyAuth:
+    addon = ProxyAuth()
+    addon.validator = validator
+    return addon
+
+
+def test_wrong_passwords_make_a_client_wait(counted: list[str]) -> None:
+    addon = with_validator(SingleUser("a:good"))
+    wrong, right = basic("a:bad"), basic("a:good")
+    assert code(asked(addon, right)) == 200
+    assert [code(asked(addon, wrong)) for _ in range(4)] == [407, 407, 429, 429]
+    flow = asked(addon, wrong)
+    assert flow.response
+    assert flow.response.headers["retry-after"] == "1"
+    assert flow.response.text == "jwtproxy: too many wrong passwords; wait 1 s\n"
+    assert code(asked(addon, basic("a:guess"))) == 429
+    assert code(asked(addon, right)) == 200, "it was right before"
+    assert code(asked(addon, source="192.0.2.1")) == 407, "who sends none is asked for one"
+    assert code(asked(addon, right, "192.0.2.9")) == 200
+    assert counted == [proxy_auth.NAME] * 4
+
+
+def test_no_password_is_no_wrong_one(counted: list[str]) -> None:
+    addon = with_validator(SingleUser("a:good"))
+    assert {code(asked(addon)) for _ in range(9)} == {407}
+    assert not counted
+
+
+def test_what_is_refused_already_stays_so(counted: list[str]) -> None:
+    addon = with_validator(SingleUser("a:good"))
+    flow = tflow.tflow(resp=True)
+    assert flow.response
+    flow.response.status_code = 403
+    assert not addon.authenticate_http(flow)
+    assert code(flow) == 403
+
+
+def test_socks_clients_wait_too(counted: list[str]) -> None:
+    addon = with_validator(SingleUser("a:good"))
+
+    def valid(password: str) -> bool:
+        data = Socks5AuthData(tflow.tclient_conn(), "a", password)
+        addon.socks5_auth(data)
+        return data.valid
+
+    assert [valid(password) for password in ("bad", "bad", "good")] == [False, False, False]
+    assert counted == [proxy_auth.NAME]
+
+
+def test_without_the_option_nobody_waits(pristine: None) -> None:
+    patches.install()
+    with taddons.context():
+        addon = with_validator(SingleUser("a:good"))
+        assert {code(asked(addon, basic("a:bad"))) for _ in range(20)} == {407}
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "right"),
+    [("a", "é", True), ("a", "e", False), ("b", "é", False), ("", "", False), ("a\udcff", "é", False)],
+)
+def test_one_user_is_compared_in_constant_time(
+    counted: list[str], monkeypatch: pytest.MonkeyPatch, user: str, password: str, right: bool
+) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(first: bytes, second: bytes) -> bool:
+        compared.append((first, second))
+        return first == second
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    assert SingleUser("a:é")(user, password) is right
+    assert len(compared) == 2, "both, whatever the first says"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    sha = base64.b64encode(hashlib.sha1(b"one").digest()).decode()
+    slow = bcrypt.hashpw(b"two", bcrypt.gensalt(4)).decode()
+    (tmp_path / "users").write_text(f"sha:{{SHA}}{sha}\nslow:{slow}\n")
+    return f"@{tmp_path}/users"
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "right"),
+    [
+        *[("sha", "one", True), ("sha", "two", False), ("slow", "two", True), ("slow", "one", False)],
+        *[("nobody", "one", False), ("", "", False)],
+    ],
+)
+def test_a_file_of_users_is_looked_through(
+    counted: list[str], file: str, user: str, password: str, right: bool
+) -> None:
+    assert Htpasswd(file)(user, password) is right
+
+
+def test_an_empty_file_lets_nobody_in(counted: list[str], tmp_path: Path) -> None:
+    (tmp_path / "none").write_text("")
+    assert not Htpasswd(f"@{tmp_path}/none")("a", "")
