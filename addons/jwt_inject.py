@@ -8,13 +8,13 @@ import logging
 import os
 import sys
 
-from mitmproxy import ctx, exceptions, http
-from mitmproxy.addonmanager import Loader
+from mitmproxy import addonmanager, ctx, exceptions, http
 
 try:
     from jwtproxy.config import options
     from jwtproxy.config.errors import SettingsError
-    from jwtproxy.mitm import connect_deadline, filters, gate, next_proxy, patches, redacted, response_timeout, stock
+    from jwtproxy.mitm import connect_deadline, filters, gate, next_proxy, patches, redacted, stock, time_limits
+    from jwtproxy.mitm.tls_deadline import TlsDeadline
     from jwtproxy.observe import pages
     from jwtproxy.policy import settings
     from jwtproxy.policy.current import Change, CurrentPolicy, announce, follow
@@ -30,7 +30,7 @@ except ModuleNotFoundError as error:
     )
 
 # Those that this addon declares.
-OPTIONS = (*settings.OPTIONS, *connect_deadline.OPTIONS, *response_timeout.OPTIONS)
+OPTIONS = (*settings.OPTIONS, *time_limits.ALL)
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class JwtInject:
         self.gate = gate.Gate(lambda: self.current.policy if self.current else None)
         self._following: asyncio.Task[None] | None = None
         self._connecting = connect_deadline.ConnectDeadline()
-        self.addons = [self._connecting, next_proxy.NextProxy(self.gate)]
+        self.addons = [self._connecting, TlsDeadline(), next_proxy.NextProxy(self.gate)]
 
     @property
     def policy(self) -> Policy | None:
@@ -65,7 +65,7 @@ class JwtInject:
             return pages.NOTHING_PUBLISHED
         return self.current.policy.jwks, self.current.settings.jwks_max_age
 
-    def load(self, loader: Loader) -> None:
+    def load(self, loader: addonmanager.Loader) -> None:
         """Declare the options; from here on nothing passes but by our gate."""
         patches.install_or_exit()
         gate.hang(ctx.options, self.gate)
@@ -121,10 +121,11 @@ class JwtInject:
         """Take over the options. Raises SettingsError and changes nothing then."""
         options.check_known(ctx.options.deferred, (*OPTIONS, *pages.OPTIONS))
         options.check_elsewhere(pages.OPTIONS, ctx.options, os.environ)
-        limits = options.parse((*connect_deadline.OPTIONS, *response_timeout.OPTIONS), ctx.options)
+        limits = options.parse(time_limits.ALL, ctx.options)
         current = self._current_for(settings.parse(ctx.options))
         stock.check_header_rules(ctx.options, current.policy.headers)
         self.current, self._connecting.timeout = current, limits["connect_timeout"]
+        time_limits.hang(ctx.options, limits)
 
     def _current_for(self, parsed: settings.Settings) -> CurrentPolicy:
         """The policy that these settings make; not read again where it has been."""

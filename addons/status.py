@@ -14,7 +14,7 @@ from mitmproxy.proxy import mode_specs
 
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import connect_deadline, flows, gate, limits, patches, response_timeout
+from jwtproxy.mitm import flows, gate, limits, patches, time_limits
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from jwtproxy.observe import pages
@@ -25,7 +25,7 @@ from jwtproxy.policy.faults import UNSIGNED
 # Those that this addon declares.
 OPTIONS = pages.OPTIONS
 
-LIMITS = tuple(row.name for row in (*access.OPTIONS, *connect_deadline.OPTIONS, *response_timeout.OPTIONS) if row.limit)
+LIMITS = tuple(row.name for row in (*access.OPTIONS, *time_limits.ALL) if row.limit)
 """The options whose reaching is counted."""
 
 logger = logging.getLogger(__name__)

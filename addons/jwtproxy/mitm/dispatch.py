@@ -244,6 +244,11 @@ class _Hooked:
         self._owed: Counter[Connection] = Counter()
         """Bytes for each server that came of what it had sent itself, since it last had little to read."""
 
+    @property
+    def context(self) -> Any:
+        """That of the layer."""
+        return self._layer.context
+
     def has_room(self, connection: Connection, writer: Any) -> bool:
         """Whether a peer may send on before it has read what is there for it."""
         transport = getattr(writer, "transport", None)  # there is none of UDP

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import connect_deadline, response_timeout
+from jwtproxy.mitm import time_limits
 from jwtproxy.observe import pages
 from jwtproxy.policy import settings
 from jwtproxy.policy.settings import OPTIONS, Settings, check
@@ -37,7 +37,16 @@ DEFAULTS = {
     "jwt_allow_destination": "",
     "jwt_allow_port": "",
 }
-OTHERS = {"jwt_pages": "auto", "jwt_connect_timeout": "10", "jwt_response_timeout": "300"}
+OTHERS = {
+    "jwt_pages": "auto",
+    "jwt_connect_timeout": "10",
+    "jwt_response_timeout": "300",
+    "jwt_head_timeout": "30",
+    "jwt_keepalive_timeout": "120",
+    "jwt_body_timeout": "60",
+    "jwt_idle_timeout": "600",
+    "jwt_tls_timeout": "15",
+}
 """Those of other rooms."""
 
 
@@ -48,7 +57,7 @@ def parse(**options: str) -> Settings:
 
 def test_the_names_and_defaults_are_those_that_users_script_against() -> None:
     assert {option.name: option.default for option in OPTIONS} == DEFAULTS
-    others = (*pages.OPTIONS, *connect_deadline.OPTIONS, *response_timeout.OPTIONS)
+    others = (*pages.OPTIONS, *time_limits.ALL)
     assert {option.name: option.default for option in others} == OTHERS
     assert all(option.help.endswith(".") and option.topic for option in (*OPTIONS, *others))
     assert parse() == Settings(
