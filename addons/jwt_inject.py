@@ -8,13 +8,13 @@ import logging
 import os
 import sys
 
-from mitmproxy import ctx, exceptions, http
-from mitmproxy.addonmanager import Loader
+from mitmproxy import addonmanager, ctx, exceptions, http
 
 try:
     from jwtproxy.config import options
     from jwtproxy.config.errors import SettingsError
     from jwtproxy.mitm import carrying, clients, connect_deadline, filters, gate, next_proxy, patches, redacted, stock
+    from jwtproxy.mitm.tls_deadline import TlsDeadline
     from jwtproxy.observe import pages
     from jwtproxy.policy import settings
     from jwtproxy.policy.current import Change, CurrentPolicy, announce, follow
@@ -51,7 +51,7 @@ class JwtInject:
         self.gate = gate.Gate(lambda: self.current.policy if self.current else None)
         self._following: asyncio.Task[None] | None = None
         self._connecting = connect_deadline.ConnectDeadline()
-        self.addons = [self._connecting, next_proxy.NextProxy(self.gate), clients.Clients(self.gate)]
+        self.addons = [self._connecting, TlsDeadline(), next_proxy.NextProxy(self.gate), clients.Clients(self.gate)]
 
     @property
     def policy(self) -> Policy | None:
@@ -65,7 +65,7 @@ class JwtInject:
             return pages.NOTHING_PUBLISHED
         return self.current.policy.jwks, self.current.settings.jwks_max_age
 
-    def load(self, loader: Loader) -> None:
+    def load(self, loader: addonmanager.Loader) -> None:
         """Declare the options; from here on nothing passes but by our gate."""
         patches.install_or_exit()
         gate.hang(ctx.options, self.gate)

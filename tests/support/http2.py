@@ -17,7 +17,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
 from mitmproxy.test import taddons, tflow
 
-from jwtproxy.mitm import farewell, gate
+from jwtproxy.mitm import farewell, gate, time_limits
 from jwtproxy.mitm.gate import Judge
 from jwtproxy.policy.faults import UNSIGNED
 
@@ -47,9 +47,14 @@ class Http2:
         timeout: float = 0.0,
         both: bool = False,
         watched: bool = False,
+        stream_answers: bool = False,
+        **limits: float,
     ) -> None:
-        """`watched`: somebody keeps a list of the connections that are to be told when we leave."""
-        self._stream, self._both = stream, both
+        """`watched`: somebody keeps a list of the connections that are to be told when we leave.
+
+        `limits`: of time, by name: head, body.
+        """
+        self._stream, self._stream_answers, self._both = stream, stream_answers, both
         self.far = h2.connection.H2Connection(_raw(client_side=False))
         self.asked: dict[int, list[tuple[bytes, bytes]]] = {}
         """By stream: what the upstream was asked by HTTP/2 on the last connection to it."""
@@ -70,6 +75,8 @@ class Http2:
         with taddons.context(proxyserver.Proxyserver()) as context:
             options = context.options
         options.add_option("jwt_response_timeout", str, f"{timeout:g}", "")
+        values = {row.member: limits.get(row.member.partition("_")[0], 0.0) for row in time_limits.OPTIONS}
+        time_limits.hang(options, values)
         open_gate(options, judge)
         gate.count_with(options, self._count)
         self.leaving = farewell.watch(options) if watched else WeakSet[Any]()
@@ -144,6 +151,26 @@ class Http2:
         """The oldest alarm rings."""
         self.handle(events.Wakeup(self.wakeups.pop(0)))
 
+    def half(self, host: str, size: int | None = None) -> int:
+        """The id of a request of whose head there are only so many bytes, or all but an end."""
+        stream = self._peer.get_next_available_stream_id()
+        pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", host), (":path", "/")]
+        self._peer.send_headers(stream, pseudo, end_stream=True)
+        head = bytearray(self._peer.data_to_send())
+        head[4] &= ~0x4  # END_HEADERS
+        self.say_raw(bytes(head[:size]))
+        return stream
+
+    def say_raw(self, data: bytes) -> None:
+        """The client sends these bytes, whatever h2 thinks of them."""
+        self.handle(events.DataReceived(self._client, data))
+
+    def waits_since(self) -> float | None:
+        """Since when no request is in flight."""
+        server: Any = self._layer.connections[self._client]
+        since: float | None = server.waits_since
+        return since
+
     def cancel(self, stream: int) -> None:
         """The client is no longer interested."""
         self._peer.reset_stream(stream, 8)
@@ -160,9 +187,8 @@ class Http2:
         queue = [event]
         while queue:
             for command in self._layer.handle_event(queue.pop(0)):
-                if isinstance(command, http.HttpRequestHeadersHook):
-                    command.flow.request.stream = self._stream
                 if isinstance(command, commands.StartHook):
+                    self._hear_hook(command)
                     queue.append(events.HookCompleted(command))
                 elif isinstance(command, commands.OpenConnection):
                     queue.append(self._open(command))
@@ -172,6 +198,13 @@ class Http2:
                     self._receive(command)
                 else:
                     self._close(command)
+
+    def _hear_hook(self, hook: commands.StartHook) -> None:
+        if isinstance(hook, http.HttpRequestHeadersHook):
+            hook.flow.request.stream = self._stream
+        elif isinstance(hook, http.HttpResponseHeadersHook):
+            assert hook.flow.response
+            hook.flow.response.stream = self._stream_answers
 
     def _open(self, command: commands.OpenConnection) -> events.Event:
         command.connection.state = connection.ConnectionState.OPEN

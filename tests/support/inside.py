@@ -303,17 +303,21 @@ class Opens:
 
     __module__ = "jwtproxy.tests"
 
-    def __init__(self, judge: Judge = UNSIGNED, *, timeout: float = 0.0) -> None:
-        self._judge, self._timeout = judge, timeout
+    def __init__(self, judge: Judge = UNSIGNED, *, timeout: float = 0.0, **limits: float) -> None:
+        """`limits`: of time, by name: head, keepalive, body, idle, tls."""
+        self._judge, self._timeout, self._limits = judge, timeout, limits
         self.count = 0
 
     def load(self, loader: Any) -> None:
         """Take the place."""
         from mitmproxy import ctx
 
-        from jwtproxy.mitm import gate, patches, response_timeout
+        from jwtproxy.mitm import gate, patches, response_timeout, time_limits
 
         patches.install()
+        if self._limits:
+            values = {row.member: self._limits.get(row.member.partition("_")[0], 0.0) for row in time_limits.OPTIONS}
+            time_limits.hang(ctx.options, values)
         open_gate(ctx.options, self._judge)
         gate.count_with(ctx.options, self._add)
         for option in response_timeout.OPTIONS:

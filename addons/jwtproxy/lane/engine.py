@@ -6,6 +6,7 @@ conduct how it is framed. At a head that is not boring, and where nothing is und
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from enum import IntEnum
@@ -24,7 +25,7 @@ from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
 from ..conduct.retries import may_go_again
 from ..conduct.target import Target
-from ..mitm import flows, limits, response_timeout, retries, upstream_limit
+from ..mitm import flows, limits, response_timeout, retries, time_limits, upstream_limit
 from ..mitm.dispatch import call
 from ..mitm.http1 import error_answer
 from ..mitm.limits import Limits
@@ -64,7 +65,7 @@ class Engine(asyncio.Protocol):
     __slots__ = (
         *("lane", "client", "transport", "is_full", "flow"),
         *("_route", "_watchdog", "_give_away", "_upstreams", "_upstream", "_dialling"),
-        *("_timer", "_idle_at", "_answer_at", "_ring_at"),
+        *("_timer", "_active_at", "_due_at"),
         *("_buffer", "_head", "_pieces", "_paused", "_taking", "_over", "_out", "_body", "_interims"),
         *("_closes", "_chunked", "_chunks_up", "_bodiless", "_answered", "_done", "_is_last", "_listens"),
     )
@@ -83,7 +84,8 @@ class Engine(asyncio.Protocol):
         self._give_away = give_away
         self._upstreams: dict[tuple[str, int], Upstream] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._idle_at = self._answer_at = self._ring_at = 0.0
+        self._active_at = self._due_at = 0.0
+        """When anything has happened last; when the head that has begun, or the answer, must be there, if one must."""
         self._buffer = b""
         self._head = b""
         """Of the request under way, as it came, where it may have to be given back."""
@@ -204,6 +206,7 @@ class Engine(asyncio.Protocol):
             upstream.pause()
         upstream.ask(request.method, heads.write_request(request.method, request.path, request.headers.fields))
         if self._body:
+            self._active_at = time.monotonic()  # until now nobody took its body
             self._pass_body()
             self._catch_up()
         else:
@@ -233,8 +236,7 @@ class Engine(asyncio.Protocol):
 
     def _wait_for_the_answer(self) -> None:
         if self.lane.response_timeout and not self._answered:
-            self._answer_at = time.monotonic() + self.lane.response_timeout
-            self._set_timer(self._answer_at)
+            self._due_at = time.monotonic() + self.lane.response_timeout
 
     # --- its upstream
 
@@ -281,7 +283,7 @@ class Engine(asyncio.Protocol):
 
     def boring_answer_began(self, answer: Answer) -> None:
         """Have hooks see it, then send its head: as it is, if they left it so and the connection goes on."""
-        self._answer_at = 0.0
+        self._due_at = 0.0
         flow = self.flow
         assert flow
         fields = self.lane.gate.named_fields(b"HTTP/1.1", answer.fields)
@@ -300,7 +302,7 @@ class Engine(asyncio.Protocol):
 
     def answer_began(self, head: ReceivedResponse) -> None:
         """Have hooks see it, then send its head."""
-        self._answer_at = 0.0
+        self._due_at = 0.0
         flow = self.flow
         assert flow
         fields = self.lane.gate.answer_fields(flow, head.version, head.status, head.fields)
@@ -344,7 +346,7 @@ class Engine(asyncio.Protocol):
     def _go_again(self, flow: HTTPFlow) -> None:
         """Send the request to another connection, with another token; in a tunnel it is mitmproxy that makes one."""
         retries.begin_again(flow, self.lane.master.options)
-        self._answer_at, self._upstream = 0.0, None
+        self._due_at, self._upstream = 0.0, None
         if self._watchdog:
             self._buffer, self._head = self._head + self._buffer, b""
             self._forget()
@@ -371,6 +373,7 @@ class Engine(asyncio.Protocol):
         if full:
             self._pause(Pause.FULL)
         else:
+            self._note_activity()
             self._resume(Pause.FULL)
             self._go_on()
 
@@ -491,7 +494,7 @@ class Engine(asyncio.Protocol):
 
     def _let_go(self) -> None:
         """Nobody waits for the upstream any more."""
-        self._answer_at = 0.0
+        self._due_at = 0.0
         if self._dialling:
             self._dialling.cancel()
             self._dialling = None
@@ -532,7 +535,8 @@ class Engine(asyncio.Protocol):
         self.transport = transport
         portions.begin(transport)
         self.lane.connections.add(self)
-        self._set_idle()
+        self._active_at = time.monotonic()
+        self._set_timer(self.lane.look)
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sends."""
@@ -630,6 +634,8 @@ class Engine(asyncio.Protocol):
         while self._buffer and self.flow is None and not self._over and not self.is_full:
             end = boring.find_end(self._buffer)
             if not end:
+                if not self._pieces and self.lane.limits.head:
+                    self._due_at = time.monotonic() + self.lane.limits.head
                 self._pieces += 1
                 if self._pieces > _MOST_PIECES or not boring.may_become_one(self._buffer):
                     self._leave_to_mitmproxy()
@@ -641,7 +647,9 @@ class Engine(asyncio.Protocol):
                 self._leave_to_mitmproxy()
                 return
             self._head = self._buffer[:end] if self._watchdog else b""
-            self._buffer, self._pieces = self._buffer[end:], 0
+            self._buffer = self._buffer[end:]
+            if self._pieces:
+                self._pieces, self._due_at = 0, 0.0
             self._begin(head, *where)
 
     def _is_small(self, size: int, head: Head) -> bool:
@@ -714,48 +722,76 @@ class Engine(asyncio.Protocol):
     # --- time
 
     def _note_activity(self) -> None:
-        self._idle_at = time.monotonic() + self.lane.idle_timeout
+        self._active_at = time.monotonic()
         if self._watchdog:
             self._watchdog.register_activity()
 
-    def _set_idle(self) -> None:
-        self._idle_at = time.monotonic() + self.lane.idle_timeout
-        self._set_timer(self._idle_at)
-
-    def _set_timer(self, at: float) -> None:
-        """Have the timer ring at this time, or before."""
-        if self._timer and self._ring_at <= at:
-            return
-        if self._timer:
-            self._timer.cancel()
-        self._ring_at = at
-        self._timer = self.lane.loop.call_at(at, self._ring)
+    def _set_timer(self, left: float) -> None:
+        """Look after this many seconds: no more than the shortest limit, for what may begin a moment later."""
+        self._timer = self.lane.loop.call_later(left, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
-        now = time.monotonic()
-        if self._answer_at and self._answer_at <= now:
+        name, at = self._next_deadline()
+        left = at - time.monotonic()
+        if left <= 0:
             try:
-                self._time_out()
+                self._be_late(name)
             except Exception:
                 self.crash()
-        elif self._idle_at <= now:
-            self.transport.abort()
+            left = self.lane.look
+        self._set_timer(min(left, self.lane.look))
+
+    def _next_deadline(self) -> tuple[str, float]:
+        """Which limit comes next as things stand, and when; at infinity if none does."""
+        found = self.lane.limits
+        if self._due_at:
+            return response_timeout.NAME if self.flow else time_limits.HEAD, self._due_at
+        waits = self._over or (self.flow is None and not self._buffer)
+        if waits and not self.transport.get_write_buffer_size():
+            name, limit = time_limits.KEEPALIVE, found.keepalive or (self._over and found.idle)
+        elif self._is_owed_a_body() and found.body:
+            name, limit = time_limits.BODY, found.body
         else:
-            self._set_timer(min(self._answer_at or self._idle_at, self._idle_at))
+            name, limit = time_limits.IDLE, found.idle
+        return name, self._active_at + (limit or math.inf)
+
+    def _is_owed_a_body(self) -> bool:
+        """Whether it is the client who is late: not while an answer is under way, nor while nobody takes its body."""
+        if self._done:
+            return self._body is not None and not self._paused
+        return self._body is not None and self._upstream is not None and not (self._answered or self._paused)
+
+    def _be_late(self, name: str) -> None:
+        """Do what becomes of a connection at this limit."""
+        if self._over:  # we have hung up, and nobody hears of it
+            self.transport.abort()
+            return
+        limits.reached(name)
+        if name == response_timeout.NAME:
+            self._time_out()
+        elif name == time_limits.HEAD:
+            self._due_at = 0.0
+            self._send(error_answer(pages.text(408, time_limits.late_head(self.lane.limits.head))))
+            self._hang_up()
+        elif name == time_limits.BODY:
+            self._let_go()
+            self._refuse(408, time_limits.late_body(self.lane.limits.body))
+        elif name == time_limits.KEEPALIVE:
+            self._close()
+        else:
+            self.transport.abort()
 
     def _time_out(self) -> None:
         flow = self.flow
         assert flow
-        self._answer_at = 0.0
+        self._due_at = 0.0
         request = flow.request
         origin = f"{request.scheme}://{request.host}:{request.port}"
-        limits.reached(response_timeout.NAME)
         self._let_go()
         flows.respond(flow, pages.text(504, f"no answer from {origin} within {self.lane.response_timeout:g} s"))
         self._answer_here()
         self.flush()
-        self._set_idle()
 
 
 def _chunk(data: bytes) -> bytes:

@@ -15,7 +15,7 @@ from mitmproxy.utils import asyncio_utils, human
 from ..conduct import destination, host
 from ..conduct.fields import Fields
 from ..config.options import Option, one_of
-from ..mitm import gate, guard, response_timeout, stock, upstream_limit
+from ..mitm import gate, guard, response_timeout, stock, time_limits, upstream_limit
 from ..mitm.dispatch import AddonManager, call
 from ..mitm.gate import Gate
 from ..mitm.limits import DEFAULT, limits_of
@@ -45,6 +45,7 @@ _HOOKS = (
     "client_disconnected",
 )
 _MOST_PLACES = 1024
+_LOOK = 60.0
 
 _journal = logging.getLogger("mitmproxy.proxy.server")  # where mitmproxy tells of its connections
 
@@ -70,11 +71,14 @@ class Lane:
         """`mode`: of the listener. `count`: called for each request that sets out for an upstream."""
         self.master, self.mode = master, mode
         self.connections: set[Engine] = set()
-        self.response_timeout = self.idle_timeout = 0.0
+        self.response_timeout = 0.0
         """Seconds."""
         self.sizes = DEFAULT
         self.most_upstreams = 0
         """For one client; 0 = no limit."""
+        self.limits = time_limits.NONE
+        self.look = _LOOK
+        """Seconds between two looks at what is late."""
         self._version = -1
         self._on = False
         self.hooks: dict[str, tuple[Callable[[Any], Any], ...]] = {}
@@ -206,10 +210,6 @@ class Lane:
         host = b"" if self.master.options.keep_host_header else url.hostport(scheme, name, port).encode()
         return Route(scheme, only, (name, port), host=host)
 
-    def handler_of(self, client: Client) -> Any:
-        """Mitmproxy's handler of a connection, if it is open."""
-        return self.addons.get("proxyserver").connections.get(client.id)
-
     def _look_around(self) -> None:
         """See who listens, and to what; anew whenever addons or options have changed."""
         addons, options = self.addons, self.master.options
@@ -226,7 +226,9 @@ class Lane:
         self.response_timeout = response_timeout.limit(options)
         self.sizes = limits_of(options)
         self.most_upstreams = upstream_limit.most(options)
-        self.idle_timeout = float(stock.option(options, "tcp_timeout", 600))
+        self.limits = found = time_limits.in_force(options)
+        every = self.response_timeout, found.head, found.keepalive, found.body, found.idle
+        self.look = time_limits.shortest(*every) or _LOOK
         tls = addons.get("tlsconfig")
         self._crl = tls.crl_path().encode() if tls and tls.certstore else b""
         onboarding = addons.get("onboarding")

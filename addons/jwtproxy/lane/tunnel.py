@@ -21,6 +21,7 @@ from OpenSSL import SSL
 
 from ..conduct import destination
 from ..mitm.dispatch import Address
+from ..mitm.handlers import handler_of
 from ..mitm.stream import Stream
 from . import boring
 from .engine import Engine
@@ -216,7 +217,7 @@ class Tunnel:
         end = boring.find_end(data)
         if not end or not self._lane.is_on() or not boring.read(data[:end], origin_form=True):
             return False
-        handler = self._lane.handler_of(self._context.client)
+        handler = handler_of(self._context.client)
         server = self._idle_server()
         if not handler or not server or handler.has_events_waiting:
             return False
@@ -233,6 +234,8 @@ class Tunnel:
         hook_data = server_hooks.ServerConnectionHookData(client=self._context.client, server=server)
         upstream = Upstream(hook_data, engine)
         engine.be_guest(self._context.client, upstream, watchdog)
+        ours: Any = self._layer.connections[self._context.client]
+        ours.lent = True
         self._engine, self._pipes = engine, (to_client, to_server)
         to_server.take(upstream)
         to_client.take(engine)
@@ -240,11 +243,11 @@ class Tunnel:
     def _give_back(self, engine: Engine, data: bytes, flow: HTTPFlow | None) -> None:
         """Have mitmproxy's layer go on with these bytes."""
         ours: Any = self._layer.connections[self._context.client]
-        ours.given_back = flow
+        ours.take_back(flow)
         for pipe in self._pipes:
             pipe.give_back()
         self._engine, self._pipes, self._returned = None, (), data
-        if handler := self._lane.handler_of(self._context.client):
+        if handler := handler_of(self._context.client):
             self._lane.start(handler.server_event(events.Wakeup(self._address)))
 
     def _idle_server(self) -> Server | None:

@@ -5,11 +5,10 @@ from typing import Any
 from mitmproxy.options import Options
 
 from ..config import options
-from . import connect_deadline, limits, proxy_auth, response_timeout, upstream_limit
+from . import limits, proxy_auth, time_limits, upstream_limit
 
 OPTIONS = (
-    *connect_deadline.OPTIONS,
-    *response_timeout.OPTIONS,
+    *time_limits.ALL,
     *upstream_limit.OPTIONS,
     *proxy_auth.OPTIONS,
     *limits.OPTIONS,
@@ -20,4 +19,5 @@ def apply(of: Options) -> dict[str, Any]:
     """Have what carries requests keep to what these options say; their checked values. Raises SettingsError."""
     values = options.parse(OPTIONS, of)
     limits.hang(of, values)
+    time_limits.hang(of, values)
     return values

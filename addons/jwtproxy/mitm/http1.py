@@ -4,7 +4,9 @@ mitmproxy's own is lenient with heads, says nothing to a client whose chunks are
 asks the fields of a flow, which hooks and we change, whether a connection goes on.
 """
 
+import math
 import re
+import time
 from typing import Any
 
 import h11
@@ -12,7 +14,7 @@ from mitmproxy import http as model
 from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.net.http.http1 import assemble
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import CloseConnection, CloseTcpConnection, Log, SendData
+from mitmproxy.proxy.commands import CloseConnection, CloseTcpConnection, Log, RequestWakeup, SendData
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
@@ -26,7 +28,7 @@ from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
 from ..observe import pages
 from ..observe.pages import Page
-from . import flows, pressure, prior_knowledge
+from . import flows, handlers, limits, pressure, prior_knowledge, time_limits
 from .limits import check_head, limits_of
 from .pipes import HalfClose
 from .pressure import Pressure, Why
@@ -53,6 +55,41 @@ class Server(http.Http1Server):
     """That of the next request, which the fast lane has tried in vain."""
     _framing: int | None = 0
     """How the body of the present answer is sent, as `framing.frame_response` has it."""
+    lent = False
+    """Whether the fast lane serves the connection, by clocks of its own."""
+    _lingers = False
+    """Whether we have hung up, and drop what still comes."""
+    _since = 0.0
+    """When the head began that is not complete, or the last came of a body that is not; 0 = neither."""
+    _watch: RequestWakeup | None = None
+    """What wakes us to see whether either takes too long."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._idle_at = time.monotonic()
+        """Since when no request has been in flight, if none is."""
+
+    @property
+    def waits_since(self) -> float | None:
+        """Since when nobody has asked for anything; None while a request is in flight; see `idle_timeout`."""
+        if self.lent:
+            return math.inf
+        waits = self._lingers or (self.state == self.read_headers and not self.buf)
+        return self._idle_at if waits else None
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether what comes is no longer for us."""
+        return bool(self.state == self.passthrough)
+
+    def take_back(self, flow: model.HTTPFlow | None) -> None:
+        """Serve the connection again. `flow`: that of the next request, which the fast lane has tried in vain."""
+        self.lent, self.given_back, self._idle_at = False, flow, time.monotonic()
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, events.Wakeup) and event.command is self._watch:
+            return self._look()
+        return super()._handle_event(event)
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Take a piece of a head."""
@@ -68,7 +105,10 @@ class Server(http.Http1Server):
         try:
             if not lines:
                 _check_head(self.context, [], len(self.buf), of_request=True)
+                if self.buf:
+                    yield from self._await_more(self._since or time.monotonic())
                 return
+            self._since = 0.0
             _check_head(self.context, lines, 0, of_request=True)
             head = heads.request(lines)
             length = framing.request_length(head.version, head.fields)
@@ -103,6 +143,8 @@ class Server(http.Http1Server):
             elif isinstance(command, CloseConnection) and isinstance(event, events.DataReceived) and not self._answered:
                 yield from self._send_page(400, "the request's body is malformed")
             yield command
+        if self.state == self.read_body and isinstance(event, events.DataReceived):
+            yield from self._await_more(time.monotonic())
 
     def send(self, event: http.HttpEvent) -> CommandGenerator[None]:
         """Send a part of an answer."""
@@ -128,8 +170,9 @@ class Server(http.Http1Server):
         self.response_done |= response
         if not (self.request_done and self.response_done):
             if self.response_done and self._ends:
-                yield hang_up(self.conn)
-                self.state = self._drop
+                yield from self._hang_up()
+            elif self.response_done and self.state == self.read_body:
+                yield from self._await_more(time.monotonic())
             elif self.request_done:
                 self.state = self.wait
             return
@@ -141,15 +184,20 @@ class Server(http.Http1Server):
             yield CloseConnection(self.conn)
             self.state = self.done
         else:
-            self.request_done = self.response_done = False
-            self.request = self.response = None
-            pressure.turn(self.conn, Why.HELD, shut=False)
-            self.stream_id += 2
-            self.state = self.read_headers
-            if self.buf:
-                yield from self.state(events.DataReceived(self.conn, b""))
-            if len(self.buf) <= pressure.HIGH:
-                pressure.turn(self.conn, Why.BEHIND, shut=False)
+            yield from self._next()
+
+    def _next(self) -> CommandGenerator[None]:
+        """Take the next request, of which some may have come already."""
+        self.request_done = self.response_done = False
+        self.request = self.response = None
+        pressure.turn(self.conn, Why.HELD, shut=False)
+        self.stream_id += 2
+        self.state = self.read_headers
+        self._idle_at, self._since = time.monotonic(), 0.0
+        if self.buf:
+            yield from self.state(events.DataReceived(self.conn, b""))
+        if len(self.buf) <= pressure.HIGH:
+            pressure.turn(self.conn, Why.BEHIND, shut=False)
 
     @property
     def _answered(self) -> bool:
@@ -166,6 +214,8 @@ class Server(http.Http1Server):
             yield from self._give_up(502, f"in the answer, {error}")
         else:
             self.response = event.response
+            if not self._answered:
+                self._since = time.monotonic()  # the client may have waited for it
             yield SendData(self.conn, head)
             if self._listens and not still_listens(last=True, answer=event.response.headers.fields):
                 self._listens = False
@@ -201,8 +251,57 @@ class Server(http.Http1Server):
 
     def _refuse(self, error: MalformedError, method: bytes) -> CommandGenerator[None]:
         yield SendData(self.conn, error_answer(pages.text(error.status, str(error)), method))
+        yield from self._hang_up()
+
+    def _hang_up(self) -> CommandGenerator[None]:
+        self._lingers, self._idle_at = True, time.monotonic()
         yield hang_up(self.conn)
         self.state = self._drop
+
+    def _await_more(self, since: float) -> CommandGenerator[None]:
+        """See to it that a look is taken before what has begun, or gone on, takes too long."""
+        self._since = since
+        if not self._watch and (look := self._shortest_limit):
+            self._watch = RequestWakeup(look)
+            yield self._watch
+
+    def _look(self) -> CommandGenerator[None]:
+        """Refuse what takes too long, or look again."""
+        self._watch = None
+        in_head = self.state == self.read_headers and bool(self.buf)
+        found, look = time_limits.of(self.context.options), self._shortest_limit
+        limit = found.head if in_head else found.body
+        if not look or not (in_head or self.state == self.read_body):
+            return
+        if not in_head and not self._is_owed_a_body:
+            self._since = time.monotonic()
+        left = self._since + (limit or math.inf) - time.monotonic()
+        if left > 0:
+            self._watch = RequestWakeup(min(look, left))
+            yield self._watch
+        elif in_head:
+            limits.reached(time_limits.HEAD)
+            yield from self._refuse(MalformedError(time_limits.late_head(limit), 408), b"")
+        else:
+            limits.reached(time_limits.BODY)
+            yield from self._refuse_late_body(time_limits.late_body(limit))
+
+    @property
+    def _shortest_limit(self) -> float:
+        found = time_limits.of(self.context.options)
+        return time_limits.shortest(found.head, found.body)
+
+    @property
+    def _is_owed_a_body(self) -> bool:
+        """Whether the client is late: not while an answer is under way, nor while nobody reads what it sends."""
+        return (self.response_done or not self._answered) and not handlers.is_held_back(self.context.client)
+
+    def _refuse_late_body(self, message: str) -> CommandGenerator[None]:
+        if not self._answered:
+            yield from self._send_page(408, message)
+        self._over = True
+        yield from self._hang_up()
+        yield http.ReceiveHttp(http.RequestProtocolError(self.stream_id, message, http.ErrorCode.CANCEL))
 
     def _send_end(self) -> CommandGenerator[None]:
         if self.state == self.passthrough:

@@ -1,5 +1,6 @@
 """HTTP/2 as mitmproxy carries it, with heads by conduct's rules: a fault ends its stream, not the connection."""
 
+import math
 import time
 from typing import Any
 
@@ -17,9 +18,10 @@ from mitmproxy.proxy.layers.http import _http2
 from ..conduct import framing, heads, http2
 from ..conduct.fields import Fields, check
 from ..conduct.heads import ReceivedResponse
+from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
 from ..observe import pages
-from . import farewell, flows, gate, retries
+from . import farewell, flows, gate, handlers, limits, retries, time_limits
 from .dispatch import Address
 from .http2_connection import Connection, Leaving, Lengths
 from .limits import check_head, limits_of
@@ -43,23 +45,43 @@ class Server(http.Http2Server):
         self.farewell = Address()
         self._unheard = False
         """Whether the client has not yet confirmed that it knows that we leave."""
+        self._bodies: dict[int, float] = {}
+        """The streams that owe more of a body, and since when; not those whose answer has begun: gRPC is slow."""
+        self._head_at = 0.0
+        """When a head began that is not complete."""
+        self._idle_at = time.monotonic()
+        self._watch: RequestWakeup | None = None
+        """What wakes us to see whether either takes too long."""
+
+    is_tunnel = False
+
+    @property
+    def waits_since(self) -> float | None:
+        """Since when nobody has asked for anything; None while a request is in flight; see `idle_timeout`."""
+        return self._idle_at if self.is_idle else None
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.Start) and farewell.enter(self.context.options, self):
             yield self.farewell
         if isinstance(event, events.Wakeup) and event.command is self.farewell:
             yield from self._say_farewell()
+        elif isinstance(event, events.Wakeup):
+            yield from self._look()
         elif isinstance(event, Pressure):
             self.h2_conn.hold(event.stream_id, held=event.full)
             yield from self._flush()
         else:
             yield from self._take(event)
+            if isinstance(event, events.DataReceived):
+                yield from self._await_the_rest()
         for stream, full in self._backlog.changes():
             yield http.ReceiveHttp(Pressure(stream, full, of_request=False))
 
     def _take(self, event: events.Event) -> CommandGenerator[None]:
-        if isinstance(event, http.ResponseHeaders) and event.response.is_http2:
-            event.response.headers.fields = _lowered(event.response.headers.fields)
+        if isinstance(event, http.ResponseHeaders):
+            self._note_answer(event)
+            if event.response.is_http2:
+                event.response.headers.fields = _lowered(event.response.headers.fields)
         if isinstance(event, http.ResponseTrailers) and not _is_sendable(event.trailers.fields):
             return  # only a hook can have made them
         if isinstance(event, http.ResponseHeaders) and not _is_sendable(
@@ -73,7 +95,28 @@ class Server(http.Http2Server):
         else:
             yield from super()._handle_event(event)
         if isinstance(event, http.ResponseEndOfMessage | http.ResponseProtocolError):
-            self._heads.discard(event.stream_id)
+            self._end(event.stream_id)
+
+    def _note_answer(self, event: http.ResponseHeaders) -> None:
+        """A final one has begun; another tells the client, perhaps, to go on."""
+        if not is_interim(event.response.status_code):
+            self._bodies.pop(event.stream_id, None)
+        elif event.stream_id in self._bodies:
+            self._bodies[event.stream_id] = time.monotonic()
+
+    def _note_progress(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.StreamReset):
+            self._end(_id(event))
+        elif isinstance(event, h2.events.StreamEnded):
+            self._bodies.pop(_id(event), None)
+            self._idle_at = time.monotonic()
+        elif isinstance(event, h2.events.DataReceived) and event.stream_id in self._bodies:
+            self._bodies[_id(event)] = time.monotonic()
+
+    def _end(self, stream: int) -> None:
+        self._heads.discard(stream)
+        self._bodies.pop(stream, None)
+        self._idle_at = time.monotonic()
 
     def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
         """Take a head, or anything else; true where the connection is over."""
@@ -91,8 +134,7 @@ class Server(http.Http2Server):
                 yield self._receive(event)
                 return False
             _check_body(self._lengths, event)
-            if isinstance(event, h2.events.StreamReset):
-                self._heads.discard(_id(event))
+            self._note_progress(event)
         except MalformedError as error:
             yield from self._refuse(event, error)
             return False
@@ -129,14 +171,18 @@ class Server(http.Http2Server):
         check_head(allowed, http2.size(headers), 0, of_request=True)
         head = http2.request(headers, ended=ended)
         check_head(allowed, 0, len(head.fields), of_request=True)
-        if not ended and any(name == b"content-length" for name, _ in head.fields):
-            self._lengths.begin(stream, framing.request_length(b"HTTP/1.1", head.fields))
+        if not ended:
+            self._bodies[stream] = time.monotonic()
+            if any(name == b"content-length" for name, _ in head.fields):
+                self._lengths.begin(stream, framing.request_length(b"HTTP/1.1", head.fields))
         self.streams[stream] = _http2.StreamState.HEADERS_RECEIVED
         return http.ReceiveHttp(http.RequestHeaders(stream, flows.request_of(head), ended))
 
     def _refuse(self, event: Any, error: MalformedError) -> CommandGenerator[None]:
-        stream = _id(event)
         _set_aside(self.h2_conn, self._lengths, event)
+        yield from self._refuse_stream(_id(event), error)
+
+    def _refuse_stream(self, stream: int, error: MalformedError) -> CommandGenerator[None]:
         yield Log(str(error))
         if stream in self.streams:  # its head has passed already
             code = http.ErrorCode.GENERIC_CLIENT_ERROR
@@ -144,8 +190,59 @@ class Server(http.Http2Server):
         if not self._send_page(stream, error.status, str(error)) and not self.is_closed(stream):
             self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.PROTOCOL_ERROR)
         self.streams.pop(stream, None)
-        self._heads.discard(stream)
+        self._end(stream)
         yield from self._flush()
+
+    def _await_the_rest(self) -> CommandGenerator[None]:
+        """See to it that a look is taken before what is incomplete takes too long."""
+        if self.h2_conn.begun is None:
+            self._head_at = 0.0
+        elif not self._head_at:
+            self._head_at = time.monotonic()
+        if not self._watch and (self._head_at or self._bodies) and (look := self._shortest_limit):
+            self._watch = RequestWakeup(look)
+            yield self._watch
+
+    def _look(self) -> CommandGenerator[None]:
+        """Refuse what takes too long; look again while anything is incomplete."""
+        self._watch = None
+        found, now = time_limits.of(self.context.options), time.monotonic()
+        head_due = self._head_at + (found.head or math.inf) if self._head_at else math.inf
+        if head_due <= now and self.is_idle:  # else others' answers would be cut
+            yield from self._refuse_head(found.head)
+            return
+        yield from self._refuse_late_bodies(found.body, now)
+        dues = [head_due, *(at + (found.body or math.inf) for at in self._bodies.values())]
+        if (look := self._shortest_limit) and (self._head_at or self._bodies):
+            left = min((due - now for due in dues if due > now), default=look)
+            self._watch = RequestWakeup(min(look, left))
+            yield self._watch
+
+    def _refuse_late_bodies(self, limit: float, now: float) -> CommandGenerator[None]:
+        late = [stream for stream, at in self._bodies.items() if limit and at + limit <= now]
+        if late and (self.h2_conn.holds or handlers.is_held_back(self.context.client)):
+            self._bodies.update(dict.fromkeys(late, now))
+            return
+        for stream in late:
+            limits.reached(time_limits.BODY)
+            self._lengths.end(stream)
+            yield from self._refuse_stream(stream, MalformedError(time_limits.late_body(limit), 408))
+
+    def _refuse_head(self, limit: float) -> CommandGenerator[None]:
+        """The rest of it would have to come before anything else may: the connection cannot be used any more."""
+        limits.reached(time_limits.HEAD)
+        message = time_limits.late_head(limit)
+        if stream := self.h2_conn.begun:
+            answer = flows.answer_of(pages.text(408, message))
+            fields = ((b":status", b"408"), *_lowered(answer.headers.fields))
+            yield from self._flush()
+            yield SendData(self.conn, self.h2_conn.refuse(stream, fields, answer.raw_content or b""))
+        yield from self.protocol_error(message, h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+
+    @property
+    def _shortest_limit(self) -> float:
+        found = time_limits.of(self.context.options)
+        return time_limits.shortest(found.head, found.body)
 
     def _tell(self, event: http.ResponseProtocolError) -> bool:
         status = event.code.http_status_code()

@@ -18,7 +18,7 @@ from hyperframe.frame import ContinuationFrame, DataFrame, Frame, GoAwayFrame, H
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
 from ..conduct.fair import Budget
-from ..conduct.fields import normalise
+from ..conduct.fields import Fields, normalise
 from ..conduct.malformed import MalformedError
 from . import limits
 from .limits import Limits
@@ -32,6 +32,11 @@ _LARGEST = 4
 
 _UPDATES_FOR_DATA = 10
 """How many it may send for each frame of DATA that it gets."""
+
+_PREFACE = 24
+"""Bytes that a client begins with (RFC 9113 §3.4)."""
+_FRAME_HEAD, _TYPE_AT = 9, 3
+_OF_HEADS = (HeadersFrame.type, ContinuationFrame.type)
 
 _LAST = 2**31 - 1
 """The stream after which there can be none."""
@@ -91,6 +96,16 @@ class Connection(BufferedH2Connection):
         """Begin. Windows bound what of a message waits here, which mitmproxy lets be 2 GiB."""
         h2.connection.H2Connection.initiate_connection(self)
         self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+
+    def close_connection(self, *args: Any, **options: Any) -> None:
+        """Say that this is the end, unless that has been said with another reason."""
+        if self.state_machine.state is not h2.connection.ConnectionState.CLOSED:
+            super().close_connection(*args, **options)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the peer may have to wait before it sends more of a message."""
+        return bool(self._owed)
 
     def hold(self, stream: int, *, held: bool) -> None:
         """Acknowledge nothing that comes on a stream, or all of it."""
@@ -157,6 +172,25 @@ class Connection(BufferedH2Connection):
         if self.config.client_side or polite:
             return [], [Leaving(int(frame.error_code), int(frame.last_stream_id))]
         return super()._receive_goaway_frame(frame)
+
+    @property
+    def begun(self) -> int | None:
+        """The stream whose head has begun and is not complete, 0 if that cannot be told yet; None if there is none."""
+        buffer = self.incoming_buffer
+        if buffer._headers_buffer:
+            return int(buffer._headers_buffer[0].stream_id)
+        start = buffer._data[:_FRAME_HEAD]
+        if not start:
+            return 0 if 0 < buffer._preamble_len < _PREFACE else None
+        if len(start) > _TYPE_AT and start[_TYPE_AT] not in _OF_HEADS:
+            return None
+        return int.from_bytes(start[-4:]) & _LAST if len(start) == _FRAME_HEAD else 0
+
+    def refuse(self, stream: int, fields: Fields, content: bytes) -> bytes:
+        """An answer to a head that has only begun, of which h2 knows nothing."""
+        head = HeadersFrame(stream, self.encoder.encode(fields), flags=["END_HEADERS"])
+        body = DataFrame(stream, content, flags=["END_STREAM"])
+        return head.serialize() + body.serialize()
 
     def go_away(self) -> None:
         """Tell the peer to open no more streams, and go on with those there are."""

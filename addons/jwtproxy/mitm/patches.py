@@ -42,14 +42,17 @@ NEEDED = (
         "state_stream_request_body state_wait_for_request_headers state_wait_for_response_headers",
     ),
     Patch(
-        _HTTP, "Http1Server", "jwtproxy.mitm.http1:Server", "done make_pipe mark_done read_body read_headers send wait"
+        _HTTP,
+        "Http1Server",
+        "jwtproxy.mitm.http1:Server",
+        "_handle_event done make_pipe mark_done passthrough read_body read_headers send wait",
     ),
     Patch(_HTTP, "Http1Client", "jwtproxy.mitm.http1:Client", "done make_pipe mark_done read_body read_headers send"),
     Patch(
         _HTTP,
         "Http2Server",
         "jwtproxy.mitm.http2:Server",
-        "_handle_event handle_h2_event is_closed is_open_for_us",
+        "_handle_event handle_h2_event is_closed is_open_for_us protocol_error",
     ),
     Patch(_HTTP, "Http2Client", "jwtproxy.mitm.http2:Client", "_handle_event _handle_event2 handle_h2_event"),
     Patch(f"{_HTTP}:GetHttpConnection", "connection_spec_matches", "jwtproxy.mitm.retries:matches"),
@@ -83,6 +86,7 @@ NEEDED = (
             ("Htpasswd", "__call__", "matches_file"),
         )
     ),
+    Patch("mitmproxy.proxy.server:ConnectionHandler", "wakeup", "jwtproxy.mitm.idle_timeout:wakeup"),
     Patch(
         "mitmproxy.proxy.server",
         "TimeoutWatchdog",

@@ -42,6 +42,11 @@ class Valve:
         self._why = self._why | why if shut else self._why & ~why
         self._open.clear() if self._why else self._open.set()
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether the connection is not read."""
+        return bool(self._why)
+
     async def passage(self) -> None:
         """Wait until it is open."""
         await self._open.wait()

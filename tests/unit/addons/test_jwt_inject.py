@@ -25,7 +25,7 @@ from mitmproxy.http import Headers, HTTPFlow
 from mitmproxy.test import taddons, tflow, tutils
 
 from jwtproxy.addons.jwt_inject import JwtInject
-from jwtproxy.mitm import filters, flows, gate, response_timeout
+from jwtproxy.mitm import filters, flows, gate, response_timeout, time_limits
 from jwtproxy.mitm.connect_deadline import ConnectDeadline
 from jwtproxy.observe.pages import Page
 from jwtproxy.policy import settings
@@ -376,6 +376,15 @@ def test_the_time_to_connect_is_that_of_the_settings() -> None:
     assert deadline.timeout == 7
     context.configure(addon, jwt_connect_timeout="0")
     assert deadline.timeout == 0
+
+
+def test_the_limits_of_time_are_those_of_the_settings() -> None:
+    addon, context = _configured(jwt_head_timeout="7")
+    assert time_limits.of(context.options) == (7, 120, 60, 600, 15)
+    context.configure(addon, jwt_head_timeout="0", jwt_tls_timeout="0.5")
+    assert time_limits.of(context.options) == (0, 120, 60, 600, 0.5)
+    with pytest.raises(exceptions.OptionsError, match="bad value 'soon' for jwt_body_timeout"):
+        context.configure(addon, jwt_body_timeout="soon")
 
 
 def test_a_failure_to_sign_is_refused_and_not_explained(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,20 +7,21 @@ import contextlib
 import gc
 import re
 import socket
+import time
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from mitmproxy import exceptions
+from mitmproxy import ctx, exceptions
 from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from jwtproxy.conduct.fields import Fields
 from jwtproxy.conduct.request import RequestHead
 from jwtproxy.conduct.verdict import Refuse, Verdict
-from jwtproxy.mitm import flows, gate
+from jwtproxy.mitm import flows, gate, limits
 from jwtproxy.policy.faults import UNSIGNED
 from tests.support import servers
 from tests.support.inside import Numbers, Opens, Ours, Verdicts
@@ -579,6 +580,91 @@ def test_an_idle_client_is_let_go(serve: Serve, upstream: type[Upstream]) -> Non
                 for one in (silent, client):
                     with contextlib.suppress(ConnectionError):
                         assert await asyncio.wait_for(one.rest(), 4) == b""
+            assert proxy.carried == 2
+
+    _run(run)
+
+
+class Counts(Ours):
+    """An addon that notes which limits are reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: list[str] = []
+
+    def load(self, loader: object) -> None:
+        limits.count_with(ctx.options, self.counted.append)
+
+
+async def _hangs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Begin an answer, and say no more."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
+    writer.close()
+
+
+def test_silence_is_borne_longer_while_a_request_is_in_flight(serve: Serve) -> None:
+    counts = Counts()
+
+    async def run() -> None:
+        times = Opens(head=0.1, body=0.1, keepalive=0.1, idle=0.6)
+        async with _listening(_hangs) as authority, serve(counts, times, lane=True) as proxy, proxy.client() as client:
+            assert (await client.ask(_request(authority), head_only=True)).code == 200
+            began = time.monotonic()
+            with contextlib.suppress(ConnectionError):
+                assert await client.rest() == b"o"
+            assert time.monotonic() - began > 0.5
+            assert (proxy.carried, counts.counted) == (1, ["jwt_idle_timeout"])
+
+    _run(run)
+
+
+@pytest.mark.parametrize("asks", [0, 1, 2])
+def test_a_client_that_asks_for_nothing_more_is_let_go(serve: Serve, upstream: type[Upstream], asks: int) -> None:
+    counts = Counts()
+
+    async def run() -> None:
+        async with upstream() as server, serve(counts, Opens(keepalive=0.3), lane=True) as proxy:
+            async with proxy.client() as client:
+                for _ in range(asks):
+                    await asyncio.sleep(0.15)
+                    assert (await client.ask(server.request())).code == 200
+                began = time.monotonic()
+                assert await client.rest() == b""
+                assert time.monotonic() - began > 0.25
+            assert (proxy.carried, counts.counted) == (asks, ["jwt_keepalive_timeout"])
+
+    _run(run)
+
+
+def test_who_was_refused_and_stays_is_let_go_without_being_counted(serve: Serve, upstream: type[Upstream]) -> None:
+    counts = Counts()
+
+    async def run() -> None:
+        async with upstream() as server, serve(counts, Opens(head=0.1, keepalive=0.2), lane=True) as proxy:
+            async with proxy.client() as client:
+                assert (await client.ask(server.request()[:9])).code == 408
+                assert await client.rest() == b""
+                await _until(lambda: not proxy.lane or not list(proxy.lane.connections()))
+            assert counts.counted == ["jwt_head_timeout"]
+
+    _run(run)
+
+
+def test_a_body_is_owed_only_when_its_upstream_is_there(serve: Serve, upstream: type[Upstream]) -> None:
+    """While it is dialled, nobody takes it."""
+
+    class Slow(Ours):
+        async def server_connect(self, data: ServerConnectionHookData) -> None:
+            await asyncio.sleep(0.5)
+
+    async def run() -> None:
+        async with upstream() as server, serve(Slow(), Opens(body=0.2), lane=True) as proxy, proxy.client() as client:
+            assert (await client.ask(server.request("Content-Length: 1", method="POST", body=b"a"))).code == 200
+            client.send(server.request("Content-Length: 2", method="POST", body=b"a"))
+            assert (await client.reply()).code == 408
             assert proxy.carried == 2
 
     _run(run)

@@ -20,7 +20,7 @@ from jwtproxy.conduct.destination import Destination
 from jwtproxy.lane import boring, switch
 from jwtproxy.lane.switch import Lane, Route
 from jwtproxy.launcher.master import Master
-from jwtproxy.mitm import gate, stock
+from jwtproxy.mitm import gate, stock, time_limits
 from jwtproxy.tokens.key_source import SECRET, KeySource
 from tests.support.inside import Ours
 
@@ -150,12 +150,19 @@ def test_options_turn_it_off_and_on_at_run_time() -> None:
 
 
 def test_its_limits_are_options() -> None:
-    def look(lane: Lane) -> tuple[float, float, int]:
+    def look(lane: Lane) -> tuple[float, float, float, int]:
         lane.is_on()
-        return lane.idle_timeout, lane.response_timeout, lane.most_upstreams
+        return lane.limits.idle, lane.response_timeout, lane.look, lane.most_upstreams
 
-    assert _with(look) == (600, 300, 64)
-    assert _with(look, tcp_timeout=5, jwt_response_timeout="0.5", jwt_max_upstream_connections="2") == (5, 0.5, 2)
+    def look_with_ours(lane: Lane) -> tuple[float, float, float, int]:
+        values = {row.member: row.check("") for row in time_limits.OPTIONS}
+        time_limits.hang(lane.master.options, values)
+        return look(lane)
+
+    assert _with(look) == (600, 300, 300, 64)
+    assert _with(look, tcp_timeout=5, jwt_response_timeout="0.5", jwt_max_upstream_connections="2") == (5, 0.5, 0.5, 2)
+    assert _with(look_with_ours) == (600, 300, 30, 64)
+    assert _with(look_with_ours, tcp_timeout=5) == (5, 300, 5, 64)
 
 
 # --- hooks

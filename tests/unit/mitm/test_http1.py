@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from mitmproxy.http import Headers, HTTPFlow, Response
 
 from jwtproxy.mitm import flows, http1
 from jwtproxy.mitm.limits import DEFAULT
-from tests.support.inside import Opens
+from tests.support import servers
+from tests.support.inside import Opens, Ours
 
 if TYPE_CHECKING:
     from tests.support.inside import Serve, Upstream
@@ -602,3 +604,120 @@ def chunks(*pieces: bytes) -> list[Any]:
 )
 def test_chunks_are_read_together(pieces: tuple[bytes, ...], found: list[Any]) -> None:
     assert chunks(*pieces) == found
+
+
+# --- what takes too long
+
+
+LATE_HEAD = b"jwtproxy: the request's head was not complete within 0.2 s\n"
+LATE_BODY = b"jwtproxy: nothing more of the request's body came within 0.2 s\n"
+
+
+@pytest.mark.parametrize("lane", [False, True])
+def test_a_head_that_has_begun_must_end(serve: Serve, upstream: type[Upstream], lane: bool) -> None:
+    """However often a byte of it comes."""
+
+    async def run() -> None:
+        async with (
+            upstream() as server,
+            serve(Opens(head=0.2), lane=lane) as proxy,
+            proxy.client() as client,
+            asyncio.timeout(5),
+        ):
+            assert (await client.ask(server.request())).code == 200
+            client.send(server.request()[:-2])
+            answer = asyncio.ensure_future(client.rest())
+            while not answer.done():
+                client.send(b"x")
+                await asyncio.sleep(0.02)
+            assert answer.result().startswith(b"HTTP/1.1 408 ")
+            assert answer.result().endswith(b"\r\n\r\n" + LATE_HEAD)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("lane", [False, True])
+@pytest.mark.parametrize("addons", [(), (Streams(),)], ids=["whole", "streamed"])
+@pytest.mark.parametrize("coding", ["Content-Length: 9", "Transfer-Encoding: chunked"])
+def test_a_body_must_go_on(
+    serve: Serve, upstream: type[Upstream], addons: tuple[object, ...], coding: str, lane: bool
+) -> None:
+    async def run() -> None:
+        async with (
+            upstream() as server,
+            serve(Opens(body=0.2), *addons, lane=lane) as proxy,
+            proxy.client() as client,
+            asyncio.timeout(5),
+        ):
+            client.send(server.request(coding, method="POST", body=b"5\r\n"))
+            for _ in range(3):
+                await asyncio.sleep(0.1)
+                client.send(b"a")
+            assert (await client.reply()).body == LATE_BODY
+            assert await client.rest() == b""
+
+    asyncio.run(run())
+
+
+class StreamsAll(Ours):
+    """An addon that streams requests and answers."""
+
+    def requestheaders(self, flow: HTTPFlow) -> None:
+        flow.request.stream = True
+
+    def responseheaders(self, flow: HTTPFlow) -> None:
+        assert flow.response
+        flow.response.stream = True
+
+
+@pytest.mark.parametrize("lane", [False, True])
+def test_a_body_is_not_owed_while_its_answer_comes_and_is_afterwards(
+    serve: Serve, upstream: type[Upstream], lane: bool
+) -> None:
+    """Whose connection ends without another status."""
+    early = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+        await asyncio.sleep(0.5)
+        early.set()
+        writer.write(b"k")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        authority = "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
+        head = f"POST http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        async with (
+            serve(StreamsAll(), Opens(body=0.2), lane=lane) as proxy,
+            proxy.client() as client,
+            asyncio.timeout(5),
+        ):
+            reply = await client.ask(head.encode() + b"1\r\na\r\n")
+            assert (reply.code, reply.body, early.is_set()) == (200, b"ok", True)
+            assert await client.rest() == b""
+        await servers.end(server)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("lane", [False, True])
+def test_a_slow_client_that_is_in_time_is_served(serve: Serve, upstream: type[Upstream], lane: bool) -> None:
+    async def run() -> None:
+        async with (
+            upstream() as server,
+            serve(Opens(head=0.4, body=0.4), lane=lane) as proxy,
+            proxy.client() as client,
+            asyncio.timeout(8),
+        ):
+            whole = server.request("Content-Length: 3", method="POST")
+            for _ in range(2):
+                for piece in (whole[:9], whole[9:], b"a", b"b", b"c"):
+                    await asyncio.sleep(0.15)
+                    client.send(piece)
+                assert (await client.reply()).code == 200
+
+    asyncio.run(run())

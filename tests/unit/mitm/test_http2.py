@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 
 import h2.errors
 import pytest
+from mitmproxy.proxy import events
 
 from jwtproxy.mitm import patches
 from jwtproxy.mitm.limits import DEFAULT
+from tests.support import frames
 from tests.support.http2 import Http2
 
 
@@ -225,3 +228,98 @@ def test_a_quiet_upstream_is_pinged_whatever_becomes_of_the_time_of_day(
     client.wake()
     assert client.upstream.count(PING) == pings
     assert [wakeup.delay for wakeup in client.wakeups] == [next_look]
+
+
+# --- what takes too long
+
+
+def test_a_late_body_ends_its_stream_and_a_later_one_does_not() -> None:
+    client = Http2(body=0.1, head=9)
+    late = client.begin("POST", "a.example")
+    (watch,) = client.wakeups
+    assert watch.delay == 0.1
+    time.sleep(0.07)
+    living = client.begin("POST", "a.example")
+    time.sleep(0.05)
+    client.wake()
+    assert client.codes == {late: "408"}
+    assert client.bodies == {late: b"jwtproxy: nothing more of the request's body came within 0.1 s\n"}
+    assert client.resets == {late: h2.errors.ErrorCodes.NO_ERROR}
+    (again,) = client.wakeups
+    assert 0 < again.delay < 0.1
+    client.body(living, b"ok")
+    client.wake()
+    assert client.wakeups == [], "nothing is owed any more"
+    assert client.codes == {late: "408"}
+    assert not client.ended
+
+
+def test_a_body_whose_answer_has_begun_is_never_late() -> None:
+    client = Http2(body=0.01, stream_answers=True)
+    stream = client.begin("POST", "a.example")
+    client.answer(b"HTTP/1.1 200 OK\r\n\r\n")
+    time.sleep(0.03)
+    client.wake()
+    assert (client.codes, client.resets, client.wakeups) == ({stream: "200"}, {}, [])
+
+
+def test_an_interim_answer_has_it_wait_anew() -> None:
+    client = Http2(body=0.1)
+    client.begin("POST", "a.example", ("expect", "100-continue"))
+    time.sleep(0.08)
+    client.answer(b"HTTP/1.1 100 Continue\r\n\r\n")
+    time.sleep(0.04)
+    (watch,) = (wakeup for wakeup in client.wakeups if wakeup.delay == 0.1)
+    client.handle(events.Wakeup(watch))
+    assert (client.interims, client.codes) == ([100], {})
+
+
+@pytest.mark.parametrize(("size", "answered"), [(3, False), (8, False), (9, True), (20, True), (None, True)])
+def test_a_late_head_ends_the_connection(size: int | None, answered: bool) -> None:
+    client = Http2(head=0.02, body=9)
+    stream = client.half("a.example", size)
+    time.sleep(0.03)
+    client.wake()
+    assert client.codes == ({stream: "408"} if answered else {})
+    assert client.ended
+    assert client.wakeups == []
+
+
+@pytest.mark.parametrize("kind", [frames.DATA, frames.SETTINGS, frames.PING])
+def test_other_frames_are_no_heads(kind: int) -> None:
+    client = Http2(head=0.01)
+    client.say_raw(frames.frame(kind, bytes(8))[:10])
+    assert client.wakeups == []
+
+
+def test_a_late_head_waits_for_the_answers_of_others() -> None:
+    client = Http2(head=0.02)
+    stream = client.get("a.example")
+    late = client.half("b.example")
+    time.sleep(0.03)
+    client.wake()
+    assert not client.ended
+    client.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    client.wake()
+    assert client.bodies[stream] == b"ok"
+    assert client.codes[late] == "408"
+    assert client.ended
+
+
+def test_without_limits_nobody_is_woken() -> None:
+    client = Http2()
+    client.begin("POST", "a.example")
+    client.say_raw(frames.frame(frames.HEADERS, b"x", 3))
+    assert client.wakeups == []
+
+
+def test_it_is_known_since_when_no_request_is_in_flight() -> None:
+    client = Http2()
+    before = client.waits_since()
+    assert before is not None
+    client.get("a.example")
+    assert client.waits_since() is None
+    client.answer(b"HTTP/1.1 204 No Content\r\n\r\n")
+    after = client.waits_since()
+    assert after is not None
+    assert before < after <= time.monotonic()

@@ -23,6 +23,7 @@ from hyperframe.frame import (
 from jwtproxy.conduct.malformed import MalformedError
 from jwtproxy.mitm.http2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Connection, Leaving, Lengths
 from jwtproxy.mitm.limits import DEFAULT
+from tests.support import frames
 
 HEAD = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/")]
 
@@ -265,3 +266,38 @@ def test_what_was_held_of_a_stream_that_has_ended_is_room_for_others(
     ours.hold(1, held=False)
     client.receive_data(ours.data_to_send())
     assert client.outbound_flow_control_window == CONNECTION_WINDOW
+
+
+# --- heads that have begun
+
+
+BEGINNING = frames.frame(frames.HEADERS, b"x" * 20, 5)
+BEGUN: dict[str, tuple[bytes, int | None]] = {
+    "nothing": (b"", None),
+    "some of the preface": (frames.PREFACE[:9], 0),
+    "the preface": (frames.PREFACE, None),
+    "the preface and settings": (frames.PREFACE + frames.settings(), None),
+    "a frame of no known type": (frames.PREFACE + frames.settings() + BEGINNING[:3], 0),
+    "a head of no known stream": (frames.PREFACE + frames.settings() + BEGINNING[:8], 0),
+    "a head": (frames.PREFACE + frames.settings() + BEGINNING[:12], 5),
+    "a head that goes on": (frames.PREFACE + frames.settings() + BEGINNING, 5),
+    "data": (frames.PREFACE + frames.settings() + frames.data(5, b"x")[:9], None),
+}
+
+
+@pytest.mark.parametrize(("data", "begun"), BEGUN.values(), ids=list(BEGUN))
+def test_a_head_that_has_begun_is_known_by_its_stream(data: bytes, begun: int | None) -> None:
+    connection = Connection(_config(client_side=False))
+    connection.initiate_connection()
+    connection.receive_data(data)
+    assert connection.begun == begun
+
+
+def test_a_head_that_has_begun_can_be_answered(peers: tuple[Connection, h2.connection.H2Connection]) -> None:
+    ours, client = peers
+    client.send_headers(1, HEAD)
+    events = client.receive_data(ours.refuse(1, ((b":status", b"408"), (b"a", b"b")), b"late"))
+    (head,) = (event for event in events if isinstance(event, h2.events.ResponseReceived))
+    (body,) = (event for event in events if isinstance(event, h2.events.DataReceived))
+    assert head.headers == [(b":status", b"408"), (b"a", b"b")]
+    assert (body.data, body.stream_ended is not None) == (b"late", True)
