@@ -277,11 +277,13 @@ def rules_proxy(pristine: None, start_proxy: StartProxy, monkeypatch: pytest.Mon
     """A proxy with the rules, in a folder and an environment where explain finds the same."""
     (tmp_path / "rules.yaml").write_text(RULES)
     monkeypatch.setenv("JWT_SHARED_SECRET", SECRET)
-    monkeypatch.setenv("JWT_RULES", "rules.yaml")
+    settings = {"JWT_RULES": "rules.yaml", "JWT_ALLOW_DESTINATION": "169.254.0.0/16"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
     # Lazy: what a rule blocks is not even looked up. The last lets contradictions over HTTP/2 come as far as to us.
     options = ("connection_strategy=lazy", "ssl_insecure=true", "validate_inbound_headers=false")
     sets = [part for option in options for part in ("--set", option)]
-    proxy = start_proxy(*sets, cwd=tmp_path, env={"JWT_RULES": "rules.yaml"})
+    proxy = start_proxy(*sets, cwd=tmp_path, env=settings)
     proxy.wait_for_output("  CA  ")  # from here on a line is a request
     return proxy
 

@@ -11,10 +11,15 @@ FIRST, LEAST = 16 * 1024, 256
 
 
 def portion(now: int, size: int, took: float, most: int) -> int:
-    """How many bytes to take the next time: `size` of the `now` that were allowed have taken so long."""
+    """How many bytes to take the next time, where `size` of the `now` that were allowed have taken so long."""
     if took > TURN:
         return max(LEAST, min(now, int(size * TURN / took)))
     return min(most, 2 * now) if size >= now and 2 * took < TURN else now
+
+
+def is_worth_timing(now: int, size: int) -> bool:
+    """Whether so many bytes of the `now` that are allowed may keep others waiting: the clock, too, takes its time."""
+    return 2 * size >= now
 
 
 class Budget:

@@ -542,7 +542,7 @@ class Engine(asyncio.Protocol):
         """Take what the client sends."""
         if self._over:
             return
-        began = time.perf_counter()
+        began = portions.clock(self.transport, len(data))
         try:
             self._note_activity()
             self._buffer = self._buffer + data if self._buffer else data
@@ -555,7 +555,7 @@ class Engine(asyncio.Protocol):
             self.flush()
         except Exception:
             self.crash()
-        portions.taken(self.transport, len(data), time.perf_counter() - began)
+        portions.taken(self.transport, len(data), began)
 
     def eof_received(self) -> bool:
         """Who says no more is gone, though it may take what is left for it; or it has said that before."""

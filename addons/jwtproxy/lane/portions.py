@@ -1,5 +1,6 @@
 """How much the event loop reads at a time from a connection of the lane."""
 
+import time
 from typing import Any
 
 from ..conduct import fair
@@ -13,10 +14,16 @@ def begin(transport: Any) -> None:
     _raw(transport).max_size = fair.FIRST
 
 
-def taken(transport: Any, size: int, took: float) -> None:
-    """Read more or less the next time, as so many bytes have taken so many seconds."""
-    raw = _raw(transport)
-    raw.max_size = fair.portion(raw.max_size, size, took, _MOST)
+def clock(transport: Any, size: int) -> float:
+    """When so many bytes are about to be taken, in processor time; 0 where they are too few to keep others waiting."""
+    return time.thread_time() if fair.is_worth_timing(_raw(transport).max_size, size) else 0.0
+
+
+def taken(transport: Any, size: int, began: float) -> None:
+    """Read more or less the next time, as the bytes have taken longer or shorter since `clock` was asked."""
+    if began:
+        raw = _raw(transport)
+        raw.max_size = fair.portion(raw.max_size, size, time.thread_time() - began, _MOST)
 
 
 def _raw(transport: Any) -> Any:

@@ -37,6 +37,8 @@ _BUFFER = _ffi.new("char[]", _SIZE)  # for what is copied at once
 
 _OVERHEAD = 22
 """Bytes that a record has beside them in TLS 1.3, but for ciphers with short tags (RFC 8446 §5.2)."""
+_SMALL = 8 * 1024
+"""Bytes of a record that surely came as a whole if as many bytes came: it is the longest that come in parts."""
 _LEAST_OVERHEAD = 13
 """The same in any version."""
 
@@ -58,6 +60,8 @@ class Pipe(asyncio.Protocol):
         self._overhead = _OVERHEAD if exact else _LEAST_OVERHEAD
         self._unread = 0
         """Bytes that TLS was given, and has not given back as content, at most."""
+        self._in_doubt = True
+        """Whether there may be more: part of a record that mitmproxy has given it."""
 
     def take(self, receiver: asyncio.Protocol) -> None:
         """Have this protocol take the place of the one that is there."""
@@ -91,14 +95,23 @@ class Pipe(asyncio.Protocol):
         session: Any = self._session
         _lib.BIO_write(session._into_ssl, data, len(data))  # memory takes all
         self._unread += len(data)
-        while self._unread > 0:  # asking in vain costs as much as asking with success
+        while self._unread > 0 or self._in_doubt:  # asking in vain costs as much as asking with success
             size = _lib.SSL_read(session._ssl, _BUFFER, _SIZE)
             if size <= 0:
+                self._settle(data, pieces)
                 return self._ends(size)
             pieces.append(_ffi.buffer(_BUFFER, size)[:])
             self._unread -= size + self._overhead
+            if self._unread < 0 and self._overhead == _OVERHEAD:  # it had more than it was given here
+                self._in_doubt = True
         self._unread = 0
         return False
+
+    def _settle(self, data: bytes, pieces: list[bytes]) -> None:
+        """All has been read but for part of a record, if anything: none, where one small record came by itself."""
+        if self._in_doubt:
+            self._unread = 0
+            self._in_doubt = not (len(pieces) == 1 and len(pieces[0]) + self._overhead == len(data) < _SMALL)
 
     def _ends(self, result: int) -> bool:
         """What it means that nothing could be read: whether nothing more will come."""

@@ -1,7 +1,6 @@
 """Towards an upstream: one answer after another, each read by conduct's rules (RFC 9112)."""
 
 import asyncio
-import time
 from typing import Any, Protocol
 
 import h11
@@ -138,12 +137,12 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the upstream sends."""
-        began = time.perf_counter()
+        began = portions.clock(self._transport, len(data))
         try:
             self._take(data)
         except Exception:
             self._asker.crash()
-        portions.taken(self._transport, len(data), time.perf_counter() - began)
+        portions.taken(self._transport, len(data), began)
 
     def _take(self, data: bytes) -> None:
         if not self._waits:  # nobody asked for it

@@ -189,10 +189,13 @@ class Address(commands.RequestWakeup):
 class ConnectionHandler(mode_servers.ProxyConnectionHandler):
     """mitmproxy's, but hooks that need not wait are run on the spot, and no direction waits for the other."""
 
+    _portioned: frozenset[Connection] = frozenset()
+    """Those of whose bytes some have been read, and not been taken."""
+
     @property
     def has_events_waiting(self) -> bool:
         """Whether something that has happened already has yet to get to the layers."""
-        return bool(self._server_event_lock._waiters)
+        return bool(self._server_event_lock._waiters) or bool(self._portioned)
 
     async def handle_client(self) -> None:
         """Serve one client connection."""
@@ -204,15 +207,23 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         if not isinstance(event, events.DataReceived) or event.connection.transport_protocol != "tcp":
             await super().server_event(event)
             return
-        data, known = event.data, vars(event.connection)
-        while data:
-            size = known.get(_PORTION, fair.FIRST)
-            piece, data = data[:size], data[size:]
-            began = time.perf_counter()
-            await super().server_event(events.DataReceived(event.connection, piece))
-            known[_PORTION] = fair.portion(size, len(piece), time.perf_counter() - began, _READ)
-            if data:
+        data, connection = event.data, event.connection
+        try:
+            while len(data) > (size := vars(connection).get(_PORTION, fair.FIRST)):
+                self._portioned |= {connection}
+                await self._take(connection, data[:size], size)
+                data = data[size:]
                 await asyncio.sleep(0)
+        finally:
+            self._portioned -= {connection}
+        await self._take(connection, data, size)
+
+    async def _take(self, connection: Connection, data: bytes, allowed: int) -> None:
+        """Take what a peer sends, and see how long that takes."""
+        began = time.thread_time() if fair.is_worth_timing(allowed, len(data)) else 0.0
+        await super().server_event(events.DataReceived(connection, data))
+        if began:
+            vars(connection)[_PORTION] = fair.portion(allowed, len(data), time.thread_time() - began, _READ)
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """Connect. Who is cancelled while it waits for its turn is told so: mitmproxy tells nobody."""
