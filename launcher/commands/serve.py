@@ -31,7 +31,7 @@ from jwtproxy.tokens.key_source import KeySource
 from .. import commandline, environment
 from ..master import Master
 from ..option_checks import as_settings_errors
-from ..processes import capacity, descriptors
+from ..processes import capacity, descriptors, secrecy
 from ..processes.sockets import Loop, bind
 from ..report import MISTAKEN, report
 from . import COMMANDS
@@ -70,10 +70,12 @@ def run(arguments: list[str]) -> int:
 def _run_to_end(arguments: list[str]) -> int:
     _set_log_levels()
     descriptors.raise_limit()
+    secrecy.seal()
     try:
         plan = asyncio.run(_plan(arguments))
         if plan is None:
             return 0
+        secrecy.forget(os.environ)
         if plan.workers > 1:
             return _serve_together(plan)
         asyncio.run(_serve(plan), loop_factory=Loop)

@@ -86,6 +86,8 @@ NEEDED = (
             ("Htpasswd", "__call__", "matches_file"),
         )
     ),
+    Patch("mitmproxy.addons.save:Save", "maybe_rotate_to_new_file", "jwtproxy.mitm.private_files:rotate"),
+    Patch("mitmproxy.addons.savehar:SaveHar", "export_har", "jwtproxy.mitm.private_files:export"),
     Patch("mitmproxy.proxy.server:ConnectionHandler", "wakeup", "jwtproxy.mitm.idle_timeout:wakeup"),
     Patch(
         "mitmproxy.proxy.server",
