@@ -4,6 +4,7 @@ asyncio's own way at the end of descriptors is a trace-back for each attempt, of
 """
 
 import asyncio
+import errno
 import logging
 import socket
 import time
@@ -15,6 +16,7 @@ from jwtproxy.conduct.crowd import Crowd, Full, site
 
 logger = logging.getLogger(__name__)
 
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE = 0.25
 """Seconds until accepting is tried again, unless a connection ends before."""
 _SILENCE = 60.0
@@ -151,8 +153,9 @@ class Server:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._acceptor.pause(error)
-                return
+                if error.errno in _NO_ROOM:
+                    self._acceptor.pause(error)
+                return  # others are errors of the one connection (accept(2))
             self._receive(sock, peer)
 
     def _receive(self, sock: socket.socket, peer: Any) -> None:

@@ -290,6 +290,7 @@ def test_private_addresses_are_not_dialled_where_that_is_wished(dial: Play, carr
         assert counted(told[Ask(name, "path")])["jwt_deny_private"] >= len(refused)
 
 
+@thorough
 @pytest.mark.parametrize("carriers", rows(PROGRAMS, "jwtproxy-run"))
 def test_what_is_excepted_is_dialled(dial: Play, carriers: list[str]) -> None:
     """At the very address that was judged: all of them were there to be found."""
@@ -314,6 +315,7 @@ EXCEPTIONS = {
 """What is reached where it is excepted."""
 
 
+@thorough
 def test_exceptions_are_of_networks_names_and_ports(dial: Play) -> None:
     """Nothing else is excepted with them; and ports are allowed by a list, whoever is there."""
     others = [IMDS, "[::1]", "metadata.google.internal"]

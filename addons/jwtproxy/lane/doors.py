@@ -12,6 +12,7 @@ from mitmproxy.proxy.layers import http, tls
 from mitmproxy.proxy.mode_servers import ServerInstance
 from OpenSSL import SSL
 
+from . import portions
 from .engine import Engine
 from .switch import Lane
 
@@ -62,6 +63,7 @@ def open_to(lane: Lane, factory: Factory) -> Factory:
         """Have mitmproxy go on with these bytes of a plain connection, where nothing is under way."""
         protocol: Any = factory()
         transport = engine.transport
+        portions.end(transport)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if engine.is_full:

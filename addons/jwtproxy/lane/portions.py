@@ -14,6 +14,11 @@ def begin(transport: Any) -> None:
     _raw(transport).max_size = fair.FIRST
 
 
+def end(transport: Any) -> None:
+    """Read as everybody does: another reads from now on."""
+    _raw(transport).max_size = _MOST
+
+
 def clock(transport: Any, size: int) -> float:
     """When so many bytes are about to be taken, in processor time; 0 where they are too few to keep others waiting."""
     return time.thread_time() if fair.is_worth_timing(_raw(transport).max_size, size) else 0.0

@@ -23,7 +23,7 @@ from ..conduct import destination
 from ..mitm.dispatch import Address
 from ..mitm.handlers import handler_of
 from ..mitm.stream import Stream
-from . import boring
+from . import boring, portions
 from .engine import Engine
 from .switch import Lane, Route
 from .upstream import Upstream
@@ -71,6 +71,7 @@ class Pipe(asyncio.Protocol):
 
     def give_back(self) -> None:
         """Leave the transport to the protocol that was there."""
+        portions.end(self._transport)
         self._transport.set_protocol(self._before)
         if self._is_full:
             self._before.pause_writing()

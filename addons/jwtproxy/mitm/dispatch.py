@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from mitmproxy import addonmanager, exceptions, flow, hooks, http
 from mitmproxy import addons as theirs
-from mitmproxy.connection import Connection, Server
+from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.proxy import commands, events, mode_servers, server_hooks
 from mitmproxy.utils import asyncio_utils
 
@@ -213,7 +213,14 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
                 self._portioned |= {connection}
                 await self._take(connection, data[:size], size)
                 data = data[size:]
+                if connection.state is ConnectionState.CLOSED:
+                    return
                 await asyncio.sleep(0)
+        except asyncio.CancelledError as error:
+            # Whose connection is closed meanwhile is to hear of that where mitmproxy expects it: as it waits for more.
+            if task := asyncio.current_task():
+                task.cancel(*error.args)
+            return
         finally:
             self._portioned -= {connection}
         await self._take(connection, data, size)

@@ -179,6 +179,7 @@ class Server(http.Http1Server):
         assert self.request
         assert self.response
         if framing.is_tunnel(self.request.data.method, self.response.status_code):
+            pressure.turn(self.conn, Why.BEHIND | Why.HELD, shut=False)
             yield from self.make_pipe()
         elif self._ends:
             yield CloseConnection(self.conn)
@@ -196,7 +197,7 @@ class Server(http.Http1Server):
         self._idle_at, self._since = time.monotonic(), 0.0
         if self.buf:
             yield from self.state(events.DataReceived(self.conn, b""))
-        if len(self.buf) <= pressure.HIGH:
+        if self.state != self.wait or len(self.buf) <= pressure.HIGH:
             pressure.turn(self.conn, Why.BEHIND, shut=False)
 
     @property
@@ -255,6 +256,7 @@ class Server(http.Http1Server):
 
     def _hang_up(self) -> CommandGenerator[None]:
         self._lingers, self._idle_at = True, time.monotonic()
+        pressure.turn(self.conn, Why.BEHIND | Why.HELD, shut=False)
         yield hang_up(self.conn)
         self.state = self._drop
 

@@ -14,8 +14,16 @@ import h2.events
 import h2.exceptions
 import h2.stream
 import hpack
-from hyperframe.frame import ContinuationFrame, DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame
-from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    RstStreamFrame,
+    WindowUpdateFrame,
+)
+from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection, SendH2Data
 
 from ..conduct.fair import Budget
 from ..conduct.fields import Fields, normalise
@@ -23,8 +31,11 @@ from ..conduct.malformed import MalformedError
 from . import limits
 from .limits import Limits
 
-STREAM_WINDOW, CONNECTION_WINDOW = 512 * 1024, 1024 * 1024
+STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 1024 * 1024
 """Bytes of messages that a peer may send before they are taken."""
+
+_PIECE = 16 * 1024
+"""Bytes of a frame that every peer takes (RFC 9113 §4.2)."""
 
 _LARGEST = 4
 """Times what a head may be that are decoded before it is refused; one that is larger ends the connection."""
@@ -105,22 +116,37 @@ class Connection(BufferedH2Connection):
     @property
     def holds(self) -> bool:
         """Whether the peer may have to wait before it sends more of a message."""
-        return bool(self._owed)
+        return any(map(self._is_open, self._owed))
 
     def hold(self, stream: int, *, held: bool) -> None:
-        """Acknowledge nothing that comes on a stream, or all of it."""
-        if held:
+        """Let the peer send no more on a stream than it may now, or as much again as it has sent since."""
+        self._owed = {one: owed for one, owed in self._owed.items() if self._is_open(one)}
+        if held and self._is_open(stream):
             self._owed.setdefault(stream, 0)
         elif owed := self._owed.pop(stream, 0):
-            self.acknowledge_received_data(owed, stream)
+            self._prepare_for_sending(self.streams[stream].acknowledge_received_data(owed))
 
     def acknowledge_received_data(self, acknowledged_size: int, stream_id: int) -> None:
-        """Let the peer send as much again, unless the stream is held; what has ended takes nothing any more."""
-        stream = self.streams.get(stream_id)
-        if stream_id in self._owed and stream is not None and not stream.closed:
-            self._owed[stream_id] += acknowledged_size
+        """Let the peer send as much again; of a stream that is held, on others: they are not to wait for it."""
+        if stream_id not in self._owed or not self._is_open(stream_id):
+            super().acknowledge_received_data(acknowledged_size, stream_id)
             return
-        super().acknowledge_received_data(acknowledged_size + self._owed.pop(stream_id, 0), stream_id)
+        self._owed[stream_id] += acknowledged_size
+        if increment := self._inbound_flow_control_window_manager.process_bytes(acknowledged_size):
+            self._prepare_for_sending([WindowUpdateFrame(0, window_increment=increment)])
+
+    def send_data(self, stream_id: int, data: Any, end_stream: bool = False, pad_length: None = None) -> None:
+        """Send, or keep until there is room. Of what is kept small pieces become one: each would cost by itself."""
+        waiting = self.stream_buffers.get(stream_id)
+        if waiting and not waiting[-1].end_stream and len(waiting[-1].data) + len(data) <= _PIECE:
+            waiting[-1] = SendH2Data(waiting[-1].data + data, end_stream)
+        else:
+            super().send_data(stream_id, data, end_stream, pad_length)
+
+    def _is_open(self, stream: int) -> bool:
+        """Whether there is such a stream, on which more may come."""
+        found = self.streams.get(stream)
+        return found is not None and found.open
 
     def _receive_frame(self, frame: Frame) -> list[h2.events.Event]:
         """Take a frame. Who sends too many that bring nothing is told to calm down (RFC 9113 §10.5)."""

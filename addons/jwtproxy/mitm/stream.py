@@ -68,7 +68,7 @@ class Stream(http.HttpStream):
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Take an event, or keep it until what is awaited is there: then its sender is to wait, too."""
         if isinstance(event, Pressure):
-            yield http.SendHttp(event, self.context.client if event.of_request else self.context.server)
+            yield from self._press(event)
             return
         if self._paused and isinstance(event, http.RequestData):
             self._held += len(event.data)
@@ -77,7 +77,15 @@ class Stream(http.HttpStream):
             self._held = 0
         if self._is_full != (self._held > HIGH):
             self._is_full = not self._is_full
-            yield http.SendHttp(Pressure(self.stream_id, self._is_full, of_request=True), self.context.client)
+            yield from self._press(Pressure(self.stream_id, self._is_full, of_request=True))
+
+    def _press(self, event: Pressure) -> CommandGenerator[None]:
+        """Tell where the message comes from, if it comes from a peer, by a version of HTTP that is ours."""
+        sender = self.context.client if event.of_request else self.context.server
+        layer = self._parent.connections.get(sender)
+        ours = isinstance(layer, http.Http1Server | http.Http2Server) if event.of_request else layer is not None
+        if ours and sender.transport_protocol == "tcp" and not isinstance(layer, http.HttpStream):
+            yield http.SendHttp(event, sender)
 
     def check_invalid(self, request: bool) -> CommandGenerator[bool]:
         """Note requests in origin form before mitmproxy takes their destination from Host (RFC 9112 §3.2.1)."""

@@ -17,7 +17,7 @@ from . import limits, retries
 
 _OPTION = Option(
     "jwt_max_upstream_connections",
-    "64",
+    "128",
     number,
     "guards",
     "How many connections to upstreams may be open for one connection of a client: idle ones are closed first, then "

@@ -159,10 +159,10 @@ def test_its_limits_are_options() -> None:
         time_limits.hang(lane.master.options, values)
         return look(lane)
 
-    assert _with(look) == (600, 300, 300, 64)
+    assert _with(look) == (600, 300, 300, 128)
     assert _with(look, tcp_timeout=5, jwt_response_timeout="0.5", jwt_max_upstream_connections="2") == (5, 0.5, 0.5, 2)
-    assert _with(look_with_ours) == (600, 300, 30, 64)
-    assert _with(look_with_ours, tcp_timeout=5) == (5, 300, 5, 64)
+    assert _with(look_with_ours) == (600, 300, 30, 128)
+    assert _with(look_with_ours, tcp_timeout=5) == (5, 300, 5, 128)
 
 
 # --- hooks

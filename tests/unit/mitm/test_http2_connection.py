@@ -228,44 +228,63 @@ def test_what_gets_data_may_open_windows() -> None:
         ours.receive_data(WindowUpdateFrame(0, window_increment=100).serialize() * 2)
 
 
-def test_a_peer_may_send_no_more_than_is_taken(peers: tuple[Connection, h2.connection.H2Connection]) -> None:
+def test_a_peer_may_send_no_more_on_a_stream_than_is_taken(
+    peers: tuple[Connection, h2.connection.H2Connection],
+) -> None:
+    """Other streams of the connection do not wait for it."""
     ours, client = peers
     client.receive_data(ours.data_to_send())
     client.send_headers(1, HEAD)
     client.send_headers(3, HEAD)
-    assert client.local_flow_control_window(1) == STREAM_WINDOW
     ours.receive_data(client.data_to_send())
     ours.hold(1, held=True)
+    assert ours.holds
     for stream in (1, 3):
-        for _ in range(16):
+        for _ in range(STREAM_WINDOW // 16384):
             client.send_data(stream, b"x" * 16384)
-    ours.receive_data(client.data_to_send())
-    for stream in (1, 3):
-        ours.acknowledge_received_data(1 << 18, stream)
+        ours.receive_data(client.data_to_send())
+        ours.acknowledge_received_data(STREAM_WINDOW, stream)
     client.receive_data(ours.data_to_send())
-    assert client.local_flow_control_window(1) == STREAM_WINDOW - (1 << 18)
-    assert client.local_flow_control_window(3) > STREAM_WINDOW - (1 << 18)
+    assert client.local_flow_control_window(1) == 0
+    assert client.local_flow_control_window(3) == STREAM_WINDOW
+    assert client.outbound_flow_control_window == CONNECTION_WINDOW
     ours.hold(1, held=False)
     client.receive_data(ours.data_to_send())
-    assert client.local_flow_control_window(1) > STREAM_WINDOW - (1 << 18)
+    assert client.local_flow_control_window(1) == STREAM_WINDOW
+    assert not ours.holds
 
 
-def test_what_was_held_of_a_stream_that_has_ended_is_room_for_others(
-    peers: tuple[Connection, h2.connection.H2Connection],
-) -> None:
+def test_a_stream_that_has_ended_holds_nothing(peers: tuple[Connection, h2.connection.H2Connection]) -> None:
     ours, client = peers
-    client.receive_data(ours.data_to_send())
     client.send_headers(1, HEAD)
     ours.receive_data(client.data_to_send())
     ours.hold(1, held=True)
-    for _ in range(32):
-        client.send_data(1, b"x" * 16384)
+    ours.hold(7, held=True)
+    client.send_data(1, b"x" * 16384)
     ours.receive_data(client.data_to_send())
-    ours.acknowledge_received_data(32 * 16384, 1)
+    ours.acknowledge_received_data(16384, 1)
     ours.reset_stream(1)
+    assert not ours.holds
     ours.hold(1, held=False)
+    ours.hold(7, held=False)
+
+
+def test_small_pieces_that_wait_become_one(peers: tuple[Connection, h2.connection.H2Connection]) -> None:
+    ours, client = peers
+    client.send_headers(1, HEAD, end_stream=True)
+    ours.receive_data(client.data_to_send())
+    ours.send_headers(1, [(b":status", b"200")])
+    for _ in range(70_000):
+        ours.send_data(1, b"x")
+    ours.end_stream(1)
+    assert len(ours.stream_buffers[1]) == 1
     client.receive_data(ours.data_to_send())
-    assert client.outbound_flow_control_window == CONNECTION_WINDOW
+    client.acknowledge_received_data(65_535, 1)
+    ours.receive_data(client.data_to_send())
+    events = client.receive_data(ours.data_to_send())
+    (data,) = (event for event in events if isinstance(event, h2.events.DataReceived))
+    assert len(data.data or b"") == 70_000 - 65_535
+    assert any(isinstance(event, h2.events.StreamEnded) for event in events)
 
 
 # --- heads that have begun

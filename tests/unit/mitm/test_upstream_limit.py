@@ -130,7 +130,7 @@ def test_without_the_option_there_is_no_limit() -> None:
     assert upstream_limit.most(Options()) == 0
 
 
-@pytest.mark.parametrize(("value", "most"), [("", 64), ("0", 0), ("3", 3)])
+@pytest.mark.parametrize(("value", "most"), [("", 128), ("0", 0), ("3", 3)])
 def test_the_option_is_a_number(value: str, most: int) -> None:
     options = Options()
     options.add_option(upstream_limit.NAME, str, value, "")

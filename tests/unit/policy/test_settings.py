@@ -42,7 +42,7 @@ OTHERS = {
     "jwt_pages": "auto",
     "jwt_connect_timeout": "10",
     "jwt_response_timeout": "300",
-    "jwt_max_upstream_connections": "64",
+    "jwt_max_upstream_connections": "128",
     "jwt_max_failed_passwords": "5",
     "jwt_max_connections": "auto",
     "jwt_max_client_connections": "auto",
