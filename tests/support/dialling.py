@@ -120,14 +120,14 @@ class Witness:
         """Where connections have come to since the last time, and with which requests."""
         markers = {self._mark(port) for port in PORTS}
         with self._noted:
-            assert self._noted.wait_for(lambda: markers <= {peer for peer, _, _ in self._seen}, PATIENCE)
+            assert self._noted.wait_for(lambda: markers <= {(peer, to) for peer, to, _ in self._seen}, PATIENCE)
             seen, self._seen = self._seen, []
-        return [(to, lines) for peer, to, lines in seen if peer not in markers]
+        return [(to, lines) for peer, to, lines in seen if (peer, to) not in markers]
 
-    def _mark(self, port: int) -> tuple[str, int]:
-        """Connect after all others, who are noted by the time that this one is."""
+    def _mark(self, port: int) -> tuple[tuple[str, int], str]:
+        """Connect after all others, who are noted by the time that this one is. (Two may have the same port of ours.)"""
         with socket.create_connection(("::1", port), PATIENCE) as marker:
-            return _pair(marker.getsockname())
+            return _pair(marker.getsockname()), f"::1 {port}"
 
     def _listen(self, listener: socket.socket) -> None:
         while True:
