@@ -125,7 +125,7 @@ class Witness:
         return [(to, lines) for peer, to, lines in seen if (peer, to) not in markers]
 
     def _mark(self, port: int) -> tuple[tuple[str, int], str]:
-        """Connect after all others, who are noted by the time that this one is. (Two may have the same port of ours.)"""
+        """Connect after all others, who are noted by the time that this one is. Two may come from the same port."""
         with socket.create_connection(("::1", port), PATIENCE) as marker:
             return _pair(marker.getsockname()), f"::1 {port}"
 
