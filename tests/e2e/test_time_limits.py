@@ -102,42 +102,34 @@ def lane(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module")
-def site(
-    lane: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    confdir: Path,
-    proxy_ca: Path,
-    authority: Authority,
-) -> Iterator[Site]:
-    """With an HTTPS upstream."""
+@contextlib.contextmanager
+def _site(folder: Path, confdir: Path, proxy_ca: Path, authority: Authority, lane: str, alpn: str) -> Iterator[Site]:
     with (
-        Recorder(authority=authority, alpn=["http/1.1"]) as upstream,
-        _start(tmp_path_factory.mktemp("limits"), confdir, authority, lane) as proxy,
+        Recorder(authority=authority, alpn=[alpn]) as upstream,
+        _start(folder, confdir, authority, lane) as proxy,
     ):
         _route(upstream)
         yield Site(proxy, upstream, proxy_ca)
         proxy.stop()
         assert "Traceback" not in proxy.output, proxy.output
+
+
+@pytest.fixture(scope="module")
+def site(
+    lane: str, tmp_path_factory: pytest.TempPathFactory, confdir: Path, proxy_ca: Path, authority: Authority
+) -> Iterator[Site]:
+    """With an HTTPS upstream."""
+    with _site(tmp_path_factory.mktemp("limits"), confdir, proxy_ca, authority, lane, "http/1.1") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def multiplexed(
-    lane: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    confdir: Path,
-    proxy_ca: Path,
-    authority: Authority,
+    lane: str, tmp_path_factory: pytest.TempPathFactory, confdir: Path, proxy_ca: Path, authority: Authority
 ) -> Iterator[Site]:
     """With an upstream that speaks HTTP/2."""
-    with (
-        Recorder(authority=authority, alpn=["h2"]) as upstream,
-        _start(tmp_path_factory.mktemp("limits"), confdir, authority, lane) as proxy,
-    ):
-        _route(upstream)
-        yield Site(proxy, upstream, proxy_ca)
-        proxy.stop()
-        assert "Traceback" not in proxy.output, proxy.output
+    with _site(tmp_path_factory.mktemp("limits"), confdir, proxy_ca, authority, lane, "h2") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Limits on what others may do: what each is, and how often it was reached, whoever counts that."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -62,6 +63,17 @@ def limits_of(of: Options) -> Limits:
     """What the options say."""
     found: Limits = vars(of).get(_LIMITS, DEFAULT)
     return found
+
+
+def value_of(of: Options, row: Option) -> Any:
+    """The checked value of a limit that is looked up where it counts; 0, for none, where no addon of ours is."""
+    value = getattr(of, row.name, None)
+    return _checked(row, value) if value is not None else 0
+
+
+@functools.lru_cache(maxsize=16)
+def _checked(row: Option, value: str) -> Any:
+    return row.check(value)
 
 
 def check_head(allowed: Limits, size: int, fields: int, *, of_request: bool) -> None:

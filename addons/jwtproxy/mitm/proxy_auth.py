@@ -1,7 +1,6 @@
 """mitmproxy's --proxyauth, whose passwords are compared in constant time, and cannot be guessed at any speed."""
 
 import base64
-import functools
 import hashlib
 import hmac
 import time
@@ -30,8 +29,6 @@ _OPTION = Option(
 )
 OPTIONS = (_OPTION,)
 NAME = _OPTION.name
-
-_parse = functools.lru_cache(maxsize=4)(_OPTION.check)
 
 _PATIENCE = "jwtproxy_patience"
 """Among the attributes of mitmproxy's addon."""
@@ -102,8 +99,7 @@ class _Turn:
             known[_PATIENCE] = Patience()
         self._patience: Patience = known[_PATIENCE]
         self._who, self._given = site(peer[0]) if peer else "", given
-        value = getattr(ctx.options, NAME, None)
-        most = _parse(value) if value is not None else 0
+        most = int(limits.value_of(ctx.options, _OPTION))
         self.wait = self._patience.wait(self._who, given, time.monotonic(), most) if given else 0
         """Seconds."""
         if self.wait:

@@ -3,7 +3,6 @@
 A sleeping task for each request would outlive it by minutes.
 """
 
-import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from mitmproxy.proxy.commands import RequestWakeup
 from mitmproxy.proxy.layer import CommandGenerator
 
 from ..config.options import Option, seconds
+from . import limits
 
 _OPTION = Option(
     "jwt_response_timeout",
@@ -28,13 +28,10 @@ _OPTION = Option(
 OPTIONS = (_OPTION,)
 NAME = _OPTION.name
 
-_parse = functools.lru_cache(maxsize=4)(_OPTION.check)
-
 
 def limit(options: Options) -> float:
     """Seconds from the last byte of a request to the head of its answer; 0 = no limit, as where no addon of ours is."""
-    value = getattr(options, _OPTION.name, None)
-    return _parse(value) if value is not None else 0.0
+    return float(limits.value_of(options, _OPTION))
 
 
 TimeOut = Callable[[float], CommandGenerator[None]]

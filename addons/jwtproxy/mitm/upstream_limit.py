@@ -3,7 +3,6 @@
 mitmproxy keeps them until the client leaves, and one client may name a thousand hosts in a row.
 """
 
-import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -27,13 +26,10 @@ _OPTION = Option(
 OPTIONS = (_OPTION,)
 NAME = _OPTION.name
 
-_parse = functools.lru_cache(maxsize=4)(_OPTION.check)
-
 
 def most(options: Options) -> int:
     """How many there may be; 0 = no limit, as where no addon of ours is."""
-    value = getattr(options, _OPTION.name, None)
-    return _parse(value) if value is not None else 0
+    return int(limits.value_of(options, _OPTION))
 
 
 def make_room(handler: Any, upstream: Server, most: int) -> None:

@@ -47,3 +47,11 @@ def test_what_is_in_force_is_told_where_an_option_leaves_it_open() -> None:
         limits.keep_to(options, {"jwt_a": 5})
         limits.keep_to(options, {"jwt_c": 6})
         assert [limits.in_force(options, name) for name in ("jwt_a", "jwt_b", "jwt_c")] == ["5", "7", "6"]
+
+
+def test_a_limit_is_none_where_no_addon_of_ours_is() -> None:
+    row = limits.OPTIONS[1]
+    with taddons.context() as context:
+        assert limits.value_of(context.options, row) == 0
+        context.options.add_option(row.name, str, "30", "")
+        assert limits.value_of(context.options, row) == 30
