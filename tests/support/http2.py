@@ -63,6 +63,8 @@ class Http2:
         self.trailers: list[tuple[bytes, bytes]] = []
         """The last that the upstream got."""
         self._untaken = 0
+        self.slow: list[commands.StartHook] | None = None
+        """The hooks that have not ended, if hooks take their time."""
         self.opened: list[connection.Connection] = []
         """The connections to upstreams, in order."""
         self.told: list[int] = []
@@ -171,6 +173,17 @@ class Http2:
         since: float | None = server.waits_since
         return since
 
+    def end_hooks(self) -> None:
+        """All hooks end, and those to come take no time."""
+        hooks, self.slow = self.slow or [], None
+        for hook in hooks:
+            self._hear_hook(hook)
+            self.handle(events.HookCompleted(hook))
+
+    def room(self, stream: int) -> int:
+        """How many bytes of its body the client may send."""
+        return self._peer.local_flow_control_window(stream)
+
     def cancel(self, stream: int) -> None:
         """The client is no longer interested."""
         self._peer.reset_stream(stream, 8)
@@ -187,7 +200,9 @@ class Http2:
         queue = [event]
         while queue:
             for command in self._layer.handle_event(queue.pop(0)):
-                if isinstance(command, commands.StartHook):
+                if isinstance(command, commands.StartHook) and self.slow is not None:
+                    self.slow.append(command)
+                elif isinstance(command, commands.StartHook):
                     self._hear_hook(command)
                     queue.append(events.HookCompleted(command))
                 elif isinstance(command, commands.OpenConnection):

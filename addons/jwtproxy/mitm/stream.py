@@ -62,20 +62,25 @@ class Stream(http.HttpStream):
 
     _held = 0
     """Bytes of the request that wait until we go on."""
+    _is_blocked = False
+    """Whether the upstream takes no more of the request."""
     _is_full = False
-    """Whether the client has been told so."""
+    """Whether the client has been told to wait, for either reason."""
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Take an event, or keep it until what is awaited is there: then its sender is to wait, too."""
-        if isinstance(event, Pressure):
+        if isinstance(event, Pressure) and not event.of_request:
             yield from self._press(event)
             return
-        if self._paused and isinstance(event, http.RequestData):
-            self._held += len(event.data)
-        yield from super().handle_event(event)
-        if self._held and not self._paused:
-            self._held = 0
-        if self._is_full != (self._held > HIGH):
+        if isinstance(event, Pressure):
+            self._is_blocked = event.full
+        else:
+            if self._paused and isinstance(event, http.RequestData):
+                self._held += len(event.data)
+            yield from super().handle_event(event)
+            if self._held and not self._paused:
+                self._held = 0
+        if self._is_full != (self._is_blocked or self._held > HIGH):
             self._is_full = not self._is_full
             yield from self._press(Pressure(self.stream_id, self._is_full, of_request=True))
 

@@ -12,7 +12,7 @@ import pytest
 from mitmproxy.http import HTTPFlow
 
 from jwtproxy.conduct.verdict import Refuse
-from jwtproxy.mitm import flows, patches
+from jwtproxy.mitm import flows, patches, pressure
 from jwtproxy.observe import pages
 from jwtproxy.policy.faults import Unsigned
 from tests.support.http2 import Http2
@@ -533,6 +533,21 @@ def test_over_http2_the_authority_alone_tells_the_host(hosts: tuple[str, ...]) -
         return  # h2 4.4 refuses them itself
     assert client.upstream.lower().count(b"host:") == 1
     assert b"host: a.example\r\n" in client.upstream.lower()
+
+
+def test_who_is_full_behind_a_slow_hook_and_then_for_the_upstream_stays_full() -> None:
+    client = Http2(both=True)
+    client.slow = []
+    upload = client.begin("POST", "a.example")
+    before = client.room(upload)
+    client.body(upload, bytes(190_000), end=False)
+    assert client.room(upload) <= before - pressure.HIGH
+    client.end_hooks()
+    assert client.room(upload) <= before - pressure.HIGH
+    while client.make_room(max(client.asked)):
+        pass
+    assert len(client.received) == 190_000
+    assert client.room(upload) > before - pressure.HIGH
 
 
 def test_a_body_of_unknown_length_goes_on_in_chunks() -> None:
