@@ -13,8 +13,7 @@ from mitmproxy import addonmanager, ctx, exceptions, http
 try:
     from jwtproxy.config import options
     from jwtproxy.config.errors import SettingsError
-    from jwtproxy.mitm import carrying, clients, connect_deadline, filters, gate, next_proxy, patches, redacted, stock
-    from jwtproxy.mitm.tls_deadline import TlsDeadline
+    from jwtproxy.mitm import carrying, connect_deadline, filters, gate, patches, redacted, stock
     from jwtproxy.observe import pages
     from jwtproxy.policy import settings
     from jwtproxy.policy.current import Change, CurrentPolicy, announce, follow
@@ -51,7 +50,7 @@ class JwtInject:
         self.gate = gate.Gate(lambda: self.current.policy if self.current else None)
         self._following: asyncio.Task[None] | None = None
         self._connecting = connect_deadline.ConnectDeadline()
-        self.addons = [self._connecting, TlsDeadline(), next_proxy.NextProxy(self.gate), clients.Clients(self.gate)]
+        self.addons = [self._connecting, *carrying.addons(self.gate)]
 
     @property
     def policy(self) -> Policy | None:

@@ -1,4 +1,4 @@
-"""The options of whatever lets requests in, and carries them to upstreams."""
+"""Whatever lets requests in, and carries them to upstreams: its addons and options."""
 
 from typing import Any
 
@@ -6,6 +6,11 @@ from mitmproxy.options import Options
 
 from ..config import options
 from . import limits, proxy_auth, time_limits, upstream_limit
+from .clients import Clients
+from .gate import Gate
+from .heap import Heap
+from .next_proxy import NextProxy
+from .tls_deadline import TlsDeadline
 
 OPTIONS = (
     *time_limits.ALL,
@@ -13,6 +18,11 @@ OPTIONS = (
     *proxy_auth.OPTIONS,
     *limits.OPTIONS,
 )
+
+
+def addons(gate: Gate) -> list[object]:
+    """What is told of connections and of the run."""
+    return [TlsDeadline(), Heap(), NextProxy(gate), Clients(gate)]
 
 
 def apply(of: Options) -> dict[str, Any]:

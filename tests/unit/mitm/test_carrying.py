@@ -1,4 +1,4 @@
-"""All that lets requests in, and carries them, brings its options."""
+"""All that lets requests in, and carries them, brings its options and addons."""
 
 from jwtproxy.mitm import carrying
 

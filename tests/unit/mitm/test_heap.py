@@ -1,0 +1,66 @@
+"""Memory that is no longer used goes back to the system, when it is much."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from jwtproxy.mitm import heap
+from jwtproxy.mitm.heap import Heap
+
+MIB = 1 << 20
+
+
+class Libc:
+    """The C library, of what it is asked for here."""
+
+    def __init__(self, unused: list[int]) -> None:
+        """`unused`: MiB, one after the other."""
+        self._unused = unused
+        self.trimmed = 0
+
+    def mallinfo2(self) -> SimpleNamespace:
+        return SimpleNamespace(unused=self._unused.pop(0) * MIB)
+
+    def malloc_trim(self, pad: int) -> None:
+        assert pad == 0
+        self.trimmed += 1
+
+
+@pytest.mark.parametrize(
+    ("unused", "trimmed"),
+    [
+        ([0, 7], 0),
+        ([1, 10], 1),
+        ([10, 10, 12], 1),
+        ([10, 20], 2),
+        ([10, 3, 9], 1),
+        ([10, 3, 12], 2),
+    ],
+)
+def test_what_is_given_back_is_not_given_back_again(
+    unused: list[int], trimmed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heap, "_LOOK", 0.0)
+    libc = Libc(unused)
+
+    async def run() -> None:
+        addon = Heap(libc)
+        addon.running()
+        while unused:
+            await asyncio.sleep(0)
+        addon.done()
+
+    asyncio.run(run())
+    assert libc.trimmed == trimmed
+
+
+def test_this_system_has_what_it_needs_or_nothing_is_done() -> None:
+    async def run() -> None:
+        addon = Heap()
+        addon.running()
+        addon.done()
+
+    asyncio.run(run())
