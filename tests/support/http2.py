@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakSet
@@ -12,6 +13,7 @@ import h2.events
 from hyperframe.frame import Frame, GoAwayFrame
 from mitmproxy import connection
 from mitmproxy.addons import proxyserver
+from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
@@ -63,6 +65,8 @@ class Http2:
         self.trailers: list[tuple[bytes, bytes]] = []
         """The last that the upstream got."""
         self._untaken = 0
+        self.flows: list[weakref.ref[HTTPFlow]] = []
+        """Those whose head has come, if they are still in memory."""
         self.slow: list[commands.StartHook] | None = None
         """The hooks that have not ended, if hooks take their time."""
         self.opened: list[connection.Connection] = []
@@ -216,6 +220,7 @@ class Http2:
 
     def _hear_hook(self, hook: commands.StartHook) -> None:
         if isinstance(hook, http.HttpRequestHeadersHook):
+            self.flows.append(weakref.ref(hook.flow))
             hook.flow.request.stream = self._stream
         elif isinstance(hook, http.HttpResponseHeadersHook):
             assert hook.flow.response

@@ -9,6 +9,7 @@ from typing import Any
 
 from mitmproxy.connection import Client, Server
 from mitmproxy.http import Headers, HTTPFlow, MessageData, Request, RequestData, Response, ResponseData
+from mitmproxy.net.http import status_codes
 from mitmproxy.proxy.mode_specs import ReverseMode, UpstreamMode
 
 from ..conduct import forwarding
@@ -115,7 +116,10 @@ def response_of(head: ReceivedResponse) -> Response:
 
 
 def _filled[T: (Request, Response)](kind: type[T], data_kind: type[MessageData], values: dict[str, Any]) -> T:
-    """As mitmproxy makes one, without a look at the type of each value, which costs as much as signing a token."""
+    """As mitmproxy makes one, without a look at the type of each value.
+
+    That costs as much as signing a token, and leaves exceptions to the collector, with all their frames refer to.
+    """
     message = kind.__new__(kind)
     data: Any = data_kind.__new__(data_kind)
     data.__dict__ = values
@@ -138,10 +142,14 @@ def encode_path(request: Request) -> None:
 
 def answer_of(page: Page) -> Response:
     """A page of our own, as mitmproxy's answer."""
-    response = Response.make(page.code, page.body, {**page.headers, "Server": pages.SERVER})
-    response.headers.fields = forwarding.with_date(response.headers.fields)
-    if page.code in (204, 304):
-        del response.headers["content-length"]  # it would be that of the page (RFC 9110 §8.6)
+    body = page.body.encode()
+    headers = {**page.headers, "Server": pages.SERVER}
+    if page.code not in (204, 304):  # it would be that of the page (RFC 9110 §8.6)
+        headers["content-length"] = str(len(body))
+    fields = forwarding.with_date(tuple((name.encode(), value.encode()) for name, value in headers.items()))
+    reason = status_codes.RESPONSES.get(page.code, "").encode()
+    response = response_of(ReceivedResponse(b"HTTP/1.1", page.code, reason, fields))
+    response.data.content, response.data.timestamp_end = body, time.time()
     return response
 
 

@@ -66,9 +66,22 @@ class Stream(http.HttpStream):
     """Whether the upstream takes no more of the request."""
     _is_full = False
     """Whether the client has been told to wait, for either reason."""
+    _is_over = False
+    """Whether nothing more will happen."""
+    _shared_alarm: Alarm | None = None
+    """All that is left of it when it is over: others may wait for what it has set."""
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        """Take an event, or keep it until what is awaited is there: then its sender is to wait, too."""
+        """Take an event."""
+        if not self._shared_alarm:
+            yield from self._take(event)
+            if self._paused is None and (self._is_over or self._has_failed):
+                yield from self._let_go()
+        elif self._shared_alarm.is_mine(event):
+            yield from self._shared_alarm.ring()
+
+    def _take(self, event: events.Event) -> CommandGenerator[None]:
+        """Or keep it until what is awaited is there: then its sender is to wait, too."""
         if isinstance(event, Pressure) and not event.of_request:
             yield from self._press(event)
             return
@@ -83,6 +96,18 @@ class Stream(http.HttpStream):
         if self._is_full != (self._is_blocked or self._held > HIGH):
             self._is_full = not self._is_full
             yield from self._press(Pressure(self.stream_id, self._is_full, of_request=True))
+
+    @property
+    def _has_failed(self) -> bool:
+        return bool(self.server_state == self.state_errored == self.client_state)
+
+    def _let_go(self) -> CommandGenerator[None]:
+        """Free all at once, the flow with its bodies above all; the collector would come late."""
+        alarm = self._alarm
+        alarm.stop(self)
+        yield http.DropStream(self.stream_id)  # which mitmproxy forgets of those that are killed
+        vars(self).clear()  # of methods bound to it, which make it refer to itself
+        self._shared_alarm = alarm
 
     def _press(self, event: Pressure) -> CommandGenerator[None]:
         """Tell where the message comes from, if it comes from a peer, by a version of HTTP that is ours."""
@@ -256,6 +281,7 @@ class Stream(http.HttpStream):
                 return
             event.message = flows.cannot_connect(peer, event.message)
         yield from super().handle_protocol_error(event)
+        self._is_over = True
 
     def _may_go_again(self, event: NoAnswer) -> bool:
         """Whether the request is sent once more."""
@@ -307,6 +333,7 @@ class Stream(http.HttpStream):
         for command in self._relay() if relayed else super().flow_done():
             if not (self._ended and _sends(command, http.ResponseEndOfMessage)):
                 yield command
+            self._is_over = self._is_over or isinstance(command, http.DropStream)
 
     def _relay(self) -> CommandGenerator[None]:
         """As mitmproxy begins a WebSocket, but with a layer of ours."""

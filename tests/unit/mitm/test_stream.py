@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import time
@@ -19,6 +20,8 @@ from tests.support.http2 import Http2
 from tests.support.inside import Opens, Verdicts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.inside import Serve, Upstream
 
 PAGE = pages.text(403, "not that")
@@ -517,6 +520,43 @@ def test_over_http2_a_path_that_is_none_is_refused(method: str, path: str) -> No
 
 
 # --- several requests at a time: HTTP/2, one event at a time
+
+
+def _answered(client: Http2) -> None:
+    client.body(client.begin("POST", "a.example"), b"hi")
+    client.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+def _broken_off(client: Http2) -> None:
+    client.get("a.example")
+    client.hang_up()
+
+
+def _cancelled(client: Http2) -> None:
+    client.cancel(client.begin("POST", "a.example"))
+
+
+def _cancelled_while_a_hook_waits(client: Http2) -> None:
+    client.slow = []
+    client.cancel(client.begin("POST", "a.example"))
+    client.end_hooks()
+
+
+def _timed_out(client: Http2) -> None:
+    client.get("a.example")
+    time.sleep(0.02)
+    client.wake()
+
+
+@pytest.mark.parametrize("story", [_answered, _broken_off, _cancelled, _cancelled_while_a_hook_waits, _timed_out])
+def test_nothing_of_a_request_is_left_to_the_collector(story: Callable[[Http2], None]) -> None:
+    client = Http2(timeout=0.01)
+    gc.disable()
+    try:
+        story(client)
+        assert [flow() for flow in client.flows] == [None]
+    finally:
+        gc.enable()
 
 
 def test_an_early_answer_over_http2_keeps_the_connection() -> None:
