@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import queue
+import select
 import socket
 import ssl
 import subprocess
@@ -25,6 +27,7 @@ from websockets.http11 import Request, Response
 from tests.support.clients import Raw, curl, message
 from tests.support.harness import MIB, Process, Proxy, StartBare, StartProxy, rows, thorough, verify
 from tests.support.upstreams import Authority, Feed, Recorder, Seen, chunked, download, scripted
+from tests.support.workers import status, until
 
 GIB = 1 << 30
 sizes = pytest.mark.parametrize("size", [GIB // 8, pytest.param(GIB, marks=thorough)], ids=["part", "whole"])
@@ -185,6 +188,37 @@ def test_a_body_that_is_held_whole_goes_to_a_server_that_answers_before_it_reads
         lines = [f"Host: {host}", f"Content-Length: {size}"]
         reply = client.request(message("POST", f"http://{host}/", *lines, body=bytes(size)))
         assert (reply.status, len(reply.body)) == (200, size)
+
+
+def test_what_is_held_whole_is_bounded(start_proxy: StartProxy, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("def request(flow): pass\ndef response(flow): pass\n")
+    flags = ["-s", "script.py", "--set", "jwt_max_body=100k", "--set", "jwt_max_bodies=250k"]
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\nConnection: close\r\n\r\n" + bytes(90_000))
+
+    def upload(port: int, size: int, sent: int) -> Raw:
+        lines = [f"Host: 127.0.0.1:{port}", f"Content-Length: {size}"]
+        client = Raw(proxy.port)
+        client.send(message("POST", f"http://127.0.0.1:{port}/", *lines) + bytes(sent))
+        return client
+
+    with scripted(answer) as port, start_proxy(*flags, cwd=tmp_path) as proxy:
+        with upload(port, 200_000, 200_000) as large:
+            assert large.reply().status == 413
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(upload(port, 90_000, 89_000)) for _ in range(3)]
+            refused, _, _ = select.select([client.socket for client in clients], [], [], 10)
+            assert {client.reply().status for client in clients if client.socket in refused} == {503}
+        until(lambda: _status(upload(port, 90_000, 90_000)) == 200, 5, "what has ended is not held any more")
+        limits = status(proxy.port)["limits"]
+        assert limits["jwt_max_body"]["reached"] == 1
+        assert limits["jwt_max_bodies"]["reached"] >= 1
+
+
+def _status(client: Raw) -> int:
+    with client:
+        return client.reply().status
 
 
 def test_a_grpc_stream_goes_both_ways(

@@ -19,7 +19,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
 from mitmproxy.test import taddons, tflow
 
-from jwtproxy.mitm import farewell, gate, time_limits
+from jwtproxy.mitm import farewell, gate, limits, time_limits
 from jwtproxy.mitm.gate import Judge
 from jwtproxy.policy.faults import UNSIGNED
 
@@ -50,11 +50,12 @@ class Http2:
         both: bool = False,
         watched: bool = False,
         stream_answers: bool = False,
-        **limits: float,
+        max_body: int = limits.DEFAULT.max_body,
+        **times: float,
     ) -> None:
         """`watched`: somebody keeps a list of the connections that are to be told when we leave.
 
-        `limits`: of time, by name: head, body.
+        `times`: limits, by name: head, body.
         """
         self._stream, self._stream_answers, self._both = stream, stream_answers, both
         self.far = h2.connection.H2Connection(_raw(client_side=False))
@@ -81,8 +82,9 @@ class Http2:
         with taddons.context(proxyserver.Proxyserver()) as context:
             options = context.options
         options.add_option("jwt_response_timeout", str, f"{timeout:g}", "")
-        values = {row.member: limits.get(row.member.partition("_")[0], 0.0) for row in time_limits.OPTIONS}
+        values = {row.member: times.get(row.member.partition("_")[0], 0.0) for row in time_limits.OPTIONS}
         time_limits.hang(options, values)
+        limits.hang(options, {**limits.DEFAULT._asdict(), "max_body": max_body})
         open_gate(options, judge)
         gate.count_with(options, self._count)
         self.leaving = farewell.watch(options) if watched else WeakSet[Any]()

@@ -36,6 +36,22 @@ OPTIONS = (
         "and a tenth of that each second; then its connection is closed.",
         limit=True,
     ),
+    Option(
+        "jwt_max_body",
+        "64m",
+        size(64 * 1024),
+        "guards",
+        "Bytes of a body that is held whole, for something that needs it so (413, of an answer 502).",
+        limit=True,
+    ),
+    Option(
+        "jwt_max_bodies",
+        "256m",
+        size(64 * 1024),
+        "guards",
+        "Bytes of all bodies that a worker holds whole at a time (503).",
+        limit=True,
+    ),
 )
 
 
@@ -45,6 +61,8 @@ class Limits(NamedTuple):
     max_head: int
     max_fields: int
     max_idle_frames: int
+    max_body: int
+    max_bodies: int
 
 
 DEFAULT = Limits(*(row.parse(row.default) for row in OPTIONS))

@@ -59,10 +59,11 @@ NEEDED = (
     Patch(
         "mitmproxy.proxy.layers.websocket",
         "WebsocketLayer",
-        "jwtproxy.mitm.websocket_relay:Messages",
+        "jwtproxy.mitm.websocket_messages:Messages",
         "relay_messages",
         also="WebsocketEndHook WebsocketStartHook",
     ),
+    Patch("mitmproxy.net.encoding", "decode", "jwtproxy.mitm.inflation:decode", also="custom_decode"),
     Patch(
         f"{_HTTP}._http1",
         "ChunkedReader",

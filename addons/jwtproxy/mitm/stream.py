@@ -12,6 +12,7 @@
 - What is for one hop only stays here, interim answers pass, and no body follows where there can be none.
 """
 
+import functools
 import time
 from logging import WARNING
 from typing import Any
@@ -33,11 +34,13 @@ from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
 from ..conduct.retries import may_go_again
 from ..observe.pages import text
-from . import flows, gate, http1, limits, pipes, response_timeout, retries
+from . import flows, gate, http1, limits, pipes, response_timeout, retries, whole_bodies
 from .pressure import HIGH, Pressure
 from .response_timeout import Alarm
 from .retries import NoAnswer
+from .websocket_messages import Messages
 from .websocket_relay import Relay
+from .whole_bodies import Held
 
 _BODY = (http.ResponseData, http.ResponseTrailers)
 
@@ -143,6 +146,32 @@ class Stream(http.HttpStream):
         yield from super().state_wait_for_request_headers(event)
         if self._expects and self.client_state == self.state_consume_request_body:
             yield from self._continue()
+
+    def state_consume_request_body(self, event: events.Event) -> CommandGenerator[None]:
+        """Gather the body."""
+        if isinstance(event, http.RequestData) and (exceeded := self._held_request.change(len(event.data))):
+            flows.respond(self.flow, whole_bodies.refusal(exceeded, of_request=True))
+            yield from self._answer()
+        else:
+            yield from super().state_consume_request_body(event)
+
+    def state_consume_response_body(self, event: events.Event) -> CommandGenerator[None]:
+        """Gather the answer's body."""
+        if isinstance(event, http.ResponseData) and (exceeded := self._held_answer.change(len(event.data))):
+            self.server_state = self.state_errored
+            flows.respond(self.flow, whole_bodies.refusal(exceeded, of_request=False))
+            yield from self._answer()
+            yield self._abandon("the answer is too large to be held whole")
+        else:
+            yield from super().state_consume_response_body(event)
+
+    @functools.cached_property
+    def _held_request(self) -> Held:
+        return Held(self.context.options)
+
+    @functools.cached_property
+    def _held_answer(self) -> Held:
+        return Held(self.context.options)
 
     def start_request_stream(self) -> CommandGenerator[None]:
         """Stream the request upstream, or send the answer that a hook has set."""
@@ -354,6 +383,7 @@ class Stream(http.HttpStream):
         upgraded = self.flow.response.status_code == 101
         for command in self.child_layer.handle_event(pipes.event_of(event, self.context)):
             yield pipes.command_of(command, self.context, self.stream_id, upgraded=upgraded)
+        self._is_over = isinstance(self.child_layer, Messages) and self.child_layer.is_over
 
     def _handle_or_ring(self, event: events.Event) -> CommandGenerator[None]:
         """In place of `_handle_event` for the one request in many that has set the alarm."""

@@ -73,14 +73,3 @@ class Relay(Layer):
         """
         server = self.context.server
         return self._ended == server != connection and not server.via and server.timestamp_end is not None
-
-
-class Messages(websocket.WebsocketLayer):
-    """mitmproxy's, but that nobody is told of a normal end where a peer has vanished."""
-
-    def relay_messages(self, event: events.Event) -> CommandGenerator[None]:
-        """Pass messages on."""
-        for command in super().relay_messages(event):
-            # Its Close frame would have the code 1000 in place of 1006, which cannot be sent (RFC 6455 §7.4.1).
-            if not (isinstance(event, events.ConnectionClosed) and isinstance(command, SendData)):
-                yield command

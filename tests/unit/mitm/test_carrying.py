@@ -11,5 +11,7 @@ def test_each_of_its_options_is_a_limit() -> None:
         "jwt_max_head",
         "jwt_max_fields",
         "jwt_max_idle_frames",
+        "jwt_max_body",
+        "jwt_max_bodies",
         "jwt_max_failed_passwords",
     }

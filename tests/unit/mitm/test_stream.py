@@ -522,6 +522,24 @@ def test_over_http2_a_path_that_is_none_is_refused(method: str, path: str) -> No
 # --- several requests at a time: HTTP/2, one event at a time
 
 
+def test_a_body_that_is_too_large_to_be_held_whole_is_refused() -> None:
+    client = Http2(stream=False, max_body=3)
+    upload = client.begin("POST", "a.example")
+    client.body(upload, b"hello", end=False)
+    assert client.codes == {upload: "413"}
+    assert client.upstream == b""
+
+
+def test_an_answer_that_is_too_large_to_be_held_whole_is_refused() -> None:
+    client = Http2(max_body=3)
+    asked = client.get("a.example")
+    client.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
+    assert client.codes == {}
+    client.answer(b"ll")
+    assert client.codes == {asked: "502"}
+    assert client.closed == client.opened
+
+
 def _answered(client: Http2) -> None:
     client.body(client.begin("POST", "a.example"), b"hi")
     client.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

@@ -54,6 +54,8 @@ OTHERS = {
     "jwt_max_head": "128k",
     "jwt_max_fields": "200",
     "jwt_max_idle_frames": "1000",
+    "jwt_max_body": "64m",
+    "jwt_max_bodies": "256m",
 }
 """Those of other rooms."""
 

@@ -1,0 +1,77 @@
+"""WebSockets whose messages somebody wants."""
+
+import time
+from collections.abc import Iterator
+from logging import WARNING
+
+import wsproto
+from mitmproxy.http import HTTPFlow
+from mitmproxy.proxy import events
+from mitmproxy.proxy.commands import CloseConnection, Command, Log, SendData
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layers import websocket
+
+from . import limits
+from .whole_bodies import Held
+
+_TOO_BIG = wsproto.events.CloseConnection(wsproto.frame_protocol.CloseReason.MESSAGE_TOO_BIG, "message too big")
+"""RFC 6455 §7.4.1."""
+
+
+class Messages(websocket.WebsocketLayer):
+    """mitmproxy's, but that nobody is told of a normal end where a peer has vanished, and memory is bounded.
+
+    The oldest messages that were passed on are forgotten, and one that is too large to be held ends the WebSocket.
+    """
+
+    def __init__(self, context: Context, flow: HTTPFlow) -> None:
+        super().__init__(context, flow)
+        self._kept = Held(context.options)
+        self._counted = 0
+        """Messages."""
+        self._forgetful = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return bool(self._handle_event == self.done)
+
+    def relay_messages(self, event: events.Event) -> CommandGenerator[None]:
+        """Pass messages on."""
+        for command in super().relay_messages(event):
+            # Its Close frame would have the code 1000 in place of 1006, which cannot be sent (RFC 6455 §7.4.1).
+            if not (isinstance(event, events.ConnectionClosed) and isinstance(command, SendData)):
+                yield command
+        yield from self._forget()
+        if not self.is_over and self._has_begun_too_much:
+            limits.reached("jwt_max_body")
+            yield from self._end()
+
+    def _forget(self) -> Iterator[Command]:
+        assert self.flow.websocket
+        messages = self.flow.websocket.messages
+        exceeded = self._kept.change(sum(len(message.content) for message in messages[self._counted :]))
+        while exceeded and len(messages) > 1:
+            exceeded = self._kept.change(-len(messages.pop(0).content))
+            if not self._forgetful:
+                self._forgetful = True
+                limits.reached("jwt_max_body")
+                yield Log("the oldest messages of a WebSocket are forgotten, as there are too many to be held", WARNING)
+        self._counted = len(messages)
+
+    @property
+    def _has_begun_too_much(self) -> bool:
+        most = limits.limits_of(self.context.options).max_body
+        return any(sum(map(len, peer.frame_buf)) > most for peer in (self.client_ws, self.server_ws))
+
+    def _end(self) -> CommandGenerator[None]:
+        assert self.flow.websocket
+        self.flow.websocket.timestamp_end = time.time()
+        self.flow.websocket.close_code, self.flow.websocket.close_reason = int(_TOO_BIG.code), _TOO_BIG.reason
+        for peer in (self.server_ws, self.client_ws):
+            yield peer.send2(_TOO_BIG)
+            yield CloseConnection(peer.conn)
+        yield websocket.WebsocketEndHook(self.flow)
+        self.flow.live = False
+        self._handle_event = self.done
