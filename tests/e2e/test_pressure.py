@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.support.clients import Raw, message
-from tests.support.harness import Proxy, StartProxy
+from tests.support.harness import MIB, Process, Proxy, StartBare, StartProxy, rows
 from tests.support.upstreams import OK, scripted
 
 TOO_MUCH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello" + b"x" * 60_000
@@ -84,3 +84,14 @@ def test_a_long_head_behind_a_request_is_read_to_its_end(proxy: Proxy) -> None:
         assert client.reply().status == 200
         client.send(second[80_000:])
         assert client.reply().status == 200
+
+
+@pytest.mark.parametrize("bare", rows({"bare": True, "launched": False}, "bare"))
+def test_what_comes_behind_a_request_in_flight_is_not_read_without_end(
+    start_proxy: StartProxy, start_bare: StartBare, bare: bool
+) -> None:
+    proxy: Process = start_bare() if bare else start_proxy(env={"JWT_FAST_LANE": "off"})
+    with scripted(lambda connection: time.sleep(3)) as port, Raw(proxy.port, timeout=1) as client:
+        client.send(get(port))
+        with pytest.raises(TimeoutError):
+            client.send(bytes(32 * MIB))

@@ -63,6 +63,7 @@ NEEDED = (
         "relay_messages",
         also="WebsocketEndHook WebsocketStartHook",
     ),
+    Patch("mitmproxy.proxy.server:ConnectionHandler", "drain_writers", "jwtproxy.mitm.pressure:drain_writers"),
     Patch("mitmproxy.net.encoding", "decode", "jwtproxy.mitm.inflation:decode", also="custom_decode"),
     Patch(
         f"{_HTTP}._http1",

@@ -12,6 +12,7 @@ from enum import Flag, auto
 from typing import Any
 
 from mitmproxy.connection import Connection
+from mitmproxy.proxy import server
 from mitmproxy.proxy.layers import http
 
 HIGH, LOW = 64 * 1024, 16 * 1024
@@ -71,6 +72,18 @@ def valve_of(connection: Connection) -> Valve | None:
 def share(connection: Connection, outer: Connection) -> None:
     """Have both have the same valve, as one is carried by the other."""
     vars(outer)[_VALVE] = vars(connection).setdefault(_VALVE, Valve())
+
+
+async def drain_writers(self):  # type: ignore[no-untyped-def] # it looks as mitmproxy's does
+    """mitmproxy's, but that a connection whose valve is shut is not read."""
+    task = asyncio.current_task()
+    for connection, io in list(self.transports.items()):
+        if io.handler is task and (valve := valve_of(connection)):
+            await valve.passage()
+    await _drain_writers(self)
+
+
+_drain_writers = server.ConnectionHandler.drain_writers
 
 
 @dataclass
