@@ -19,7 +19,7 @@ _ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> NoReturn:
-    """Run jwtproxy-run and exit with its status: 0 done or stopped, 2 not started."""
+    """Run jwtproxy-run and exit with its status: 0 done or stopped, 1 not all recorded, 2 not started."""
     # Importing mitmproxy takes a second in which Ctrl-C would print a trace-back. Nothing has begun that needs an end;
     # serve puts the event loop's handlers in place of these before anything does.
     for number in _ENDS:

@@ -76,11 +76,20 @@ class Relay(Layer):
 
 
 class Messages(websocket.WebsocketLayer):
-    """mitmproxy's, but that nobody is told of a normal end where a peer has vanished."""
+    """mitmproxy's, but that nobody is told of a normal end where a peer has vanished, nor a log of what passes."""
+
+    def start(self, event: events.Event) -> CommandGenerator[None]:
+        """Begin."""
+        for command in super().start(event):
+            if not isinstance(command, Log):  # of what the server's header says
+                yield command
+
+    _handle_event = start
 
     def relay_messages(self, event: events.Event) -> CommandGenerator[None]:
         """Pass messages on."""
         for command in super().relay_messages(event):
             # Its Close frame would have the code 1000 in place of 1006, which cannot be sent (RFC 6455 §7.4.1).
-            if not (isinstance(event, events.ConnectionClosed) and isinstance(command, SendData)):
+            vanished = isinstance(event, events.ConnectionClosed) and isinstance(command, SendData)
+            if not (vanished or isinstance(command, Log)):
                 yield command
