@@ -53,6 +53,8 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     # Not USR1, USR2: re-executing is not a thing this proxy does.
     SIGNALS: ClassVar = [*_ENDS, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU]
     _halting = False
+    _is_short = False
+    """Whether a worker could not be started for want of processes, memory or descriptors, and it was said."""
 
     def __init__(self, application: BaseApplication, refresh: Callable[[bool], None]) -> None:
         super().__init__(application)
@@ -67,6 +69,22 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         """Have everybody read keys and rules again; gunicorn would replace the workers."""
         self._refresh(True)
         self.kill_workers(signal.SIGHUP)
+
+    def spawn_worker(self) -> int | None:
+        """Start one. What is wanting may be there a second later; if it is wanting for the first, nothing is served."""
+        try:
+            pid: int = super().spawn_worker()
+        except OSError as error:
+            reason = (error.strerror or "error").lower()
+            if self.worker_age == 1:
+                report(f"cannot start a worker: {reason}", "allow more processes, memory or descriptors")
+                raise HaltServer(reason, NOT_BOOTED) from None
+            if not self._is_short:
+                report(f"cannot start a worker: {reason}; trying again")
+            self._is_short = True
+            return None
+        self._is_short = False
+        return pid
 
     def murder_workers(self) -> None:
         """Once a second: see to hung workers, and to what has changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -10,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 
 from jwtproxy.launcher.processes import supervisor
 
@@ -58,3 +61,40 @@ def test_only_what_is_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         "jwtproxy: error: 100% sure",
         "jwtproxy: error: exception in worker process: ValueError('why')",
     ]
+
+
+def _arbiter(monkeypatch: pytest.MonkeyPatch, outcomes: list[int | OSError]) -> Any:
+    """One whose attempts to start a worker end like this."""
+
+    def spawn(self: Any) -> int:
+        self.worker_age += 1
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, OSError):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(Arbiter, "spawn_worker", spawn)
+    return supervisor._Arbiter(supervisor._Application(_work, [], 2, 1), lambda asked: None)
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And told of once, until it succeeds."""
+    lacking = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    arbiter = _arbiter(monkeypatch, [7, lacking, lacking, 8, lacking])
+    assert [arbiter.spawn_worker() for _ in range(5)] == [7, None, None, 8, None]
+    line = "jwtproxy: error: cannot start a worker: resource temporarily unavailable; trying again"
+    assert capsys.readouterr().err.splitlines() == [line, line]
+
+
+def test_if_the_first_cannot_be_started_the_start_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arbiter = _arbiter(monkeypatch, [OSError(errno.ENOMEM, "Cannot allocate memory")])
+    with pytest.raises(HaltServer) as end:
+        arbiter.spawn_worker()
+    assert end.value.exit_status == supervisor.NOT_BOOTED
+    said = capsys.readouterr().err
+    assert said.startswith("jwtproxy: error: cannot start a worker: cannot allocate memory\njwtproxy: hint: ")
