@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -16,10 +17,15 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.workers import base
 
+from jwtproxy.config.errors import trace
+
 from ..report import MISTAKEN, report
 
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 _HEARTBEAT = 1.0
+_PAUSE = 1.0
+"""Seconds."""
+_FAILED = 1
 _HUNG_AFTER = 10
 """Seconds without a heartbeat until a worker is killed and replaced."""
 
@@ -136,14 +142,36 @@ class _Worker(base.Worker):  # type: ignore[misc]
             signal.signal(number, lambda *_: os._exit(0))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what we start with is fresh
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        sys.exit(self.app.work(self.age, [listener.sock for listener in self.sockets], self._beat))
+        sys.exit(self._work())
+
+    def _work(self) -> int:
+        """Serve; the exit status. Only those that the service begins with can end it by failing to start."""
+        try:
+            status: int = self.app.work(self.age, [listener.sock for listener in self.sockets], self._beat)
+            served = False
+        except Exception as error:
+            _tell_of(error)
+            status, served = NOT_BOOTED, self.booted
+        if status != NOT_BOOTED or not (served or self.age > self.cfg.workers):
+            return status
+        time.sleep(_PAUSE)  # what was wanting may be there when the next one starts
+        return _FAILED
 
     async def _beat(self) -> None:
         """Tell the arbiter that we are alive; leave when it is not."""
         while os.getppid() == self.ppid:
             self.notify()
             await asyncio.sleep(_HEARTBEAT)
+            self.booted = True
         os._exit(1)
+
+
+def _tell_of(error: Exception) -> None:
+    if isinstance(error, OSError | MemoryError):
+        report(f"a worker ended: {(getattr(error, 'strerror', None) or 'not enough memory').lower()}")
+    else:
+        report(f"a worker ended: {type(error).__name__}")
+        sys.stderr.write(f"{trace(error)}\n")
 
 
 class _Log:

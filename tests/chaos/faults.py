@@ -109,26 +109,18 @@ async def _reload(stage: Stage) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _no_descriptors(stage: Stage) -> AsyncIterator[None]:
-    before = {}
-    for pid in stage.proxy.pids():
-        with contextlib.suppress(OSError):
-            before[pid] = _limit(pid, resource.RLIMIT_NOFILE, _first_free(pid))
+    before = [_limit(pid, resource.RLIMIT_NOFILE, _first_free(pid)) for pid in stage.proxy.pids()]
     yield
-    for pid, limit in before.items():
-        with contextlib.suppress(OSError):
-            _limit(pid, resource.RLIMIT_NOFILE, limit)
+    _restore(stage, resource.RLIMIT_NOFILE, max(before))
 
 
 @asynccontextmanager
 async def _no_memory(stage: Stage) -> AsyncIterator[None]:
     """No more than there is already."""
-    before = {}
     for pid in stage.proxy.pids():
-        before[pid] = _limit(pid, resource.RLIMIT_AS, _size(pid))
+        _limit(pid, resource.RLIMIT_AS, _size(pid))
     yield
-    for pid, limit in before.items():
-        with contextlib.suppress(OSError):
-            _limit(pid, resource.RLIMIT_AS, limit)
+    _restore(stage, resource.RLIMIT_AS, resource.RLIM_INFINITY)
 
 
 def _size(pid: int) -> int:
@@ -140,6 +132,13 @@ def _first_free(pid: int) -> int:
     """The descriptor that the process would get next."""
     taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH208  # names are all we need
     return next(number for number in itertools.count() if number not in taken)
+
+
+def _restore(stage: Stage, what: int, soft: int) -> None:
+    """Lift a limit, for workers that were forked meanwhile, too."""
+    for pid in stage.proxy.pids():
+        with contextlib.suppress(OSError):
+            _limit(pid, what, soft)
 
 
 def _limit(pid: int, what: int, soft: int) -> int:

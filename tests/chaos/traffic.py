@@ -96,15 +96,9 @@ class Traffic:
         """Go away at each stage of a request, politely or not."""
         port, words = int(self.proxy.rpartition(":")[2]), _beginnings(self.kinds["plain"][0], self.kinds["tls"][0])
         while not self.stopping:
-            with contextlib.suppress(OSError, TimeoutError):
+            with contextlib.suppress(OSError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(random.choice(words))  # no secret
-                if random.random() < 0.5:
-                    await asyncio.wait_for(reader.read(1000), 1)
-                if random.random() < 0.5:
-                    writer.transport.abort()
-                writer.close()
-                await writer.wait_closed()
+                await _begin_and_leave(reader, writer, random.choice(words))
             await asyncio.sleep(_PAUSE)
 
     async def _client(self, kind: str) -> None:
@@ -131,6 +125,19 @@ class Traffic:
         self._latest[kind] = [*self._latest[kind], (began, outcome)][-_IN_A_ROW:]
         if outcome != OK:
             self.last_failure = time.monotonic()
+
+
+async def _begin_and_leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, words: bytes) -> None:
+    writer.write(words)
+    if random.random() < 0.5:
+        with contextlib.suppress(OSError, TimeoutError):
+            await asyncio.wait_for(reader.read(1000), 1)
+    if random.random() < 0.5:
+        writer.close()
+        await asyncio.sleep(_PAUSE)
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _beginnings(plain: str, tls: str) -> list[bytes]:
