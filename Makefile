@@ -1,6 +1,6 @@
 # For GNU make and BSD make alike: POSIX rules only; what is clever is plain sh.
 .POSIX:
-.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers attack bench bench-gate soak mutants lint format clean
+.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers attack bench bench-gate soak chaos mutants lint format clean
 
 help: ## show this help (the default)
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r target text; do \
@@ -65,6 +65,9 @@ bench-gate: build ## fail where we are less far ahead of others than results.jso
 
 soak: build ## ten minutes (SOAK_SECONDS) of mixed traffic: memory, descriptors and threads must not grow
 	@.venv/bin/python -m tests.benchmarks.soak
+
+chaos: build ## break what a running proxy stands on, one thing after another, under load: all must be answered or refused, and signed
+	@.venv/bin/python -m tests.chaos
 
 mutants: build ## plant faults in the deciding rooms, and count what their own tests catch
 	@.venv/bin/python -m tests.project.mutants

@@ -1,5 +1,6 @@
 """The console script: ready for Ctrl-C before anything heavy is imported."""
 
+import errno
 import importlib
 import os
 import re
@@ -19,7 +20,7 @@ _ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> NoReturn:
-    """Run jwtproxy-run and exit with its status: 0 done or stopped, 2 not started."""
+    """Run jwtproxy-run and exit with its status: 0 done or stopped, 1 not all recorded, 2 not started."""
     # Importing mitmproxy takes a second in which Ctrl-C would print a trace-back. Nothing has begun that needs an end;
     # serve puts the event loop's handlers in place of these before anything does.
     for number in _ENDS:
@@ -34,16 +35,32 @@ def main() -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     """Do what the first word says, serve if it is none; the exit status."""
-    command = arguments[0] if arguments[:1] and arguments[0] in COMMANDS else ""
     try:
-        if command != "help":  # which needs no mitmproxy, and so no second to import it
-            patches.install(faster=True)
+        return _do(arguments)
     except SettingsError as error:
         report(str(error), error.hint)
-        return MISTAKEN
+    except (MemoryError, OSError, ImportError) as error:
+        if not _is_of_memory(error):
+            raise
+        report("there is not enough memory", "allow 128 MiB, and 64 MiB more for each further worker")
+    return MISTAKEN
+
+
+def _do(arguments: list[str]) -> int:
+    command = arguments[0] if arguments[:1] and arguments[0] in COMMANDS else ""
+    if command != "help":  # which needs no mitmproxy, and so no second to import it
+        patches.install(faster=True)
     module = importlib.import_module(f".commands.{command or 'serve'}", __package__)
     status: int = module.run(arguments[1:] if command else arguments)
     return status
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether this says that there is no more of it, in the words of Python, of its imports, or of the loader."""
+    words = str(error).lower()
+    return (
+        isinstance(error, MemoryError) or os.strerror(errno.ENOMEM).lower() in words or "failed to map segment" in words
+    )
 
 
 def may_bring_asserts(arguments: list[str]) -> bool:

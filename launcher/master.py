@@ -12,7 +12,7 @@ from jwtproxy.addons import status
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.addons.status import Status
 from jwtproxy.lane import doors
-from jwtproxy.mitm import dispatch, patches
+from jwtproxy.mitm import dispatch, patches, recording
 from jwtproxy.mitm.next_layer import NextLayer
 from jwtproxy.observe.counters import Counters
 
@@ -61,6 +61,11 @@ class Master(master.Master):
 
     def _put_before_http(self, context: Context, layer: Layer | None) -> Layer | None:
         return self.fast_lane.put_before_http(context, layer) if self.fast_lane else layer
+
+    @property
+    def status(self) -> int:
+        """The exit status, once all is done."""
+        return recording.status([self.addons.get("save"), self.addons.get("savehar")])
 
     async def drain(self, grace: float) -> None:
         """Take no more connections and let requests in flight finish, for at most `grace` seconds."""

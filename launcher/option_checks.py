@@ -59,6 +59,12 @@ def as_settings_errors() -> Iterator[None]:
     except SettingsError:
         raise
     except exceptions.OptionsError as error:
+        if isinstance(cause := error.__cause__, OSError):  # mitmproxy tells of it in the notation of Python
+            reason = (cause.strerror or "error").lower()
+            hint = "name a file this user may write"
+            raise SettingsError(f"cannot write {cause.filename!r}: {reason}", hint) from None
+        if str(error).startswith("Invalid upstream auth"):  # and repeats it
+            raise SettingsError("bad value for upstream_auth", "use USER:PASSWORD") from None
         hint = getattr(error.__cause__, "hint", "") or "jwtproxy-run --options lists every option with its type"
         raise SettingsError(str(error), hint) from error
     except OSError as error:

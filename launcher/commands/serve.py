@@ -78,11 +78,10 @@ def _run_to_end(arguments: list[str]) -> int:
         secrecy.forget(os.environ)
         if plan.workers > 1:
             return _serve_together(plan)
-        asyncio.run(_serve(plan), loop_factory=Loop)
+        return asyncio.run(_serve(plan), loop_factory=Loop)
     except SettingsError as error:
         report(str(error), error.hint)
         return MISTAKEN
-    return 0
 
 
 def _let_go_of_stdout() -> None:
@@ -188,11 +187,10 @@ def _serve_together(plan: Plan) -> int:
         inherited = iter(listeners)
         sockets = {address: [next(inherited) for _ in own] for address, own in plan.sockets.items()}
         try:
-            asyncio.run(_serve(replace(plan, sockets=sockets), number, beat), loop_factory=Loop)
+            return asyncio.run(_serve(replace(plan, sockets=sockets), number, beat), loop_factory=Loop)
         except SettingsError as error:
             report(str(error), error.hint)
             return supervisor.NOT_BOOTED
-        return 0
 
     # Handed over: who keeps a copy keeps listening when all others have stopped.
     descriptors = [sock.detach() for sockets in plan.sockets.values() for sock in sockets]
@@ -216,8 +214,11 @@ def _hung_up(plan: Plan) -> bool:
     return plan.terminal and not os.isatty(0)
 
 
-async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]] | None = None) -> None:
-    """Serve until told to stop, or until there is nothing left to do (a replay has ended). Raises SettingsError."""
+async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]] | None = None) -> int:
+    """Serve until told to stop, or there is nothing left to do (a replay has ended); the exit status.
+
+    Raises SettingsError.
+    """
     running = asyncio.get_running_loop()
     assert isinstance(running, Loop)
     signals: asyncio.Queue[int] = asyncio.Queue()
@@ -226,7 +227,7 @@ async def _serve(plan: Plan, number: int = 1, beat: Callable[[], Awaitable[None]
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a reader of our output that goes away must not end us
     debug.register_info_dumpers()
     try:
-        await _run(plan, running, signals, number, beat)
+        return await _run(plan, running, signals, number, beat)
     finally:
         # We are leaving: who asks again must not meet the interpreter's own handlers, which are back in a moment, nor a
         # loop that is half closed.
@@ -240,7 +241,7 @@ async def _run(
     signals: "asyncio.Queue[int]",
     number: int,
     beat: Callable[[], Awaitable[None]] | None,
-) -> None:
+) -> int:
     running.take(plan.sockets, shared=plan.workers > 1)
     if plan.workers > 1:
         capacity.keep_to_tcp(plan.options.get("mode", ()))
@@ -263,6 +264,7 @@ async def _run(
     await serving
     for task in tasks[1:]:
         task.cancel()
+    return master.status
 
 
 async def _until_told(

@@ -1,19 +1,26 @@
 """Resolve names in threads of our own, so that one that hangs holds up neither other names nor the end of the process.
 
 asyncio does it in a few threads for all, which a few names that do not resolve keep busy, and whose end it awaits.
-The threads here run getaddrinfo, and so ask whom the system asks: the hosts file, a container engine, DNS.
+The threads here run getaddrinfo, and so ask whom the system asks: the hosts file, a container engine, DNS. They are
+`_thread`'s: `threading` waits until one has begun, for ever where there is no memory for that, and with it the loop.
 """
 
+import _thread
 import asyncio
 import contextlib
 import copy
 import signal
 import socket
-import threading
+import time
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 from jwtproxy.conduct.names import STALE_FOR, Memory, Turns
+
+_BEGINS_WITHIN = 2.0
+"""Seconds that a thread may take to begin."""
+_AGAIN = 0.1
+"""Seconds until one tries again to report for which there was no memory."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
@@ -36,7 +43,7 @@ class _LookUp:
     """One that waits for its turn, or is under way."""
 
     def __init__(self) -> None:
-        self.is_under_way = False
+        self.is_under_way = self.has_begun = False
         self.waiting: set[asyncio.Future[Found]] = set()
 
 
@@ -99,24 +106,43 @@ class Resolver:
         """Look up what has its turn."""
         while turn := self._turns.take():
             asker, question = turn
-            self._look_ups[question].is_under_way = True
+            look_up = self._look_ups[question]
+            look_up.is_under_way = True
             try:
-                _start(threading.Thread(target=self._run, args=turn, name="resolver", daemon=True))
-            except RuntimeError as error:  # there may be no more threads, whoever has them
-                self._loop.call_soon(self._finish, asker, question, OSError(str(error)))
+                _start(self._run, asker, question, look_up)
+            except (RuntimeError, MemoryError) as error:  # there may be no more threads, whoever has them
+                reason = OSError(str(error) or "not enough memory")
+                self._loop.call_soon(self._finish, asker, question, look_up, reason)
+            else:
+                self._loop.call_later(_BEGINS_WITHIN, self._check, asker, question, look_up)
 
-    def _run(self, asker: Hashable, question: Question) -> None:
+    def _check(self, asker: Hashable, question: Question, look_up: _LookUp) -> None:
+        if not look_up.has_begun:
+            self._finish(asker, question, look_up, OSError("no thread could look it up"))
+
+    def _run(self, asker: Hashable, question: Question, look_up: _LookUp) -> None:
         """In a thread."""
+        look_up.has_begun = True
         outcome: Found | Exception
         try:
             outcome = self._look_up(*question)
         except Exception as error:
             outcome = error.with_traceback(None)
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._finish, asker, question, outcome)
+            while not self._report(asker, question, look_up, outcome):
+                time.sleep(_AGAIN)
 
-    def _finish(self, asker: Hashable, question: Question, outcome: Found | Exception) -> None:
+    def _report(self, *outcome: Any) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(self._finish, *outcome)
+        except MemoryError:
+            return False
+        return True
+
+    def _finish(self, asker: Hashable, question: Question, look_up: _LookUp, outcome: Found | Exception) -> None:
         """Remember what a look-up has found, and tell who waits for it."""
+        if self._look_ups.get(question) is not look_up:
+            return  # it was given up
         self._turns.give_back(asker)
         if not isinstance(outcome, Exception):
             self._memory.keep(question, outcome, self._loop.time())
@@ -132,11 +158,11 @@ class Resolver:
         self._begin()
 
 
-def _start(thread: threading.Thread) -> None:
+def _start(work: Callable[..., None], *arguments: Any) -> None:
     """Start a thread that takes no signals: one that is blocked in ours, as when we are leaving, must stay so."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        thread.start()
+        _thread.start_new_thread(work, arguments)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

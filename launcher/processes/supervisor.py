@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -16,10 +17,15 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.workers import base
 
+from jwtproxy.config.errors import trace
+
 from ..report import MISTAKEN, report
 
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 _HEARTBEAT = 1.0
+_PAUSE = 1.0
+"""Seconds."""
+_FAILED = 1
 _HUNG_AFTER = 10
 """Seconds without a heartbeat until a worker is killed and replaced."""
 
@@ -53,6 +59,8 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     # Not USR1, USR2: re-executing is not a thing this proxy does.
     SIGNALS: ClassVar = [*_ENDS, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU]
     _halting = False
+    _is_short = False
+    """Whether a worker could not be started for want of processes, memory or descriptors, and it was said."""
 
     def __init__(self, application: BaseApplication, refresh: Callable[[bool], None]) -> None:
         super().__init__(application)
@@ -67,6 +75,22 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         """Have everybody read keys and rules again; gunicorn would replace the workers."""
         self._refresh(True)
         self.kill_workers(signal.SIGHUP)
+
+    def spawn_worker(self) -> int | None:
+        """Start one. What is wanting may be there a second later; if it is wanting for the first, nothing is served."""
+        try:
+            pid: int = super().spawn_worker()
+        except OSError as error:
+            reason = (error.strerror or "error").lower()
+            if self.worker_age == 1:
+                report(f"cannot start a worker: {reason}", "allow more processes, memory or descriptors")
+                raise HaltServer(reason, NOT_BOOTED) from None
+            if not self._is_short:
+                report(f"cannot start a worker: {reason}; trying again")
+            self._is_short = True
+            return None
+        self._is_short = False
+        return pid
 
     def murder_workers(self) -> None:
         """Once a second: see to hung workers, and to what has changed."""
@@ -118,14 +142,36 @@ class _Worker(base.Worker):  # type: ignore[misc]
             signal.signal(number, lambda *_: os._exit(0))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what we start with is fresh
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        sys.exit(self.app.work(self.age, [listener.sock for listener in self.sockets], self._beat))
+        sys.exit(self._work())
+
+    def _work(self) -> int:
+        """Serve; the exit status. Only those that the service begins with can end it by failing to start."""
+        try:
+            status: int = self.app.work(self.age, [listener.sock for listener in self.sockets], self._beat)
+            served = False
+        except Exception as error:
+            _tell_of(error)
+            status, served = NOT_BOOTED, self.booted
+        if status != NOT_BOOTED or not (served or self.age > self.cfg.workers):
+            return status
+        time.sleep(_PAUSE)  # what was wanting may be there when the next one starts
+        return _FAILED
 
     async def _beat(self) -> None:
         """Tell the arbiter that we are alive; leave when it is not."""
         while os.getppid() == self.ppid:
             self.notify()
             await asyncio.sleep(_HEARTBEAT)
+            self.booted = True
         os._exit(1)
+
+
+def _tell_of(error: Exception) -> None:
+    if isinstance(error, OSError | MemoryError):
+        report(f"a worker ended: {(getattr(error, 'strerror', None) or 'not enough memory').lower()}")
+    else:
+        report(f"a worker ended: {type(error).__name__}")
+        sys.stderr.write(f"{trace(error)}\n")
 
 
 class _Log:

@@ -168,3 +168,15 @@ def test_a_busy_connection_goes_on(proxies: Proxies, recorder: Recorder, offset:
             assert client.request(get(recorder.url)).body == b"ok"
             clock.set(offset * ((number + 1) % 2))
             time.sleep(0.3)
+
+
+@each_case
+def test_tokens_tell_the_time_of_their_request(proxies: Proxies, recorder: Recorder, offset: int, lane: str) -> None:
+    """On one connection, at once after the clock was set, and after it was set right."""
+    proxy, clock = proxies(lane, RESPONSE_TIMEOUT)
+    with Raw(proxy.port) as client:
+        for moved in (0, offset, 0):
+            clock.set(moved)
+            assert client.request(get(recorder.url)).status == 200
+            claims = verify(recorder.requests[-1].token)
+            assert abs(float(str(claims["iat"])) - time.time() - moved) < SLACK

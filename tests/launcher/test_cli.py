@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -164,3 +165,36 @@ def test_without_a_home_there_is_no_config(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(Path, "expanduser", none)
     assert not cli.may_bring_asserts([])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory", "lib"),
+        ImportError("libx.so: failed to map segment from shared object"),
+    ],
+    ids=["Python", "its imports", "the loader"],
+)
+def test_a_lack_of_memory_is_one_error(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_do", fail)
+    assert cli._run([]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "jwtproxy: error: there is not enough memory",
+        "jwtproxy: hint: allow 128 MiB, and 64 MiB more for each further worker",
+    ]
+
+
+@pytest.mark.parametrize("error", [ImportError("No module named 'h11'"), PermissionError(errno.EACCES, "no")])
+def test_other_errors_are_not_taken_for_one(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_do", fail)
+    with pytest.raises(type(error)):
+        cli._run([])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,18 @@ def test_the_hint_of_an_error_of_ours_comes_through_mitmproxy() -> None:
     with pytest.raises(SettingsError) as caught, option_checks.as_settings_errors():
         raise exceptions.OptionsError("theirs") from SettingsError("ours", "do this")
     assert caught.value.hint == "do this"
+
+
+def test_a_file_that_cannot_be_written_is_named_without_pythons_notation() -> None:
+    cause = NotADirectoryError(errno.ENOTDIR, "Not a directory", "/dev/full/flows")
+    with pytest.raises(SettingsError) as caught, option_checks.as_settings_errors():
+        raise exceptions.OptionsError(str(cause)) from cause
+    assert str(caught.value) == "cannot write '/dev/full/flows': not a directory"
+    assert caught.value.hint == "name a file this user may write"
+
+
+def test_credentials_for_the_next_proxy_are_not_repeated() -> None:
+    with pytest.raises(SettingsError) as caught, option_checks.as_settings_errors():
+        _check(upstream_auth="onlyapassword")
+    assert "onlyapassword" not in str(caught.value)
+    assert caught.value.hint == "use USER:PASSWORD"

@@ -290,11 +290,12 @@ def scripted(serve: Script, heads: list[bytes] | None = None) -> Iterator[int]:
 
 
 class Recorder:
-    """A server on a free loopback port that records requests and answers by path; a context manager.
+    """A server on a loopback port that records requests and answers by path; a context manager.
 
-    authority: speak TLS with its certificate, or with `leaf`; alpn: offer these (`h2` is served). `requests` grows as
-    heads arrive, `wait` gives complete ones; `connections` and `bytes_received` count everything (inside TLS, where
-    there is TLS); `garbage` is what stood where an HTTP/1.1 request should. While `paused` is true nothing is read.
+    authority: speak TLS with its certificate, or with `leaf`; alpn: offer these (`h2` is served). context: speak TLS by
+    this instead. port: 0 for one that is free. `requests` grows as heads arrive, `wait` gives complete ones;
+    `connections` and `bytes_received` count everything (inside TLS, where there is TLS); `garbage` is what stood where
+    an HTTP/1.1 request should. While `paused` is true nothing is read.
     """
 
     def __init__(
@@ -304,6 +305,8 @@ class Recorder:
         alpn: Sequence[str] = (),
         leaf: trustme.LeafCert | None = None,
         host: str = "127.0.0.1",
+        port: int = 0,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.requests: list[Seen] = []
         self.garbage: list[bytes] = []
@@ -313,9 +316,9 @@ class Recorder:
         self.default: Answer = respond(200, ("content-type", "text/plain"), body=b"ok")
         self._routes: dict[str, tuple[Answer, bool]] = {}
         self._changed = threading.Condition()
-        self._context = authority.server_context(alpn, leaf) if authority else None
+        self._context = authority.server_context(alpn, leaf) if authority else context
         self._socket = socket.create_server(
-            (host, 0), backlog=512, family=socket.AF_INET6 if ":" in host else socket.AF_INET
+            (host, port), backlog=512, family=socket.AF_INET6 if ":" in host else socket.AF_INET
         )
         self.port: int = self._socket.getsockname()[1]
         self.host = f"[{host}]" if ":" in host else host

@@ -89,6 +89,11 @@ def write_response(status: int, reason: bytes, fields: Fields) -> bytes:
     return written(b"HTTP/1.1 %d %s" % (status, reason or _PHRASES.get(status, b"")), fields)
 
 
+def status_text(status: int) -> str:
+    """A status code with its standard phrase, whatever phrase has come with it."""
+    return f"{status} {_PHRASES.get(status, b'').decode()}".rstrip()
+
+
 def check_status(status: int) -> None:
     """Refuse what is no status code, whoever made it (RFC 9110 §15). Raises MalformedError."""
     if not 100 <= status <= 999:

@@ -1,5 +1,6 @@
-"""What every mistake in a setting is raised as."""
+"""What every mistake in a setting is raised as, and how what nobody has foreseen is told."""
 
+import traceback
 from typing import Self
 
 
@@ -14,3 +15,11 @@ class SettingsError(ValueError):
         """This error, which from now on says where: a file and line."""
         self.args = (f"{place}: {self}",)
         return self
+
+
+def trace(error: BaseException | None) -> str:
+    """Where an unforeseen error comes from, without its words: they may hold what passes, or a key."""
+    if error is None:
+        return ""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"Traceback (most recent call last):\n{frames}{type(error).__name__}"

@@ -7,6 +7,7 @@ conduct how it is framed. At a head that is not boring, and where nothing is und
 import asyncio
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable
 from enum import IntEnum
@@ -25,6 +26,7 @@ from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
 from ..conduct.retries import may_go_again
 from ..conduct.target import Target
+from ..config.errors import trace
 from ..mitm import flows, limits, response_timeout, retries, time_limits, upstream_limit
 from ..mitm.dispatch import call
 from ..mitm.http1 import error_answer
@@ -703,7 +705,7 @@ class Engine(asyncio.Protocol):
 
     def crash(self) -> None:
         """Whatever has happened: nothing goes on by chance."""
-        logger.exception("jwtproxy: error: a connection was closed, as carrying it failed")
+        logger.error("jwtproxy: error: a connection was closed, as carrying it failed\n%s", trace(sys.exception()))
         self._over = True
         self._let_go()
         self.transport.abort()

@@ -468,8 +468,7 @@ class Tunnel(HttpUpstreamProxy):
             if is_interim(head.status):
                 continue
             if not 200 <= head.status < 300:
-                reason = f"{head.status} {head.reason.decode('latin-1')}".rstrip()
-                return False, f"the proxy {place} refused the tunnel: {reason}"
+                return False, f"the proxy {place} refused the tunnel: {heads.status_text(head.status)}"
             if self.buf:
                 yield from self.receive_data(bytes(self.buf))
                 del self.buf
@@ -555,8 +554,8 @@ class ChunkedBody(_http1.ChunkedReader):
                     self._ended = True
                 else:
                     pieces.append(bytes(event.data))
-        except h11.ProtocolError as error:
-            self._fault = error
+        except h11.ProtocolError:  # whose words hold what has come
+            self._fault = h11.RemoteProtocolError("a chunk of the body is malformed")
         if not self._ended and len(buf) > LONGEST_LINE:  # h11 would wait for its end, whatever memory that takes
             self._fault = h11.RemoteProtocolError("a line within a chunked body is too long")
         return pieces

@@ -90,6 +90,10 @@ NEEDED = (
     ),
     Patch("mitmproxy.addons.save:Save", "maybe_rotate_to_new_file", "jwtproxy.mitm.private_files:rotate"),
     Patch("mitmproxy.addons.savehar:SaveHar", "export_har", "jwtproxy.mitm.private_files:export"),
+    Patch("mitmproxy.addons.save:Save", "save_flow", "jwtproxy.mitm.recording:save_flow"),
+    Patch("mitmproxy.addons.save:Save", "done", "jwtproxy.mitm.recording:done"),
+    Patch("mitmproxy.addons.savehar:SaveHar", "done", "jwtproxy.mitm.recording:done_har"),
+    Patch("mitmproxy.proxy.server:ConnectionHandler", "log", "jwtproxy.mitm.redacted:log"),
     Patch("mitmproxy.proxy.server:ConnectionHandler", "wakeup", "jwtproxy.mitm.idle_timeout:wakeup"),
     Patch(
         "mitmproxy.proxy.server",

@@ -20,9 +20,10 @@ _TOO_BIG = wsproto.events.CloseConnection(wsproto.frame_protocol.CloseReason.MES
 
 
 class Messages(websocket.WebsocketLayer):
-    """mitmproxy's, but that nobody is told of a normal end where a peer has vanished, and memory is bounded.
+    """mitmproxy's, but that memory is bounded, and what passes is not logged.
 
     The oldest messages that were passed on are forgotten, and one that is too large to be held ends the WebSocket.
+    Nobody is told of a normal end where a peer has vanished.
     """
 
     def __init__(self, context: Context, flow: HTTPFlow) -> None:
@@ -37,11 +38,20 @@ class Messages(websocket.WebsocketLayer):
         """Whether nothing more will come."""
         return bool(self._handle_event == self.done)
 
+    def start(self, event: events.Event) -> CommandGenerator[None]:
+        """Begin."""
+        for command in super().start(event):
+            if not isinstance(command, Log):  # of what the server's header says
+                yield command
+
+    _handle_event = start
+
     def relay_messages(self, event: events.Event) -> CommandGenerator[None]:
         """Pass messages on."""
         for command in super().relay_messages(event):
             # Its Close frame would have the code 1000 in place of 1006, which cannot be sent (RFC 6455 §7.4.1).
-            if not (isinstance(event, events.ConnectionClosed) and isinstance(command, SendData)):
+            vanished = isinstance(event, events.ConnectionClosed) and isinstance(command, SendData)
+            if not (vanished or isinstance(command, Log)):
                 yield command
         yield from self._forget()
         if not self.is_over and self._has_begun_too_much:
@@ -74,4 +84,4 @@ class Messages(websocket.WebsocketLayer):
             yield CloseConnection(peer.conn)
         yield websocket.WebsocketEndHook(self.flow)
         self.flow.live = False
-        self._handle_event = self.done
+        self._handle_event = self.done  # type: ignore[method-assign]

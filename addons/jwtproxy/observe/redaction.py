@@ -1,4 +1,4 @@
-"""Keep tokens out of what people read."""
+"""Keep tokens, other credentials and what passes out of what people read."""
 
 import re
 from typing import Any
@@ -6,10 +6,24 @@ from typing import Any
 # A compact JWS starts with base64url of '{"'. It may be cut short, as mitmproxy does with long log records.
 _JWS = re.compile(r"eyJ[\w-]{4,}(?:\.[\w-]*){0,2}")
 
+_NAMES = r"[\w.%-]*(?:token|secret|passw|signature|credential|api[-_]?key)[\w.%-]*|key|sig|auth|pwd|pass"
+_IN_QUERY = re.compile(rf"(?i)([?&;](?:{_NAMES})=)[^&;#\s\x1b]+")
+"""A parameter that is a credential by its name (RFC 6750 §2.3, signed URLs, API keys)."""
+
+_BYTES = re.compile(r"""\bb(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")""", re.DOTALL)
+"""As Python writes them."""
+
 
 def redact(text: str) -> str:
-    """The text with each JSON Web Token replaced."""
-    return _JWS.sub("[token]", text) if "eyJ" in text else text
+    """The text with each JSON Web Token replaced, and each credential within a URL's query."""
+    if "eyJ" in text:
+        text = _JWS.sub("[token]", text)
+    return _IN_QUERY.sub(r"\1[secret]", text) if "=" in text else text
+
+
+def without_bytes(text: str) -> str:
+    """The text of a log record with all that has come from a peer replaced, which Python writes as b'…'."""
+    return _BYTES.sub("[bytes]", text) if "b'" in text or 'b"' in text else text
 
 
 class RedactedStream:

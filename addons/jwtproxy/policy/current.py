@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..conduct.request import Matcher
-from ..config.errors import SettingsError
+from ..config.errors import SettingsError, trace
 from ..config.watch import Watched
 from ..tokens.key_source import KeySource
 from ..tokens.keyring import NoKeyError, Reader
@@ -85,8 +85,8 @@ async def follow(current: Callable[[], CurrentPolicy | None], tell: Callable[[Ch
         try:
             if policy := current():
                 tell(policy.poll())
-        except Exception:  # nobody waits for this task: it would end unnoticed, and with it all changes
-            logger.exception("jwtproxy: error: cannot check keys and rules for changes")
+        except Exception as error:  # nobody waits for this task: it would end unnoticed, and with it all changes
+            logger.error("jwtproxy: error: cannot check keys and rules for changes\n%s", trace(error))
 
 
 def announce(change: Change | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import signal
 import socket
@@ -14,6 +15,7 @@ import pytest
 
 from jwtproxy.conduct import names
 from jwtproxy.conduct.names import LONGEST_LINE, PLACES
+from jwtproxy.launcher.processes import resolver
 from jwtproxy.launcher.processes.resolver import Question, Resolver
 
 SOON = 5.0
@@ -267,16 +269,64 @@ def test_a_look_up_is_of_use_to_others_when_who_asked_has_gone() -> None:
 
 
 def test_where_there_are_no_more_threads_a_look_up_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(thread: threading.Thread) -> None:
+    def start(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     async def steps(running: Running) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", start)
+            patch.setattr(_thread, "start_new_thread", start)
             for _ in range(2 * PLACES):
                 with pytest.raises(OSError, match="can't start new thread"):
                     await running.ask("a.good")
         assert await running.addresses("a.good"), "and the next does not"
+
+    _run(steps)
+
+
+def test_a_thread_that_never_begins_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There was memory for it, but not for its first steps."""
+
+    async def steps(running: Running) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(_thread, "start_new_thread", lambda *_: 1)
+            patch.setattr(resolver, "_BEGINS_WITHIN", 0.05)
+            with pytest.raises(OSError, match="no thread could look it up"):
+                await running.ask("a.good")
+        assert await running.addresses("a.good"), "and the next does not"
+
+    _run(steps)
+
+
+def test_one_that_begins_late_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Callable[[], None]] = []
+
+    async def steps(running: Running) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(_thread, "start_new_thread", lambda work, args: begun.append(lambda: work(*args)))
+            patch.setattr(resolver, "_BEGINS_WITHIN", 0.05)
+            with pytest.raises(OSError, match="no thread could look it up"):
+                await running.ask("a.good")
+        begun[0]()
+        assert await running.addresses("a.good")
+        assert running.system.asked == ["a.good"] * 2
+
+    _run(steps)
+
+
+def test_what_there_is_no_memory_to_report_is_reported_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(running: Running) -> None:
+        loop = asyncio.get_running_loop()
+        report, failures = loop.call_soon_threadsafe, [MemoryError(), MemoryError()]
+
+        def lacks(*arguments: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return report(*arguments)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", lacks)
+        monkeypatch.setattr(resolver, "_AGAIN", 0.01)
+        assert await running.addresses("a.good")
+        assert not failures
 
     _run(steps)
 
@@ -307,12 +357,11 @@ def test_a_look_up_that_hangs_does_not_hold_up_the_end() -> None:
         await _until(lambda: bool(system.asked))
         asking.cancel()
 
+    before = _thread._count()
     asyncio.run(ask())
     assert time.monotonic() - began < SOON / 2
-    threads = [thread for thread in threading.enumerate() if thread.name == "resolver"]
-    assert threads
-    assert all(thread.daemon for thread in threads), "nor that of the process"
-    system.released.set()
-    for thread in threads:
-        thread.join(SOON)  # its loop is closed, and it says nothing of that
-    assert not any(thread.is_alive() for thread in threads)
+    assert _thread._count() == before + 1
+    system.released.set()  # its loop is closed, and it says nothing of that
+    while _thread._count() > before:
+        assert time.monotonic() - began < 2 * SOON
+        time.sleep(0.01)

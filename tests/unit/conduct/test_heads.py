@@ -457,3 +457,8 @@ def test_what_is_told_of_a_fault_holds_nothing_of_the_message(place: str, secret
         except MalformedError as error:
             told = str(error).encode()
             assert [secret[at : at + 4] for at in range(len(secret) - 3) if secret[at : at + 4] in told] == []
+
+
+@pytest.mark.parametrize(("status", "text"), [(407, "407 Proxy Authentication Required"), (799, "799")])
+def test_a_status_is_told_in_its_standard_words(status: int, text: str) -> None:
+    assert heads.status_text(status) == text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jwtproxy.config.errors import SettingsError
+from jwtproxy.config.errors import SettingsError, trace
 
 
 def test_an_error_says_what_is_wrong_and_names_the_way_out() -> None:
@@ -34,3 +34,16 @@ def test_a_kind_of_error_stays_one_with_all_it_knows() -> None:
     with pytest.raises(LaterError, match=r"^here: not yet$") as caught:
         raise LaterError(5).at("here") from None
     assert (caught.value.until, caught.value.hint) == (5, "wait")
+
+
+def test_an_unforeseen_error_is_told_without_its_words() -> None:
+    words = "hunter" + "2"
+    try:
+        raise KeyError(words)
+    except KeyError as error:
+        told = trace(error)
+    assert told.startswith("Traceback (most recent call last):\n  File ")
+    assert "raise KeyError(words)" in told
+    assert told.endswith("\nKeyError")
+    assert words not in told
+    assert trace(None) == ""

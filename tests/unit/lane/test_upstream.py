@@ -366,7 +366,7 @@ def test_a_malformed_interim_answer_is_a_failure() -> None:
 def test_malformed_chunks_are_a_failure() -> None:
     peer = Peer().ask().say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n")
     assert peer.heard[0] == "began 200"
-    assert peer.heard[1].startswith("failed: HTTP/1 protocol error: illegal chunk header")
+    assert peer.heard[1] == "failed: HTTP/1 protocol error: a chunk of the body is malformed"
     assert peer.is_gone
 
 

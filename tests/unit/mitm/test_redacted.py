@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,3 +41,30 @@ def test_one_of_the_two_is_enough() -> None:
     with taddons.context(logger := termlog.TermLog(logs)) as context:
         redacted.terminal(context.master.addons)
         assert isinstance(logger.logger.file, RedactedStream)
+
+
+@pytest.fixture
+def handler() -> Any:
+    return SimpleNamespace(client=SimpleNamespace(peername=("127.0.0.1", 1)))
+
+
+def test_what_passes_is_not_logged(handler: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "mitmproxy.proxy.server")
+    redacted.log(handler, "Received WebSocket ping (payload: b'hunter2')")
+    redacted.log(handler, "[debug] b'wanted'", logging.DEBUG)
+    assert caplog.messages == ["Received WebSocket ping (payload: [bytes])", "[debug] b'wanted'"]
+    assert vars(caplog.records[0])["client"] == ("127.0.0.1", 1)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_nor_do_crashes_tell_of_it(handler: Any, caplog: pytest.LogCaptureFixture, *, given: bool) -> None:
+    words = "hunter" + "2"
+    try:
+        raise AssertionError(words)
+    except AssertionError as error:
+        raised: Any = (type(error), error, error.__traceback__) if given else True
+        redacted.log(handler, f"it has crashed: {error}", logging.ERROR, exc_info=raised)
+    (message,) = caplog.messages
+    assert message.startswith("it has crashed: \nTraceback (most recent call last):\n  File ")
+    assert message.endswith("\nAssertionError")
+    assert words not in message

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jwtproxy.observe.redaction import RedactedStream, redact
+from jwtproxy.observe.redaction import RedactedStream, redact, without_bytes
 from jwtproxy.tokens.algorithms import HMAC_BYTES
 from jwtproxy.tokens.claims import default_claims
 from jwtproxy.tokens.signing import Signer
@@ -56,3 +56,32 @@ def test_a_stream_redacts_what_is_written_and_is_the_original_in_all_else() -> N
     assert stream.isatty() is False
     with pytest.raises(AttributeError):
         _ = stream.nonsense
+
+
+@pytest.mark.parametrize("name", ["access_token", "TOKEN", "X-Amz-Signature", "api_key", "key", "client_secret", "sig"])
+def test_credentials_in_a_query_are_replaced(name: str) -> None:
+    assert redact(f"GET http://a/b?x=1&{name}=hunter2&y=3#z") == f"GET http://a/b?x=1&{name}=[secret]&y=3#z"
+
+
+@pytest.mark.parametrize("text", ["http://a/?keys=1&monkey=2", "http://a/token=1", "key=1", "http://a/?page=2"])
+def test_other_parameters_stay(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("illegal chunk header: bytearray(b'hunter2')", "illegal chunk header: bytearray([bytes])"),
+        ("Received (payload: b'it\\'s \\x00')", "Received (payload: [bytes])"),
+        ("b\"it's\" and b'more'", "[bytes] and [bytes]"),
+        ("Bob's and b'unfinished", "Bob's and b'unfinished"),
+        ("nothing", "nothing"),
+    ],
+)
+def test_what_came_from_a_peer_is_replaced(text: str, shown: str) -> None:
+    assert without_bytes(text) == shown
+
+
+@given(st.binary())
+def test_whatever_it_is(data: bytes) -> None:
+    assert without_bytes(f"a {data!r} b {bytearray(data)!r}") == "a [bytes] b bytearray([bytes])"

@@ -500,8 +500,9 @@ def test_an_error_nobody_thought_of_does_not_end_the_looking(
     assert _follow(monkeypatch, lambda: poller) == ["reloaded: all"]
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert record.getMessage() == "jwtproxy: error: cannot check keys and rules for changes"
-    assert record.exc_info
+    message = record.getMessage()
+    assert message.startswith("jwtproxy: error: cannot check keys and rules for changes\nTraceback")
+    assert message.endswith("\nRuntimeError"), "what it says may hold a part of a key"
 
 
 @pytest.mark.parametrize(
