@@ -1,6 +1,6 @@
 # For GNU make and BSD make alike: POSIX rules only; what is clever is plain sh.
 .POSIX:
-.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers attack bench bench-gate soak mutants lint format clean
+.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers attack bench bench-gate soak mutants fuzz audit sbom lint format clean
 
 help: ## show this help (the default)
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r target text; do \
@@ -68,6 +68,15 @@ soak: build ## ten minutes (SOAK_SECONDS) of mixed traffic: memory, descriptors 
 
 mutants: build ## plant faults in the deciding rooms, and count what their own tests catch
 	@.venv/bin/python -m tests.project.mutants
+
+fuzz: build ## ten minutes (FUZZ_SECONDS) of odd input, or only of some kinds (FUZZ): no crash, no hang, nothing unsigned
+	@.venv/bin/python -m tests.fuzz
+
+audit: build ## ask the advisory databases about each dependency, in the versions of uv.lock
+	@sh .ci/audit
+
+sbom: build ## write dist/jwtproxy.cdx.json: what jwtproxy and its image are made of, as CycloneDX
+	@sh .ci/sbom
 
 lint: build ## check style and types
 	.venv/bin/ruff check
