@@ -1,6 +1,6 @@
 # For GNU make and BSD make alike: POSIX rules only; what is clever is plain sh.
 .POSIX:
-.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers attack bench bench-gate soak mutants fuzz audit sbom lint format clean
+.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers attack bench bench-gate soak mutants promises fuzz audit sbom lint format clean
 
 help: ## show this help (the default)
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r target text; do \
@@ -68,6 +68,9 @@ soak: build ## ten minutes (SOAK_SECONDS) of mixed traffic: memory, descriptors 
 
 mutants: build ## plant faults in the deciding rooms, and count what their own tests catch
 	@.venv/bin/python -m tests.project.mutants
+
+promises: build ## break each promise of SECURITY.md once, and see that the test named there fails
+	@.venv/bin/python -m tests.project.promises
 
 fuzz: build ## ten minutes (FUZZ_SECONDS) of odd input, or only of some kinds (FUZZ): no crash, no hang, nothing unsigned
 	@.venv/bin/python -m tests.fuzz

@@ -25,7 +25,7 @@ FINDS = Path(".hypothesis/finds")
 def targets(stage: Stage) -> dict[str, Target]:
     """All of them, by name."""
     found = [
-        *inside.targets(stage.folder),
+        *inside.targets(stage.folder / "files"),
         *http1.targets(stage),
         *http2.targets(stage),
         *websockets.targets(stage),

@@ -35,7 +35,8 @@ _HEAD = RequestHead(b"GET", "https", "api.example", 8443, b"/a/b?c=d", ((b"Host"
 
 
 def targets(folder: Path) -> list[Target]:
-    """All of them; `folder` is for the files."""
+    """All of them; `folder` is for the files, and for nothing else."""
+    folder.mkdir()
     return [
         Target("keys", _keys(), check_key),
         Target("env", changed(_ENV, _ENV_PIECES), lambda value: check_env(value, folder)),
