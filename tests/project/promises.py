@@ -58,9 +58,10 @@ PROMISES = (
     ),
     Promise(
         "e2e/test_bare.py::test_a_mistake_never_means_unsigned",
-        f"{_JWT}/mitm/gate.py",
-        "        if judge is None:\n            return _UNSIGNED\n        verdict",
-        "        if judge is None:\n            return None\n        verdict",
+        "addons/jwt_inject.py",
+        '            logger.error("jwtproxy: error: %s\\njwtproxy: hint: %s", error, error.hint)\n',
+        "            from jwtproxy.policy.faults import UNSIGNED\n"
+        "            gate.hang(ctx.options, gate.Gate(lambda: UNSIGNED))\n",
     ),
     Promise(
         "e2e/test_failures.py::test_no_script_makes_a_request_leave_unsigned",
@@ -79,12 +80,6 @@ PROMISES = (
         "launcher/commandline.py",
         "rawtcp=False",
         "rawtcp=True",
-    ),
-    Promise(
-        "e2e/test_https.py::test_a_switch_to_another_protocol_is_no_way_out",
-        f"{_JWT}/mitm/stream.py",
-        "        if unknown and gate.gate_of",
-        "        if False and gate.gate_of",
     ),
     # the token
     Promise(
@@ -213,7 +208,7 @@ PROMISES = (
         "e2e/test_denied_destinations.py::test_private_addresses_are_not_dialled_where_that_is_wished",
         f"{_JWT}/conduct/access.py",
         "if self.deny_private and not all(",
-        "if not self.deny_private and not all(",
+        "if self.deny_private and not any(True for _ in meant) and not all(",
     ),
     Promise(
         "e2e/test_denied_destinations.py::test_a_name_that_leads_elsewhere_the_next_time_is_judged_again",
@@ -229,9 +224,9 @@ PROMISES = (
     ),
     Promise(
         "e2e/test_denied_destinations.py::test_the_proxy_is_not_its_own_destination",
-        f"{_JWT}/mitm/guard.py",
-        "        if _own_addresses().include(ip, port):\n            return Denial.OWN\n",
-        "",
+        f"{_JWT}/conduct/addresses.py",
+        "return any(port == own_port and",
+        "return any(port != own_port and",
     ),
     # messages that mean two things
     Promise(
@@ -254,9 +249,9 @@ PROMISES = (
     ),
     Promise(
         "e2e/test_lanes.py::test_conversations_go_the_same_way",
-        f"{_JWT}/lane/engine.py",
-        "size <= self.sizes.max_head and",
-        "size <= 9 * self.sizes.max_head and",
+        f"{_JWT}/lane/upstream.py",
+        "        if not self._waits:  # nobody asked for it\n            self.close()\n            return\n",
+        "        if not self._waits:  # nobody asked for it\n            self._buffer += data\n            return\n",
     ),
     # availability
     Promise(
@@ -364,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="promises") as folder:
         copy = Copy(Path(folder))
         for promise in chosen:
-            if copy.fails(promise, broken=False):
+            if copy.fails(promise, broken=False) and copy.fails(promise, broken=False):  # others keep the machine busy
                 said = "fails without any fault"
             else:
                 said = "caught" if copy.fails(promise, broken=True) else "not caught"
