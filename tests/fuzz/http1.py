@@ -19,7 +19,10 @@ from tests.support.lanes import TRIES, Do, Exact, Lane, Step, Talk, differences,
 from .stage import Stage, unsigned
 from .target import Target, changed
 
-_METHODS = ("GET", "HEAD", "POST")
+_METHODS = (b"GET ", b"HEAD ", b"POST ")
+_WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nextra"
+_KEPT = b"\xff"
+"""At the end of an answer: the upstream keeps the connection open."""
 _HEAD = f"POST http://{AUTHORITY}/ HTTP/1.1\r\nHost: {AUTHORITY}\r\nTransfer-Encoding: chunked\r\n\r\n"
 _PIECES = [piece.encode("latin-1") for piece in (
     *"\0\t\n\r :;,=\"\x7f\x80\xff", "\r\n", "\n\n", "\r\n\r\n", "\r\n ", "0\r\n\r\n", "HTTP/1.1 200 OK\r\n",
@@ -41,16 +44,14 @@ def targets(stage: Stage) -> list[Target]:
 
     heads = corpus_talks.variants(corpus_talks.requests()).map(str.encode)
     bodies = corpus_talks.variants([_HEAD + said for said in CHUNKS.values()]).map(str.encode)
-    answers = st.tuples(st.sampled_from(_METHODS), changed(_answers(), _PIECES)).map(_joined)
+    said = changed(_answers(), [*_PIECES, _WHOLE])
+    ends = st.sampled_from([b"", b"", _KEPT, _WHOLE + _KEPT, CUT.encode() + _WHOLE + _KEPT])
+    answers = st.tuples(st.sampled_from(_METHODS), said, ends).map(b"".join)
     return [
         Target("requests", heads, check_request),
         Target("chunks", bodies, check_request),
         Target("answers", answers, lambda value: check(_answered(value))),
     ]
-
-
-def _joined(parts: tuple[str, bytes]) -> bytes:
-    return parts[0].encode() + b" " + parts[1]
 
 
 def _answers() -> list[bytes]:
@@ -63,12 +64,15 @@ def _answers() -> list[bytes]:
 
 
 def _answered(value: bytes) -> Talk:
-    """The conversation in which an upstream says this, and closes the connection."""
+    """The conversation in which an upstream says this, and closes the connection or waits for more."""
     method, _, said = value.partition(b" ")
+    ends: list[Step] = [] if said.endswith(_KEPT) else [Do.CLOSE]
+    said = said.removesuffix(_KEPT)
     pieces = [Exact(piece.decode("latin-1")) for piece in said.split(CUT.encode())]
     steps: list[Step] = [step for piece in pieces for step in (piece, Do.PAUSE)]
     ask = f"{method.decode()} {{url}}/ HTTP/1.1\r\nHost: {{authority}}\r\nContent-Length: 0\r\n\r\n"
-    return Talk(repr(value), (ask, 1, Do.GONE), {"*": [*steps, Do.CLOSE]}, hands_over=True, partial=True)
+    says: list[Step] = [ask, 1, *([Do.GONE] if ends else [Do.PAUSE, Do.PAUSE])]
+    return Talk(repr(value), says, {"*": [*steps, *ends]}, hands_over=True, partial=True)
 
 
 async def _compare(stage: Stage, talk: Talk) -> str:

@@ -78,6 +78,10 @@ def _asked() -> list[bytes]:
         asks = Asks(_AUTHORITY.decode(), str(len(name)), {3: 100, 4: 65535, 5: 1 << 14, 6: 1 << 16})
         sent = b"".join(step for step in case.steps(asks) if isinstance(step, bytes))
         found += [sent] if case.opened and 0 < len(sent) <= _LONGEST else []
+    head = Asks(_AUTHORITY.decode(), "token", {}).fields("sound", ("x-my-jwt", "a.b.c"), method="POST")
+    for trailer in ("x-my-jwt", "x_my_jwt", "x-other"):
+        body = frame(DATA, b"abc", 1) + frame(HEADERS, block((trailer, "a.b.c")), 1, _WHOLE)
+        found.append(frame(HEADERS, block(*head), 1, END_HEADERS) + body)
     return found
 
 

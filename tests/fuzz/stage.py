@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Coroutine, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +20,9 @@ from tests.support.readers import STRICT
 from tests.support.upstreams import Authority
 
 RULES = "rules:\n  - {name: refused, match: ~u /refused, block: true}\n"
-SETTINGS = ("jwt_response_timeout=2", "jwt_connect_timeout=2", "jwt_rules=rules.yaml")
+SETTINGS = ("jwt_response_timeout=2", "jwt_idle_timeout=3", "jwt_connect_timeout=2", "jwt_rules=rules.yaml")
+_UNTIL_HEARD = 0.005
+"""Seconds that what a proxy prints takes to get here: it is to be told with the value that has caused it."""
 WATCH = "def websocket_message(flow): flow.websocket.messages[-1].content\n"
 
 
@@ -64,6 +67,7 @@ class Stage:
 
     def shaken(self) -> str:
         """What a proxy has said since that it should not; or that one is gone."""
+        time.sleep(_UNTIL_HEARD)
         for name, proxy in self._proxies.items():
             said = proxy.output[self._read.get(name, 0) :]
             self._read[name] = len(proxy.output)

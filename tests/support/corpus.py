@@ -192,6 +192,8 @@ def _judge_request(request: Message) -> Iterator[str]:
             yield "a token on CONNECT"
     elif len(tokens) != 1 or not _TOKEN.fullmatch(tokens[0]):
         yield f"the tokens {tokens} arrived"
+    if any(name == b"x-my-jwt" for name, _ in request.trailers):
+        yield "a token arrived in trailers"
     options = {option.strip().lower() for value in request.values("connection") for option in value.split(",")}
     if not options <= {"close", "keep-alive", "te", "upgrade"}:
         yield f"the connection options {sorted(options)} arrived"
