@@ -44,7 +44,7 @@ class Promise(NamedTuple):
     def __str__(self) -> str:
         """The fault, on one line."""
         old, new = (" ".join(text.split()) for text in (self.old, self.new))
-        return f"{self.source}: `{old}` → `{new}`"
+        return f"{self.source}: `{old}` → `{new}`".replace("|", "\\|")  # it stands in a table
 
 
 _JWT = "addons/jwtproxy"
