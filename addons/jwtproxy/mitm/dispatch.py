@@ -205,7 +205,7 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
     async def server_event(self, event: events.Event) -> None:
         """Take what has happened; of what a peer sends, no more at a time than leaves others their turn."""
         if not isinstance(event, events.DataReceived) or event.connection.transport_protocol != "tcp":
-            await super().server_event(event)
+            await self._deliver(event)
             return
         data, connection = event.data, event.connection
         try:
@@ -216,14 +216,25 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
                 if connection.state is ConnectionState.CLOSED:
                     return
                 await asyncio.sleep(0)
+            await self._take(connection, data, size)
         except asyncio.CancelledError as error:
             # Whose connection is closed meanwhile is to hear of that where mitmproxy expects it: as it waits for more.
-            if task := asyncio.current_task():
-                task.cancel(*error.args)
-            return
+            # Elsewhere it would forget the connection, and leave it open.
+            _cancel_later(error)
         finally:
             self._portioned -= {connection}
-        await self._take(connection, data, size)
+
+    async def _deliver(self, event: events.Event) -> None:
+        """Have the layers hear of something, also in a task that is cancelled while it waits for its turn."""
+        cancelled: asyncio.CancelledError | None = None
+        while True:
+            try:
+                await super().server_event(event)  # which waits for nothing once it has begun
+                break
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled:
+            _cancel_later(cancelled)
 
     async def _take(self, connection: Connection, data: bytes, allowed: int) -> None:
         """Take what a peer sends, and see how long that takes."""
@@ -317,6 +328,12 @@ class _Hooked:
                     yield command
                 elif command.blocking:
                     todo.append(events.HookCompleted(command))
+
+
+def _cancel_later(error: asyncio.CancelledError) -> None:
+    """Have this task be cancelled where it next waits."""
+    if task := asyncio.current_task():
+        task.cancel(*error.args)
 
 
 def _onboard(addon: theirs.onboarding.Onboarding, request_flow: http.HTTPFlow) -> Awaitable[None] | None:
