@@ -139,8 +139,8 @@ PROMISES = (
     Promise(
         "e2e/test_lifecycle.py::test_nothing_secret_is_ever_printed",
         f"{_JWT}/observe/redaction.py",
-        'return _JWS.sub("[token]", text) if "eyJ" in text else text',
-        "return text",
+        'text = _JWS.sub("[token]", text)',
+        "pass",
     ),
     Promise(
         "e2e/test_stock.py::test_a_recorded_token_is_redacted_and_the_one_that_left_is_whole",
@@ -265,6 +265,18 @@ PROMISES = (
         f"{_JWT}/mitm/pressure.py",
         "self._open.clear() if self._why else self._open.set()",
         "self._open.set()",
+    ),
+    Promise(
+        "unit/mitm/test_whole_bodies.py::test_one_body_is_bounded",
+        f"{_JWT}/mitm/whole_bodies.py",
+        "if self._size > self._limits.max_body",
+        "if self._size > 99 * self._limits.max_body",
+    ),
+    Promise(
+        "unit/mitm/test_inflation.py::test_more_is_not",
+        f"{_JWT}/mitm/inflation.py",
+        "if size > most",
+        "if size > 99 * most",
     ),
     Promise(
         "e2e/test_time_limits.py::test_a_head_that_comes_too_slowly_gets_408",
