@@ -210,27 +210,29 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         if not isinstance(event, events.DataReceived) or event.connection.transport_protocol != "tcp":
             await self._deliver(event)
             return
-        data, connection, has_begun = event.data, event.connection, False
+        data, connection = event.data, event.connection
         try:
-            while len(data) > (size := vars(connection).get(_PORTION, fair.FIRST)) or connection in self._dear:
-                self._portioned |= {connection}
-                if connection in self._dear:
-                    await turns.turn()
-                elif has_begun:
-                    await asyncio.sleep(0)
-                has_begun = True
-                if connection.state is ConnectionState.CLOSED:
-                    return
+            if connection in self._dear:
+                await self._wait(connection)
+            while data:
+                size = vars(connection).get(_PORTION, fair.FIRST)
                 await self._take(connection, data[:size], size)
                 data = data[size:]
-            if data:
-                await self._take(connection, data, size)
+                if data:
+                    await self._wait(connection)
+                if connection.state is ConnectionState.CLOSED:
+                    return
         except asyncio.CancelledError as error:
             # Whose connection is closed meanwhile is to hear of that where mitmproxy expects it: as it waits for more.
             # Elsewhere it would forget the connection, and leave it open.
             _cancel_later(error)
         finally:
             self._portioned -= {connection}
+
+    async def _wait(self, connection: Connection) -> None:
+        """Let others have their turn before more of what is there is taken."""
+        self._portioned |= {connection}
+        await (turns.turn() if connection in self._dear else asyncio.sleep(0))
 
     async def _deliver(self, event: events.Event) -> None:
         """Have the layers hear of something, also in a task that is cancelled while it waits for its turn."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mitmproxy import addonmanager, exceptions
-from mitmproxy.connection import Connection, Server
+from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.master import Master as StockMaster
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events
@@ -556,3 +557,29 @@ def test_a_task_that_is_cancelled_as_it_waits_for_its_turn_is_so_where_it_reads_
 
     asyncio.run(run())
     assert heard == ([] if kind == "more" else [event])
+
+
+@pytest.mark.parametrize("sizes", [[10, 10], [10_000, 300], [300, 0x10000]])
+@pytest.mark.parametrize("took", [0.0, 0.0008, 0.1])
+def test_all_is_taken_once_however_dear_it_is(sizes: list[int], took: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock) * took + 1)
+    peer = tflow.tclient_conn()
+    peer.state = ConnectionState.OPEN
+    heard: list[bytes] = []
+
+    def hear(event: events.DataReceived) -> list[commands.Command]:
+        heard.append(event.data)
+        return []
+
+    async def run() -> None:
+        handler: Any = object.__new__(dispatch.ConnectionHandler)
+        handler._server_event_lock = asyncio.Lock()
+        handler.timeout_watchdog = SimpleNamespace(register_activity=lambda: None)
+        handler.layer = SimpleNamespace(handle_event=hear)
+        for size in sizes:
+            await asyncio.wait_for(handler.server_event(events.DataReceived(peer, bytes(size))), 5)
+
+    asyncio.run(run())
+    assert all(heard)
+    assert sum(map(len, heard)) == sum(sizes)
