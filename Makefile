@@ -1,6 +1,6 @@
 # For GNU make and BSD make alike: POSIX rules only; what is clever is plain sh.
 .POSIX:
-.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers attack bench bench-gate soak chaos mutants lint format clean
+.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers attack bench bench-gate soak chaos mutants promises fuzz audit sbom lint format clean
 
 help: ## show this help (the default)
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r target text; do \
@@ -71,6 +71,18 @@ chaos: build ## break what a running proxy stands on, one thing after another, u
 
 mutants: build ## plant faults in the deciding rooms, and count what their own tests catch
 	@.venv/bin/python -m tests.project.mutants
+
+promises: build ## break each promise of SECURITY.md once, and see that the test named there fails
+	@.venv/bin/python -m tests.project.promises
+
+fuzz: build ## ten minutes (FUZZ_SECONDS) of odd input, or only of some kinds (FUZZ): no crash, no hang, nothing unsigned
+	@.venv/bin/python -m tests.fuzz
+
+audit: build ## ask the advisory databases about each dependency, in the versions of uv.lock
+	@sh .ci/audit
+
+sbom: build ## write dist/jwtproxy.cdx.json: what jwtproxy and its image are made of, as CycloneDX
+	@sh .ci/sbom
 
 lint: build ## check style and types
 	.venv/bin/ruff check

@@ -241,6 +241,21 @@ async def odd_pipelined_requests(stage: Stage) -> None:
     await _pipelined(stage, "A: b", "A: b")
 
 
+async def pipelined_pages(stage: Stage) -> None:
+    """Two clients ask for the status page 3,000 times at once, again and again."""
+
+    async def one() -> None:
+        while not stage.over:
+            reader, writer = await stage.connect()
+            writer.write(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n" * 3000)
+            with contextlib.suppress(OSError, TimeoutError, EOFError):
+                for _ in range(3000):
+                    await asyncio.wait_for(reader.readuntil(b"HTTP/1.1 200 "), stage.left)
+            writer.transport.abort()
+
+    await asyncio.gather(*(one() for _ in range(2)))
+
+
 async def websocket_of_small_messages(stage: Stage) -> None:
     """A client sends WebSocket messages of ten bytes."""
 

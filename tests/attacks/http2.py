@@ -91,6 +91,24 @@ def _head(stream: int, port: int, method: str = "GET", flags: int = frames.END_S
     return frame(frames.HEADERS, frames.block(*fields), stream, flags | frames.END_HEADERS)
 
 
+async def handshakes(stage: Stage) -> None:
+    """Eight clients make TLS handshakes, and nothing else."""
+    port = await _upstream(stage, _answer)
+    made = 0
+
+    async def one() -> None:
+        nonlocal made
+        while not stage.over:
+            with contextlib.suppress(OSError, EOFError):
+                _, writer = await asyncio.wait_for(_tunnel(stage, port), stage.left)
+                writer.transport.abort()
+                made += 1
+
+    with contextlib.suppress(TimeoutError):
+        await asyncio.gather(*(one() for _ in range(8)))
+    stage.said.append(f"{made} made")
+
+
 async def unread_answers(stage: Stage) -> None:
     """The client opens no windows for ten answers without an end."""
     port = await _upstream(stage, _download)

@@ -44,6 +44,7 @@ README = (ROOT / "README.md").read_text()
 MANUAL = {path.stem: path.read_text() for path in sorted(HELP.glob("*.md"))}
 DOCUMENTS = {"README": README, **MANUAL}
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+SECURITY = (ROOT / "SECURITY.md").read_text()
 ENV_EXAMPLE = (ROOT / ".env.example").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 SOURCE = "".join(
@@ -221,7 +222,7 @@ def test_every_make_target_named_exists_and_every_target_is_named() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):.*## ", MAKEFILE, re.MULTILINE))
     named = {
         name
-        for text in (*DOCUMENTS.values(), CHANGELOG, ENV_EXAMPLE)
+        for text in (*DOCUMENTS.values(), CHANGELOG, SECURITY, ENV_EXAMPLE)
         for name in re.findall(r"(?:`|^|\d )make ([a-z-]+)", text, re.MULTILINE)
     }
     assert named <= targets
@@ -438,7 +439,7 @@ def anchors(text: str) -> set[str]:
     return set(map(anchor, headings))
 
 
-PAGES = {ROOT / "README.md": README, ROOT / "CHANGELOG.md": CHANGELOG} | {
+PAGES = {ROOT / "README.md": README, ROOT / "CHANGELOG.md": CHANGELOG, ROOT / "SECURITY.md": SECURITY} | {
     HELP / f"{name}.md": text for name, text in MANUAL.items()
 }
 

@@ -155,6 +155,14 @@ def judge(case: Case, seen: Seen, fill: Fill) -> list[str]:
     return [*seen.faults, *_judge_upstream(case.expect, seen, fill), *_judge_client(case, seen, fill)]
 
 
+def judge_arrived(data: bytes) -> Iterator[str]:
+    """What is wrong with what came by one connection of an upstream, whatever was sent."""
+    readings = [reader.requests(data) for reader in READERS]
+    yield from _disagreement(readings)
+    for request in readings[0].messages:
+        yield from _judge_request(request)
+
+
 def _judge_upstream(expect: Expect, seen: Seen, fill: Fill) -> Iterator[str]:
     arrived: list[Message] = []
     for data in seen.upstream:
@@ -184,6 +192,8 @@ def _judge_request(request: Message) -> Iterator[str]:
             yield "a token on CONNECT"
     elif len(tokens) != 1 or not _TOKEN.fullmatch(tokens[0]):
         yield f"the tokens {tokens} arrived"
+    if any(name == b"x-my-jwt" for name, _ in request.trailers):
+        yield "a token arrived in trailers"
     options = {option.strip().lower() for value in request.values("connection") for option in value.split(",")}
     if not options <= {"close", "keep-alive", "te", "upgrade"}:
         yield f"the connection options {sorted(options)} arrived"

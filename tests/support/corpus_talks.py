@@ -14,6 +14,8 @@ WAYS = ("regular", "tunnel", "tls")
 """The modes of the corpus in which both lanes are compared."""
 AUTHORITY = "\ue000"
 """Stands for the address of the upstream, which no change may touch: nobody else is to be dialled."""
+CUT = "\ue001"
+"""Stands for a pause."""
 
 _LONGEST = 1500
 _BLANK = re.compile(r"\{(?!authority\})[a-z_]+\}")
@@ -73,18 +75,28 @@ def is_harmless(text: str) -> bool:
     return not _ADDRESS.search(text)
 
 
-@st.composite
-def changed(draw: st.DrawFn, texts: list[str]) -> Talk:
+def changed(texts: list[str]) -> st.SearchStrategy[Talk]:
     """A conversation about a request of the corpus of which some bytes are changed; the fence follows at once."""
+    return variants(texts).map(talk)
+
+
+@st.composite
+def variants(draw: st.DrawFn, texts: list[str]) -> str:
+    """One of these with some bytes changed, and perhaps a pause."""
     text = draw(st.sampled_from(texts))
     for _ in range(draw(st.integers(1, 4))):
         change = draw(st.sampled_from(_CHANGES))
         after = change(draw, text)
         text = after if is_harmless(after) else text
-    pieces = [text]
     if draw(st.booleans()):
         cut = draw(st.integers(0, len(text)))
-        pieces = [text[:cut], text[cut:]]
+        text = text[:cut] + CUT + text[cut:]
+    return text
+
+
+def talk(text: str) -> Talk:
+    """The conversation about a request that is changed."""
+    pieces = text.split(CUT)
     fence = f"\r\n\r\nGET http://{AUTHORITY}{FENCE} HTTP/1.1\r\nHost: {AUTHORITY}\r\n\r\n"
     says: list[Step] = []
     for piece in pieces:

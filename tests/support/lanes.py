@@ -135,6 +135,8 @@ class Outcome:
     ended: bool
     upstreams: list[list[bytes]]
     faults: list[str]
+    arrived: list[bytes] = field(default_factory=list)
+    """What the upstreams got, token and all."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,8 @@ class _Held:
         arrived = _complete if self._talk.partial else bytes
         received = [[arrived(link.received) for link in links] for links in self._links]
         upstreams = [[self._masked(data) for data in links if data] for links in received]
-        return Outcome(self._masked(self._received), self._ended, upstreams, self._faults)
+        whole = [data for links in received for data in links]
+        return Outcome(self._masked(self._received), self._ended, upstreams, self._faults, whole)
 
     def _masked(self, data: bytes) -> bytes:
         return masked(data, self._names)
@@ -487,7 +490,7 @@ class _Held:
         for step in steps:
             if step is Do.COMPLETE:
                 await complete.wait()
-            elif isinstance(step, str | Pieces) or step is None or step in (Do.PAUSE, Do.CLOSE, Do.RESET):
+            elif isinstance(step, str | Pieces | Exact) or step is None or step in (Do.PAUSE, Do.CLOSE, Do.RESET):
                 with contextlib.suppress(OSError):
                     await _send(step, writer, self._fill)
                 self._sent += len(self._fill(step)) if isinstance(step, str) else 0

@@ -6,7 +6,7 @@ pipelined requests) are dear. So whoever's bytes have taken long has fewer taken
 
 TURN = 0.001
 """What one peer's turn may take, about."""
-FIRST, LEAST = 16 * 1024, 256
+FIRST, LEAST = 4 * 1024, 256
 """Bytes taken at a time at first, and at least."""
 
 
@@ -15,6 +15,11 @@ def portion(now: int, size: int, took: float, most: int) -> int:
     if took > TURN:
         return max(LEAST, min(now, int(size * TURN / took)))
     return min(most, 2 * now) if size >= now and 2 * took < TURN else now
+
+
+def is_dear(took: float) -> bool:
+    """Whether who has taken so long is to wait for its next turn, as others like it do, one after the other."""
+    return 2 * took > TURN
 
 
 def is_worth_timing(now: int, size: int) -> bool:

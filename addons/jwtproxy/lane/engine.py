@@ -27,7 +27,7 @@ from ..conduct.malformed import MalformedError
 from ..conduct.retries import may_go_again
 from ..conduct.target import Target
 from ..config.errors import trace
-from ..mitm import flows, limits, response_timeout, retries, time_limits, upstream_limit
+from ..mitm import flows, limits, response_timeout, retries, time_limits, turns, upstream_limit
 from ..mitm.dispatch import call
 from ..mitm.http1 import error_answer
 from ..mitm.limits import Limits
@@ -58,6 +58,8 @@ class Pause(IntEnum):
     """It is ahead of us."""
     FULL = 2
     """The upstream takes no more."""
+    DEAR = 4
+    """It is to wait for its turn."""
 
 
 class Engine(asyncio.Protocol):
@@ -557,7 +559,16 @@ class Engine(asyncio.Protocol):
             self.flush()
         except Exception:
             self.crash()
-        portions.taken(self.transport, len(data), began)
+        self._note_cost(len(data), began)
+
+    def _note_cost(self, size: int, began: float) -> None:
+        if not self._over and portions.taken(self.transport, size, began):
+            self._pause(Pause.DEAR)
+            turns.queue(self._take_turn)
+
+    def _take_turn(self) -> None:
+        if not self._over:
+            self._resume(Pause.DEAR)
 
     def eof_received(self) -> bool:
         """Who says no more is gone, though it may take what is left for it; or it has said that before."""

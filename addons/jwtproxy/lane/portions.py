@@ -24,11 +24,16 @@ def clock(transport: Any, size: int) -> float:
     return time.thread_time() if fair.is_worth_timing(_raw(transport).max_size, size) else 0.0
 
 
-def taken(transport: Any, size: int, began: float) -> None:
-    """Read more or less the next time, as the bytes have taken longer or shorter since `clock` was asked."""
-    if began:
-        raw = _raw(transport)
-        raw.max_size = fair.portion(raw.max_size, size, time.thread_time() - began, _MOST)
+def taken(transport: Any, size: int, began: float) -> bool:
+    """Read more or less the next time, as the bytes have taken longer or shorter since `clock` was asked.
+
+    Whether they were so dear that the next have to wait for their turn.
+    """
+    if not began:
+        return False
+    raw, took = _raw(transport), time.thread_time() - began
+    raw.max_size = fair.portion(raw.max_size, size, took, _MOST)
+    return fair.is_dear(took)
 
 
 def _raw(transport: Any) -> Any:

@@ -11,7 +11,7 @@ from ..conduct import framing, heads
 from ..conduct.heads import ReceivedResponse
 from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
-from ..mitm import retries
+from ..mitm import retries, turns
 from ..mitm.limits import Limits, check_head
 from . import boring, portions
 from .body import Body
@@ -76,7 +76,7 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         *("data", "server", "_asker", "_transport", "_buffer", "_method", "_body"),
-        *("_waits", "_ends", "_reused", "_silent"),
+        *("_waits", "_ends", "_reused", "_silent", "_is_paused", "_is_dear"),
     )
 
     def __init__(self, data: ServerConnectionHookData, asker: Asker) -> None:
@@ -90,6 +90,8 @@ class Upstream(asyncio.Protocol):
         self._body: Body | None = None
         self._ends = False
         """Whether the connection ends with the answer under way."""
+        self._is_paused = self._is_dear = False
+        """Whether nothing is read, as nobody takes it, or as it has to wait for its turn."""
         self._reused = self._silent = False
         """Whether it had carried other requests, and whether nothing has come since the last of them."""
 
@@ -111,18 +113,20 @@ class Upstream(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read no more for now."""
-        self._transport.pause_reading()
+        self._is_paused = True
+        self._read_or_not()
 
     def go_on(self) -> None:
         """Read again."""
-        self._transport.resume_reading()
+        self._is_paused = False
+        self._read_or_not()
 
     def release(self) -> None:
         """Request and answer are over: wait for the next, if there can be one."""
         if self._ends:
             self.close()
         else:
-            self._transport.resume_reading()
+            self.go_on()
 
     def close(self) -> None:
         """End the connection, as nobody waits for anything any more."""
@@ -142,7 +146,20 @@ class Upstream(asyncio.Protocol):
             self._take(data)
         except Exception:
             self._asker.crash()
-        portions.taken(self._transport, len(data), began)
+        if portions.taken(self._transport, len(data), began):
+            self._is_dear = True
+            self._read_or_not()
+            turns.queue(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._is_dear = False
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        if self._is_paused or self._is_dear:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def _take(self, data: bytes) -> None:
         if not self._waits:  # nobody asked for it

@@ -22,10 +22,11 @@ from mitmproxy import addonmanager, exceptions, flow, hooks, http
 from mitmproxy import addons as theirs
 from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.proxy import commands, events, mode_servers, server_hooks
+from mitmproxy.proxy.layers import tls
 from mitmproxy.utils import asyncio_utils
 
 from ..conduct import fair
-from . import pressure, stock
+from . import pressure, stock, turns
 
 
 class Step(NamedTuple):
@@ -191,6 +192,8 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
 
     _portioned: frozenset[Connection] = frozenset()
     """Those of whose bytes some have been read, and not been taken."""
+    _dear: frozenset[Connection] = frozenset()
+    """Those whose last bytes took long."""
 
     @property
     def has_events_waiting(self) -> bool:
@@ -205,32 +208,56 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
     async def server_event(self, event: events.Event) -> None:
         """Take what has happened; of what a peer sends, no more at a time than leaves others their turn."""
         if not isinstance(event, events.DataReceived) or event.connection.transport_protocol != "tcp":
-            await super().server_event(event)
+            await self._deliver(event)
             return
-        data, connection = event.data, event.connection
+        data, connection, has_begun = event.data, event.connection, False
         try:
-            while len(data) > (size := vars(connection).get(_PORTION, fair.FIRST)):
+            while len(data) > (size := vars(connection).get(_PORTION, fair.FIRST)) or connection in self._dear:
                 self._portioned |= {connection}
-                await self._take(connection, data[:size], size)
-                data = data[size:]
+                if connection in self._dear:
+                    await turns.turn()
+                elif has_begun:
+                    await asyncio.sleep(0)
+                has_begun = True
                 if connection.state is ConnectionState.CLOSED:
                     return
-                await asyncio.sleep(0)
+                await self._take(connection, data[:size], size)
+                data = data[size:]
+            if data:
+                await self._take(connection, data, size)
         except asyncio.CancelledError as error:
             # Whose connection is closed meanwhile is to hear of that where mitmproxy expects it: as it waits for more.
-            if task := asyncio.current_task():
-                task.cancel(*error.args)
-            return
+            # Elsewhere it would forget the connection, and leave it open.
+            _cancel_later(error)
         finally:
             self._portioned -= {connection}
-        await self._take(connection, data, size)
+
+    async def _deliver(self, event: events.Event) -> None:
+        """Have the layers hear of something, also in a task that is cancelled while it waits for its turn."""
+        cancelled: asyncio.CancelledError | None = None
+        while True:
+            try:
+                await super().server_event(event)  # which waits for nothing once it has begun
+                break
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled:
+            _cancel_later(cancelled)
 
     async def _take(self, connection: Connection, data: bytes, allowed: int) -> None:
         """Take what a peer sends, and see how long that takes."""
         began = time.thread_time() if fair.is_worth_timing(allowed, len(data)) else 0.0
         await super().server_event(events.DataReceived(connection, data))
         if began:
-            vars(connection)[_PORTION] = fair.portion(allowed, len(data), time.thread_time() - began, _READ)
+            took = time.thread_time() - began
+            vars(connection)[_PORTION] = fair.portion(allowed, len(data), took, _READ)
+            self._dear = self._dear | {connection} if fair.is_dear(took) else self._dear - {connection}
+
+    async def hook_task(self, hook: commands.StartHook) -> None:
+        """Run hooks, where one of them has to wait, or all have."""
+        if isinstance(hook, turns.Turn | tls.TlsClienthelloHook):
+            await turns.turn()
+        await super().hook_task(hook)
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """Connect. Who is cancelled while it waits for its turn is told so: mitmproxy tells nobody."""
@@ -313,10 +340,21 @@ class _Hooked:
                     continue
                 if sender and isinstance(command, commands.SendData) and command.connection is sender:
                     self._owed[sender] += len(command.data)
-                if not isinstance(command, commands.StartHook) or not self._addons.finish(command):
+                if not isinstance(command, commands.StartHook) or _waits(command) or not self._addons.finish(command):
                     yield command
                 elif command.blocking:
                     todo.append(events.HookCompleted(command))
+
+
+def _cancel_later(error: asyncio.CancelledError) -> None:
+    """Have this task be cancelled where it next waits."""
+    if task := asyncio.current_task():
+        task.cancel(*error.args)
+
+
+def _waits(hook: commands.StartHook) -> bool:
+    """Whether a hook waits for its turn."""
+    return isinstance(hook, turns.Turn) or (isinstance(hook, tls.TlsClienthelloHook) and not turns.may_begin())
 
 
 def _onboard(addon: theirs.onboarding.Onboarding, request_flow: http.HTTPFlow) -> Awaitable[None] | None:

@@ -34,7 +34,7 @@ from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
 from ..conduct.retries import may_go_again
 from ..observe.pages import text
-from . import flows, gate, http1, limits, pipes, response_timeout, retries, whole_bodies
+from . import flows, gate, http1, limits, pipes, response_timeout, retries, turns, whole_bodies
 from .pressure import HIGH, Pressure
 from .response_timeout import Alarm
 from .retries import NoAnswer
@@ -143,6 +143,12 @@ class Stream(http.HttpStream):
 
     def state_wait_for_request_headers(self, event: http.RequestHeaders) -> CommandGenerator[None]:
         """Begin the request. Who waits for leave to send a body that we gather gets it at once."""
+        if not turns.may_begin():
+            yield turns.Turn(self.context.client)
+            if any(isinstance(later, http.RequestProtocolError) for later in self._paused_event_queue):
+                self._paused_event_queue.clear()
+                self._is_over = True
+                return
         yield from super().state_wait_for_request_headers(event)
         if self._expects and self.client_state == self.state_consume_request_body:
             yield from self._continue()

@@ -16,6 +16,7 @@ from .keys import ANY_KEY, END_OF_TIME, Key, KeyRequest, make
 
 _PRIVATE_KEY = "name the file of the private key; jwtproxy-run keys new makes one"
 _CURVES = ("P-256", "P-384", "P-521", "Ed25519")
+_LONGEST_NAME = 15
 _DEFAULT_ALGORITHMS = {"oct": "HS512", "RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}
 _PRIVATE = ("PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")  # PKCS#8, PKCS#1, SEC1
 _PUBLIC = ("PUBLIC KEY", "RSA PUBLIC KEY")
@@ -131,10 +132,10 @@ def _jwk(jwk: dict[str, Any], place: str, request: KeyRequest) -> Key:
         if not isinstance(jwk.get(name, ""), str):
             raise SettingsError(f"{place}: {name!r} is not a string", "see RFC 7517 §4")
     if jwk.get("use", "sig") != "sig":
-        raise SettingsError(f"{place} is for {jwk['use']!r}, not for signatures", 'its use must be "sig"')
+        raise SettingsError(f"{place} is for {_named(jwk['use'])}, not for signatures", 'its use must be "sig"')
     if jwk.get("alg", ALGORITHMS[0]) not in ALGORITHMS:
         raise SettingsError(
-            f"{place} is for {jwk['alg']!r}, which cannot sign tokens here", f"use one of {', '.join(ALGORITHMS)}"
+            f"{place} is for {_named(jwk['alg'])}, which cannot sign tokens here", f"use one of {', '.join(ALGORITHMS)}"
         )
     alg = _agreed(jwk.get("alg") or AUTO, request.algorithm)
     if not alg:
@@ -143,6 +144,11 @@ def _jwk(jwk: dict[str, Any], place: str, request: KeyRequest) -> Key:
     times = _number(jwk, "nbf", place, -math.inf), _number(jwk, "exp", place, math.inf)
     request = KeyRequest(alg, request.kid or jwk.get("kid", ""))
     return make(_load(_from_jwk, place, jwk, place), place, request, *times)
+
+
+def _named(value: str | None) -> str:
+    """A name of RFC 7518 as errors show it; what is too long for one may be a part of the key where a quote is lost."""
+    return "'…'" if value and len(value) > _LONGEST_NAME else repr(value)
 
 
 def _agreed(said: str, asked: str) -> str | None:
@@ -155,9 +161,10 @@ def _agreed(said: str, asked: str) -> str | None:
 def _from_jwk(jwk: dict[str, Any], place: str) -> Any:
     kty = jwk.get("kty")
     if kty not in _DEFAULT_ALGORITHMS:
-        raise SettingsError(f"{place}: bad kty {kty!r}", f"use one of {', '.join(_DEFAULT_ALGORITHMS)}")
+        raise SettingsError(f"{place}: bad kty {_named(kty)}", f"use one of {', '.join(_DEFAULT_ALGORITHMS)}")
     if jwk.get("crv", "Ed25519") not in _CURVES:
-        raise SettingsError(f"{place} is on the unsupported curve {jwk['crv']!r}", f"use one of {', '.join(_CURVES)}")
+        said = f"{place} is on the unsupported curve {_named(jwk['crv'])}"
+        raise SettingsError(said, f"use one of {', '.join(_CURVES)}")
     try:
         return implementation(_DEFAULT_ALGORITHMS[kty]).from_jwk(jwk)
     except (InvalidKeyError, KeyError, AttributeError) as error:

@@ -14,6 +14,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.test import tflow
 
 from jwtproxy.conduct.heads import ReceivedResponse
+from jwtproxy.lane import portions
 from jwtproxy.lane.boring import Answer
 from jwtproxy.lane.upstream import Upstream
 from jwtproxy.mitm.limits import DEFAULT
@@ -427,6 +428,22 @@ def test_a_side_that_is_behind_makes_the_other_wait() -> None:
     peer.upstream.pause_writing()
     peer.upstream.resume_writing()
     assert peer.heard == ["full True", "full False"]
+
+
+def test_who_is_dear_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portions, "taken", lambda *_: True)
+
+    async def run() -> None:
+        peer = Peer().ask().say(OK)
+        assert peer.heard == HEARD_OK
+        assert peer.is_paused()
+        peer.upstream.pause()
+        await asyncio.sleep(0)
+        assert peer.is_paused(), "its asker takes no more"
+        peer.upstream.go_on()
+        assert not peer.is_paused()
+
+    asyncio.run(run())
 
 
 def test_an_upstream_that_waits_for_the_next_request_is_read() -> None:

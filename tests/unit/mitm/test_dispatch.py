@@ -520,3 +520,39 @@ def test_a_connection_that_takes_nothing_more_is_over() -> None:
             await task
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["more", "end"])
+def test_a_task_that_is_cancelled_as_it_waits_for_its_turn_is_so_where_it_reads_on(kind: str) -> None:
+    """Elsewhere mitmproxy forgets the connection and leaves it open. The end is told all the same."""
+    peer = tflow.tclient_conn()
+    event = events.DataReceived(peer, b"x") if kind == "more" else events.ConnectionClosed(peer)
+    heard: list[events.Event] = []
+
+    def hear(event: events.Event) -> list[commands.Command]:
+        heard.append(event)
+        return []
+
+    async def reads(handler: Any, said: list[str]) -> None:
+        await handler.server_event(event)
+        said.append("goes on")
+        await asyncio.sleep(0)
+        said.append("was not cancelled")
+
+    async def run() -> None:
+        handler: Any = object.__new__(dispatch.ConnectionHandler)
+        handler._server_event_lock, handler._portioned = asyncio.Lock(), frozenset()
+        handler.timeout_watchdog = SimpleNamespace(register_activity=lambda: None)
+        handler.layer = SimpleNamespace(handle_event=hear)
+        said: list[str] = []
+        async with handler._server_event_lock:
+            task = asyncio.create_task(reads(handler, said))
+            await asyncio.sleep(0)
+            task.cancel("closed by command")
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError, match="closed by command"):
+            await task
+        assert said == ["goes on"]
+
+    asyncio.run(run())
+    assert heard == ([] if kind == "more" else [event])

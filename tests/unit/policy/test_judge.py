@@ -357,6 +357,12 @@ def test_what_no_rule_allows_may_be_blocked(load: Loader) -> None:
     assert _forwarded(policy, _to("pay.example")).rule == "pay"
 
 
+def test_the_audience_is_where_the_request_goes(load: Loader) -> None:
+    policy = load(audience="origin")
+    for head in (_to("a.example", port=8443), _to("b.example", port=8443)):
+        assert _claims(_forwarded(policy, head))["aud"] == f"{head.scheme}://{head.host}:8443"
+
+
 # --- what cannot be decided
 
 

@@ -1,0 +1,1 @@
+"""Fuzzing of what strangers, and owners in a hurry, may send: `make fuzz`."""

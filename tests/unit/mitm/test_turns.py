@@ -1,0 +1,69 @@
+"""What is dear has its turn one after the other, whoever wants it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from mitmproxy.proxy.layers.tls import ClientHelloData, TlsClienthelloHook
+from mitmproxy.test import tflow
+
+from jwtproxy.mitm import dispatch, turns
+
+AT_ONCE = 4
+
+
+def test_one_has_its_turn_at_each_go_of_the_loop() -> None:
+    async def run() -> None:
+        had: list[int] = []
+        for number in range(3):
+            turns.queue(lambda number=number: had.append(number))  # type: ignore[misc]
+        for so_far in range(1, 4):
+            await asyncio.sleep(0)
+            assert had == list(range(so_far))
+
+    asyncio.run(run())
+
+
+def test_who_is_cancelled_keeps_nobody_waiting() -> None:
+    async def run() -> None:
+        first, second = (asyncio.create_task(turns.turn()) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait_for(second, 1)
+
+    asyncio.run(run())
+
+
+def test_a_few_begin_at_once_at_each_go() -> None:
+    async def run() -> None:
+        for _ in range(2):
+            assert [turns.may_begin() for _ in range(AT_ONCE + 1)] == [True] * AT_ONCE + [False]
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
+def test_without_a_loop_nobody_waits() -> None:
+    assert all(turns.may_begin() for _ in range(2 * AT_ONCE))
+
+
+@pytest.mark.parametrize("make", [turns.Turn, lambda client: TlsClienthelloHook(ClientHelloData(client, None))])  # type: ignore[arg-type]
+def test_a_handler_waits_for_the_turn_and_then_runs_hooks(
+    make: Callable[[object], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    async def hook_task(self: object, hook: object) -> None:
+        order.append("hooks")
+
+    async def run() -> None:
+        monkeypatch.setattr("mitmproxy.proxy.server.ConnectionHandler.hook_task", hook_task)
+        handler = object.__new__(dispatch.ConnectionHandler)
+        turns.queue(lambda: order.append("another's turn"))
+        waiting: Awaitable[None] = handler.hook_task(make(tflow.tclient_conn()))  # type: ignore[arg-type]
+        await asyncio.wait_for(waiting, 1)
+
+    asyncio.run(run())
+    assert order == ["another's turn", "hooks"]
