@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -17,6 +18,7 @@ import hypothesis
 import pytest
 
 from tests.support import inside
+from tests.support.fork_server import trust_keys
 from tests.support.inside import Serve, Upstream
 
 if TYPE_CHECKING:
@@ -35,8 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         importlib.import_module("mitmproxy.addons")
+    trust_keys()
     # It goes on to do so wherever it reads a flow filter.
     config.addinivalue_line("filterwarnings", "ignore:.*deprecated:DeprecationWarning:(mitmproxy|pyparsing)")
+
+
+def pytest_collection_finish() -> None:
+    """Leave thousands of tests, and all that is imported, out of each collection of garbage: a second each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

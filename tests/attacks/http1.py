@@ -34,6 +34,7 @@ async def _answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     """An upstream that answers whatever comes, shortly."""
     while await reader.readuntil(b"\r\n\r\n"):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
 
 
 async def _endless_answer(stage: Stage, start: bytes, piece: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.clients import Raw, Reply, client_context, message
-from tests.support.harness import ADDONS, REPO, Process, StartBare, StartProxy, verify
+from tests.support.harness import ADDONS, REPO, Process, StartBare, StartProxy, rows, verify
 from tests.support.upstreams import Recorder
 
 LANES = pytest.mark.parametrize("lane", ["on", "off"])
@@ -85,8 +85,10 @@ def answers_everybody(proxy: Process, recorder: Recorder, *names: str) -> None:
             assert ask(proxy.port, message("GET", "/status", f"Host: {name}"), source).status == 200
 
 
-@LANES
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("lane", "workers"),
+    rows({f"{lane}-{workers}": (lane, workers) for lane in ("on", "off") for workers in ("1", "2")}, "on-1", "off-2"),
+)
 def test_every_address_answers_as_before_with_a_warning(
     start_proxy: StartProxy, recorder: Recorder, lane: str, workers: str
 ) -> None:

@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.clients import Http2, Raw, Reply, client_context, message
-from tests.support.harness import SECRET, Process, Proxy, StartProxy, clean_env, launcher
+from tests.support.harness import SECRET, Process, Proxy, StartProxy, clean_env, launcher, rows, thorough
 from tests.support.upstreams import Recorder, silent
 
 LANES = pytest.mark.parametrize("lane", ["on", "off"])
+ONE_LANE = pytest.mark.parametrize("lane", ["on", pytest.param("off", marks=thorough)])
+"""Where what is shown is done before either of them gets to see a connection."""
 RESET = b"\1\0\0\0\0\0\0\0"  # SO_LINGER
 STATUS = message("GET", "/status", "Host: x")
 
@@ -80,7 +82,7 @@ def test_a_client_at_its_limit_gets_503_and_keeps_out_nobody_else(
     until_served(proxy)
 
 
-@LANES
+@ONE_LANE
 def test_all_clients_together_have_a_limit(start_proxy: StartProxy, recorder: Recorder, lane: str) -> None:
     options = {"JWT_MAX_CONNECTIONS": "2", "JWT_MAX_CLIENT_CONNECTIONS": "0", "JWT_FAST_LANE": lane, "WORKERS": "1"}
     proxy = start_proxy(env=options)
@@ -110,11 +112,20 @@ def by_half(client: Raw) -> None:
 ENDS: dict[str, Callable[[Raw], None]] = {"client": by_client, "reset": by_reset, "half": by_half}
 
 
-@LANES
-@pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("handed_over", [False, True], ids=["boring", "handed over"])
+RELEASES = {
+    f"{lane}-{how}-{end}": (lane, how == "handed over", end)
+    for lane in ("on", "off")
+    for how in ("boring", "handed over")
+    for end in ENDS
+}
+
+
+@pytest.mark.parametrize(
+    ("lane", "handed_over", "end"),
+    rows(RELEASES, "on-boring-reset", "on-handed over-client", "on-handed over-half", "off-boring-client"),
+)
 def test_a_connection_is_released_once(
-    start_proxy: StartProxy, recorder: Recorder, lane: str, end: str, handed_over: bool
+    start_proxy: StartProxy, recorder: Recorder, lane: str, handed_over: bool, end: str
 ) -> None:
     """Also one that the lane has handed to mitmproxy, which would make room for two otherwise, or none."""
     options = {"JWT_MAX_CONNECTIONS": "1", "JWT_MAX_CLIENT_CONNECTIONS": "0", "JWT_FAST_LANE": lane, "WORKERS": "1"}
@@ -144,7 +155,7 @@ def test_what_the_proxy_closes_is_released(start_proxy: StartProxy, recorder: Re
         until_served(proxy, closing)
 
 
-@LANES
+@ONE_LANE
 def test_tunnels_are_counted_and_released(
     start_proxy: StartProxy, https_recorder: Recorder, proxy_trust: ssl.SSLContext, lane: str
 ) -> None:
@@ -241,10 +252,12 @@ def crowd(port: int, size: int) -> Iterator[list[socket.socket]]:
             client.close()
 
 
-@LANES
-@pytest.mark.parametrize("workers", ["1", "2"])
+BY_WORKERS = {f"{workers}-{lane}": (workers, lane) for workers in ("1", "2") for lane in ("on", "off")}
+
+
+@pytest.mark.parametrize(("workers", "lane"), rows(BY_WORKERS, "1-off", "2-on"))
 def test_without_descriptors_clients_wait_quietly(
-    tmp_path: Path, confdir: Path, recorder: Recorder, lane: str, workers: str
+    tmp_path: Path, confdir: Path, recorder: Recorder, workers: str, lane: str
 ) -> None:
     options = {"JWT_MAX_CONNECTIONS": "0", "JWT_FAST_LANE": lane, "WORKERS": workers}
     with Limited(64, options, cwd=tmp_path, confdir=confdir) as proxy:
@@ -263,7 +276,7 @@ def test_without_descriptors_clients_wait_quietly(
         assert proxy.stderr.count("new connections wait, as none can be accepted: too many open files") <= int(workers)
 
 
-@LANES
+@ONE_LANE
 def test_what_is_derived_leaves_descriptors_for_upstreams(
     tmp_path: Path, confdir: Path, recorder: Recorder, lane: str
 ) -> None:
@@ -277,7 +290,7 @@ def test_what_is_derived_leaves_descriptors_for_upstreams(
         assert "warning" not in proxy.output
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=thorough), "2"])
 def test_a_start_under_load_succeeds(tmp_path: Path, confdir: Path, workers: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -250,6 +251,59 @@ def test_what_is_asked_meanwhile_is_answered(start_proxy: StartProxy, recorder: 
 
 def _inner(path: str, upstream: Recorder) -> bytes:
     return message("GET", path, f"Host: {upstream.authority}")
+
+
+COUNTS = """
+import asyncio
+
+async def watch():
+    told = None
+    while True:
+        if told != (told := asyncio.get_running_loop().acceptor.crowd.size):
+            print(f"connections: {told}", flush=True)
+        await asyncio.sleep(0.01)
+
+def running():
+    global task
+    task = asyncio.create_task(watch())
+"""
+"""A script that tells how many connections count; a client cannot find out, as none is accepted any more."""
+
+
+@pytest.mark.parametrize("lane", ["on", pytest.param("off", marks=thorough)])
+def test_connections_are_released_meanwhile(
+    start_proxy: StartProxy, recorder: Recorder, https_recorder: Recorder, proxy_ca: Path, tmp_path: Path, lane: str
+) -> None:
+    """Each that has had its answer, in a tunnel or not, counts no more while others are waited for."""
+    for upstream in (recorder, https_recorder):
+        upstream.route("/hold", late(0.7))
+    recorder.route("/long", late(3))
+    (tmp_path / "counts.py").write_text(COUNTS)
+    proxy = start_proxy("-s", str(tmp_path / "counts.py"), env={"JWT_FAST_LANE": lane, "WORKERS": "1"})
+
+    def count() -> int:
+        return int(re.findall(r"connections: (\d+)", proxy.stdout)[-1])
+
+    with contextlib.ExitStack() as stack:
+        last, idle, plain, tunnel = (stack.enter_context(Raw(proxy.port)) for _ in range(4))
+        tunnel.secure_tunnel(https_recorder.authority, proxy_ca, "http/1.1")
+        assert idle.request(get(recorder.url)).status == 200
+        for client, request in (
+            (last, get(f"{recorder.url}/long")),
+            (plain, get(f"{recorder.url}/hold")),
+            (tunnel, _inner("/hold", https_recorder)),
+        ):
+            client.send(request)
+        recorder.wait_head(3)
+        https_recorder.wait_head(1)
+        until(lambda: count() == 4, 5, "all of them count")
+        proxy.send_signal(signal.SIGTERM)
+        until(lambda: refused(proxy.port), 1 * slack(), "it has begun to end")
+        assert [client.reply().values("connection") for client in (plain, tunnel)] == [["close"]] * 2
+        until(lambda: count() == 2, 2 * slack(), "those that were answered count no more")
+        assert proxy.running
+        assert (last.reply().body, last.rest(), idle.rest()) == (b"in time", b"", b"")
+    assert (proxy.wait(), proxy.stderr) == (0, "")
 
 
 def test_http2_streams_in_flight_finish(start_proxy: StartProxy, h2_recorder: Recorder, proxy_ca: Path) -> None:

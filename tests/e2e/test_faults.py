@@ -76,10 +76,10 @@ def test_a_name_that_was_gone_is_found_again(tmp_path: Path, confdir: Path, reco
     name, hosts = "later.example", tmp_path / "hosts"
     url = f"http://{name}:{recorder.port}/"
     fixed = ("--set", "jwt_connect_timeout=1", "--set", f"jwt_fast_lane={lane}")
-    with black_hole.lost(*fixed, cwd=tmp_path, confdir=confdir, hosts={}) as proxy:
+    with black_hole.lost(*fixed, cwd=tmp_path, confdir=confdir, hosts={}, hang=2) as proxy:
         assert _status(proxy.port, url) == 502
         hosts.write_text(f"127.0.0.1 {name}\n")
-        until(lambda: _status(proxy.port, url) == 200, 40, "the name is found")
+        until(lambda: _status(proxy.port, url) == 200, 20, "the name is found")
         assert verify(recorder.requests[-1].token)
         assert "Traceback" not in proxy.output
 

@@ -39,7 +39,8 @@ rules:
   - {name: unsigned, match: ~u /unsigned, sign: false}
 """
 SUBJECTS = conversations()
-SAMPLE = {"in_turn": 10, "slowly": 4, "cut_requests": 10, "cut_answers": 12, "answers": 5, "requests": 5}
+SAMPLE = {"in_turn": 25, "slowly": 12, "cut_requests": 20, "cut_answers": 24, "answers": 10, "requests": 10}
+SAMPLE |= {"pipelined": 2, "interims": 3, "early": 2, "upstreams": 2, "gone": 2}
 """Of these subjects, the default run holds one conversation in so many."""
 COUNTED = {"in_turn", "pipelined", "slowly", "interims", "answers"}
 """Subjects of which both lanes count the same number of requests that set out.
@@ -113,7 +114,7 @@ def test_there_are_many_conversations() -> None:
     names = [talk.name for talks in SUBJECTS.values() for talk in talks]
     assert [name for name, count in Counter(names).items() if count > 1] == []
     assert len(names) > 2000
-    assert sum(len(talks[:: SAMPLE.get(subject, 1)]) for subject, talks in SUBJECTS.items()) > 400
+    assert sum(len(talks[:: SAMPLE.get(subject, 1)]) for subject, talks in SUBJECTS.items()) > 200
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
@@ -129,13 +130,13 @@ def test_all_others_of_these_do_too(pair: Pair, subject: str) -> None:
     assert fast == slow or subject not in COUNTED
 
 
-@pytest.mark.parametrize("subject", rows({name: (name,) for name in SUBJECTS}, "pipelined", "upstreams", "gone"))
+@pytest.mark.parametrize("subject", rows({name: (name,) for name in SUBJECTS}, "pipelined", "upstreams"))
 def test_conversations_in_tls_go_the_same_way(pair: Pair, subject: str) -> None:
     talks = [talk for talk in SUBJECTS[subject] if not talk.plain]
     _compare(pair, talks[:: 2 * SAMPLE.get(subject, 1)], "tls")
 
 
-PARTS = 6
+PARTS = 12
 
 
 @pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=thorough) for part in range(1, PARTS))])

@@ -292,11 +292,11 @@ Outcome = tuple[str, str, int, dict[str, Any] | None]
 """The rule, what it does, the status, the token's claims."""
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=thorough)])
+@pytest.mark.parametrize("step", [21, pytest.param(1, marks=thorough)])
 def test_explain_and_the_proxy_say_the_same(
     rules_proxy: Proxy, upstreams: dict[str, Recorder], capsys: pytest.CaptureFixture[str], step: int
 ) -> None:
-    """Each case by its rule; the claims, too, are those that explain foretold. (One in seven: explain is slow.)"""
+    """Each case by its rule; the claims, too, are those that explain foretold. (Of a few: explain is slow.)"""
     assert len(CASES) >= 40 * 3
     wrong = {}
     for number, case in enumerate(CASES):

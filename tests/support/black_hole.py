@@ -31,11 +31,16 @@ def unable() -> str:
 
 @contextlib.contextmanager
 def lost(
-    *args: str, cwd: Path, confdir: Path, hosts: Mapping[str, str], env: Mapping[str, str | None] | None = None
+    *args: str,
+    cwd: Path,
+    confdir: Path,
+    hosts: Mapping[str, str],
+    env: Mapping[str, str | None] | None = None,
+    hang: int = 30,
 ) -> Iterator[Process]:
-    """A proxy to which only the names in `hosts` mean something; others hang for half a minute."""
+    """A proxy to which only the names in `hosts` mean something; others hang for so many seconds."""
     with _mute() as address:
-        namespace.write_files(cwd, nameserver=address, hosts=hosts, options="timeout:30 attempts:1")
+        namespace.write_files(cwd, nameserver=address, hosts=hosts, options=f"timeout:{hang} attempts:1")
         own = {
             "JWT_SHARED_SECRET": SECRET,
             "HTTP_PORT": "0",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from .harness import SECRET, clean_env
+from .harness import REPO, SECRET, clean_env
 
 # One error line and one hint; an error starts in lower case, unless with the name of a variable.
 REFUSAL = re.compile(r"jwtproxy: error: (?:[a-z'\-.]|[A-Z]+_|WORKERS)[^\n]*\njwtproxy: hint: [^\n]+\n")
@@ -94,7 +94,9 @@ _FORKED_STARTS = """
 import gc, json, os, signal, sys
 from jwtproxy.launcher import cli
 from jwtproxy.launcher.commands import explain, keys, serve
+from tests.support.fork_server import trust_keys
 
+trust_keys()
 gc.freeze()
 for line in sys.stdin:
     start = json.loads(line)
@@ -122,7 +124,9 @@ def forked_starts(home: Path, before: Callable[[], None] | None = None) -> Itera
     """What `run_launcher` does, many times faster. before: what the process to fork does before it begins."""
     command = [sys.executable, "-O", "-c", _FORKED_STARTS]  # -O: as the launcher restarts itself
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=clean_env(home), stdin=pipe, stdout=pipe, text=True, preexec_fn=before) as forks:
+    with subprocess.Popen(
+        command, env=clean_env(home), cwd=REPO, stdin=pipe, stdout=pipe, text=True, preexec_fn=before
+    ) as forks:
         assert forks.stdin
         assert forks.stdout
         requests, answers = forks.stdin, forks.stdout

@@ -274,8 +274,8 @@ def test_small_pieces_that_wait_become_one(peers: tuple[Connection, h2.connectio
     client.send_headers(1, HEAD, end_stream=True)
     ours.receive_data(client.data_to_send())
     ours.send_headers(1, [(b":status", b"200")])
-    for _ in range(70_000):
-        ours.send_data(1, b"x")
+    for size in (*[16_000] * 4, *[1] * 6_000):  # more than the window of the stream, 65,535 bytes
+        ours.send_data(1, b"x" * size)
     ours.end_stream(1)
     assert len(ours.stream_buffers[1]) == 1
     client.receive_data(ours.data_to_send())

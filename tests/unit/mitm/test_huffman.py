@@ -29,7 +29,7 @@ def test_what_has_been_encoded_comes_out(value: bytes) -> None:
     assert huffman.decode(memoryview(encode(value))) == value
 
 
-@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 254, 255, 16 * 1024, 16 * 1024 + 1, 70_000])
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 254, 255, 16 * 1024, 16 * 1024 + 1, 40_000])
 def test_whatever_its_length(size: int) -> None:
     value = b"^" * size  # 14 bits each
     assert huffman.decode(encode(value)) == value
