@@ -6,8 +6,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import brotli
-import zstandard
 from mitmproxy import ctx
 from mitmproxy.net import encoding
 from mitmproxy.options import Options
@@ -19,6 +17,9 @@ _PIECE = 64 * 1024
 """Bytes that are inflated at a time, to see how many there are."""
 
 _decode = encoding.decode
+# Those of mitmproxy, of whose versions each has its own.
+_brotli_module: Any = vars(encoding)["brotli"]
+_zstd_module: Any = vars(encoding)["zstd"]
 
 
 def decode(encoded: Any, coding: str, errors: str = "strict") -> Any:
@@ -54,7 +55,7 @@ def _exceeds(pieces: Iterator[bytes], most: int) -> bool:
             size += len(piece)
             if size > most:
                 return True
-    except (zlib.error, brotli.error, zstandard.ZstdError):
+    except (zlib.error, _brotli_module.error, _zstd_module.ZstdError, EOFError):
         pass  # mitmproxy tells
     return False
 
@@ -70,7 +71,7 @@ def _zlib(wbits: int) -> Callable[[bytes], Iterator[bytes]]:
 
 
 def _brotli(encoded: bytes) -> Iterator[bytes]:
-    inflating = brotli.Decompressor()
+    inflating = _brotli_module.Decompressor()
     if not hasattr(inflating, "can_accept_more_data"):  # before 1.2 nothing bounds it
         raise ValueError("this version of brotli is too old to be safe; install 1.2")
     while piece := inflating.process(encoded, output_buffer_limit=_PIECE):
@@ -79,7 +80,11 @@ def _brotli(encoded: bytes) -> Iterator[bytes]:
 
 
 def _zstandard(encoded: bytes) -> Iterator[bytes]:
-    reader = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(encoded), read_across_frames=True)
+    file, zstd = io.BytesIO(encoded), _zstd_module
+    if hasattr(zstd, "ZstdFile"):
+        reader = zstd.ZstdFile(file)
+    else:
+        reader = zstd.ZstdDecompressor().stream_reader(file, read_across_frames=True)
     while piece := reader.read(_PIECE):
         yield piece
 

@@ -64,7 +64,7 @@ NEEDED = (
         also="WebsocketEndHook WebsocketStartHook",
     ),
     Patch("mitmproxy.proxy.server:ConnectionHandler", "drain_writers", "jwtproxy.mitm.pressure:drain_writers"),
-    Patch("mitmproxy.net.encoding", "decode", "jwtproxy.mitm.inflation:decode", also="custom_decode"),
+    Patch("mitmproxy.net.encoding", "decode", "jwtproxy.mitm.inflation:decode", also="custom_decode brotli zstd"),
     Patch(
         f"{_HTTP}._http1",
         "ChunkedReader",

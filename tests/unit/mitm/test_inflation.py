@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
 
-import brotli
 import pytest
-import zstandard
 from mitmproxy.http import Response
+from mitmproxy.net import encoding
 from mitmproxy.test import taddons
 
 from jwtproxy.mitm import inflation, limits, patches
@@ -29,8 +29,8 @@ CODINGS = pytest.mark.parametrize(
         ("deflate", zlib.compress),
         ("deflate", _raw),
         ("deflateraw", _raw),
-        ("br", brotli.compress),
-        ("zstd", zstandard.ZstdCompressor().compress),
+        ("br", functools.partial(encoding.encode, encoding="br")),
+        ("zstd", functools.partial(encoding.encode, encoding="zstd")),
     ],
 )
 Encode = Callable[[bytes], bytes]
