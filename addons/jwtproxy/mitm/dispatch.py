@@ -250,10 +250,13 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         """Take what a peer sends, and see how long that takes."""
         began = time.thread_time() if fair.is_worth_timing(allowed, len(data)) else 0.0
         await super().server_event(events.DataReceived(connection, data))
+        took = time.thread_time() - began if began else 0.0
         if began:
-            took = time.thread_time() - began
             vars(connection)[_PORTION] = fair.portion(allowed, len(data), took, _READ)
-            self._dear = self._dear | {connection} if fair.is_dear(took) else self._dear - {connection}
+        if fair.is_dear(took):
+            self._dear |= {connection}
+        elif self._dear:
+            self._dear -= {connection}
 
     async def hook_task(self, hook: commands.StartHook) -> None:
         """Run hooks, where one of them has to wait, or all have."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mitmproxy.connection import Client
 from mitmproxy.proxy import commands
 
-_AT_ONCE = 4
+_AT_ONCE = 16
 """Requests, or handshakes, that may begin at one go of the event loop without waiting for their turn."""
 
 _waiting: deque[Callable[[], None]] = deque()

@@ -525,15 +525,15 @@ def test_over_http2_a_path_that_is_none_is_refused(method: str, path: str) -> No
 def test_a_request_that_waits_for_its_turn_begins_then_unless_nobody_wants_it_any_more() -> None:
     async def run() -> None:
         client = Http2()
-        for _ in range(4):
+        for _ in range(16):
             client.get("a.example")
         client.slow = []
         unwanted, wanted = client.get("b.example"), client.get("c.example")
         client.cancel(unwanted)
-        assert client.counted == 4
+        assert client.counted == 16
         client.end_hooks()
-        assert client.counted == 5
-        assert len(client.flows) == 5
+        assert client.counted == 17
+        assert len(client.flows) == 17
         client.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         assert client.codes == {wanted: "200"}
 

@@ -11,7 +11,7 @@ from mitmproxy.test import tflow
 
 from jwtproxy.mitm import dispatch, turns
 
-AT_ONCE = 4
+AT_ONCE = 16
 
 
 def test_one_has_its_turn_at_each_go_of_the_loop() -> None:
