@@ -210,24 +210,31 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         if not isinstance(event, events.DataReceived) or event.connection.transport_protocol != "tcp":
             await self._deliver(event)
             return
-        data, connection = event.data, event.connection
         try:
-            if connection in self._dear:
-                await self._wait(connection)
-            while data:
-                size = vars(connection).get(_PORTION, fair.FIRST)
-                await self._take(connection, data[:size], size)
-                data = data[size:]
-                if data:
-                    await self._wait(connection)
-                if connection.state is ConnectionState.CLOSED:
-                    return
+            await self._take_all(event.connection, event.data)
         except asyncio.CancelledError as error:
             # Whose connection is closed meanwhile is to hear of that where mitmproxy expects it: as it waits for more.
             # Elsewhere it would forget the connection, and leave it open.
             _cancel_later(error)
         finally:
-            self._portioned -= {connection}
+            self._portioned -= {event.connection}
+
+    async def _take_all(self, connection: Connection, data: bytes) -> None:
+        """In portions, unless it is closed meanwhile."""
+        if connection in self._dear:
+            await self._wait(connection)
+        while data:
+            size = vars(connection).get(_PORTION, fair.FIRST)
+            piece, data = data[:size], data[size:]
+            if data:  # who takes the connection over is to know, lest what it reads itself overtake that
+                self._portioned |= {connection}
+            elif self._portioned:
+                self._portioned -= {connection}
+            await self._take(connection, piece, size)
+            if data:
+                await self._wait(connection)
+            if connection.state is ConnectionState.CLOSED:
+                return
 
     async def _wait(self, connection: Connection) -> None:
         """Let others have their turn before more of what is there is taken."""

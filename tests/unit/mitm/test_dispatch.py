@@ -567,18 +567,25 @@ def test_all_is_taken_once_however_dear_it_is(sizes: list[int], took: float, mon
     peer = tflow.tclient_conn()
     peer.state = ConnectionState.OPEN
     heard: list[bytes] = []
+    handler: Any = object.__new__(dispatch.ConnectionHandler)
+    left = 0
 
     def hear(event: events.DataReceived) -> list[commands.Command]:
+        nonlocal left
         heard.append(event.data)
+        left -= len(event.data)
+        assert handler.has_events_waiting == (left > 0), "who takes the connection over here is overtaken by the rest"
         return []
 
     async def run() -> None:
-        handler: Any = object.__new__(dispatch.ConnectionHandler)
+        nonlocal left
         handler._server_event_lock = asyncio.Lock()
         handler.timeout_watchdog = SimpleNamespace(register_activity=lambda: None)
         handler.layer = SimpleNamespace(handle_event=hear)
         for size in sizes:
+            left = size
             await asyncio.wait_for(handler.server_event(events.DataReceived(peer, bytes(size))), 5)
+            assert not handler.has_events_waiting
 
     asyncio.run(run())
     assert all(heard)
