@@ -1,4 +1,4 @@
-"""For uvicorn: the forward proxy of Starlette and HTTPX that people write, with a client for each request."""
+"""For uvicorn: the forward proxy of Starlette and HTTPX that people write, with one client for all requests."""
 
 import os
 import time
@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 KEY = bytes.fromhex(os.environ["JWT_SHARED_SECRET"])
 HOP_BY_HOP = {"connection", "content-length", "keep-alive", "proxy-connection", "transfer-encoding"}
+CLIENT = httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=None))
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -27,7 +28,6 @@ async def forward(request: Request) -> Response:
     headers = {name: value for name, value in request.headers.items() if name not in HOP_BY_HOP}
     headers["x-my-jwt"] = jwt.encode(claims, KEY, "HS512")
     url = request.scope["raw_path"].decode()  # all of http://host/path: a proxy is asked for that
-    async with httpx.AsyncClient(timeout=30) as client:
-        answer = await client.request(request.method, url, headers=headers, content=await request.body())
+    answer = await CLIENT.request(request.method, url, headers=headers, content=await request.body())
     kept = {name: value for name, value in answer.headers.items() if name not in HOP_BY_HOP}
     return Response(answer.content, answer.status_code, kept)
