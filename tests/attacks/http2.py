@@ -49,7 +49,8 @@ def _answer(connection: h2.connection.H2Connection, event: h2.events.Event) -> N
     if isinstance(event, h2.events.DataReceived):
         connection.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
     elif isinstance(event, h2.events.RequestReceived) and event.stream_id:
-        connection.send_headers(event.stream_id, [(":status", "200"), ("content-length", "0")], end_stream=True)
+        with contextlib.suppress(h2.exceptions.StreamClosedError):  # it was reset in the same piece
+            connection.send_headers(event.stream_id, [(":status", "200"), ("content-length", "0")], end_stream=True)
 
 
 def _swallow(connection: h2.connection.H2Connection, event: h2.events.Event) -> None:

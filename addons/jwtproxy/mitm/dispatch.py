@@ -366,7 +366,9 @@ def _cancel_later(error: asyncio.CancelledError) -> None:
 
 def _waits(hook: commands.StartHook) -> bool:
     """Whether a hook waits for its turn."""
-    return isinstance(hook, turns.Turn) or (isinstance(hook, tls.TlsClienthelloHook) and not turns.may_begin())
+    if isinstance(hook, tls.TlsClienthelloHook):
+        return not turns.may_begin(hook.data.context.client)
+    return isinstance(hook, turns.Turn)
 
 
 def _onboard(addon: theirs.onboarding.Onboarding, request_flow: http.HTTPFlow) -> Awaitable[None] | None:

@@ -143,7 +143,7 @@ class Stream(http.HttpStream):
 
     def state_wait_for_request_headers(self, event: http.RequestHeaders) -> CommandGenerator[None]:
         """Begin the request. Who waits for leave to send a body that we gather gets it at once."""
-        if not turns.may_begin():
+        if not turns.may_begin(self.context.client):
             yield turns.Turn(self.context.client)
             if any(isinstance(later, http.RequestProtocolError) for later in self._paused_event_queue):
                 self._paused_event_queue.clear()

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from mitmproxy.connection import Client
 from mitmproxy.proxy import commands
 
-_AT_ONCE = 16
-"""Requests, or handshakes, that may begin at one go of the event loop without waiting for their turn."""
+_AT_ONCE, _OF_ONE = 32, 4
+"""Requests and handshakes that may begin at one go of the event loop without waiting for their turn: of all, of one."""
 
 _waiting: deque[Callable[[], None]] = deque()
 """Of this process, which has one event loop."""
 
-
-_begun = 0
-"""How many have, at this go."""
+_begun: list[Client] = []
+"""Those of whom one has, at this go: once for each."""
 
 
 @dataclass
@@ -27,22 +26,18 @@ class Turn(commands.StartHook):
     client: Client
 
 
-def may_begin() -> bool:
-    """Whether a request, or a handshake, may begin at once, of whatever client. Else it is to wait for its turn."""
-    global _begun
+def may_begin(client: Client) -> bool:
+    """Whether a request of this client, or its handshake, may begin at once. Else it is to wait for its turn."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return True
     if not _begun:
-        loop.call_soon(_begin_anew)
-    _begun += 1
-    return _begun <= _AT_ONCE
-
-
-def _begin_anew() -> None:
-    global _begun
-    _begun = 0
+        loop.call_soon(_begun.clear)
+    if len(_begun) >= _AT_ONCE or _begun.count(client) >= _OF_ONE:
+        return False
+    _begun.append(client)
+    return True
 
 
 def queue(begin: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from mitmproxy.test import tflow
 
 from jwtproxy.mitm import dispatch, turns
 
-AT_ONCE = 16
+AT_ONCE, OF_ONE = 32, 4
 
 
 def test_one_has_its_turn_at_each_go_of_the_loop() -> None:
@@ -39,14 +39,27 @@ def test_who_is_cancelled_keeps_nobody_waiting() -> None:
 def test_a_few_begin_at_once_at_each_go() -> None:
     async def run() -> None:
         for _ in range(2):
-            assert [turns.may_begin() for _ in range(AT_ONCE + 1)] == [True] * AT_ONCE + [False]
+            begun = [turns.may_begin(tflow.tclient_conn()) for _ in range(AT_ONCE + 1)]
+            assert begun == [True] * AT_ONCE + [False]
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
+def test_of_one_client_fewer_begin_at_once() -> None:
+    async def run() -> None:
+        one, other = tflow.tclient_conn(), tflow.tclient_conn()
+        for _ in range(2):
+            assert [turns.may_begin(one) for _ in range(OF_ONE + 1)] == [True] * OF_ONE + [False]
+            assert turns.may_begin(other)
             await asyncio.sleep(0)
 
     asyncio.run(run())
 
 
 def test_without_a_loop_nobody_waits() -> None:
-    assert all(turns.may_begin() for _ in range(2 * AT_ONCE))
+    client = tflow.tclient_conn()
+    assert all(turns.may_begin(client) for _ in range(2 * AT_ONCE))
 
 
 @pytest.mark.parametrize("make", [turns.Turn, lambda client: TlsClienthelloHook(ClientHelloData(client, None))])  # type: ignore[arg-type]
