@@ -18,7 +18,7 @@ from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import server_hooks
 
-from ..conduct import framing, heads
+from ..conduct import fair, framing, heads
 from ..conduct.closing import still_listens
 from ..conduct.forwarding import response_fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
@@ -554,7 +554,7 @@ class Engine(asyncio.Protocol):
                 self._take_head()
             elif self._body and (self._upstream or self._done):
                 self._pass_body()
-            if len(self._buffer) > _MOST_WAITING:
+            if self._is_ahead():
                 self._pause(Pause.BEHIND)
             self.flush()
         except Exception:
@@ -639,8 +639,12 @@ class Engine(asyncio.Protocol):
             self._catch_up()
 
     def _catch_up(self) -> None:
-        if len(self._buffer) <= _MOST_WAITING:
+        if not self._is_ahead():
             self._resume(Pause.BEHIND)
+
+    def _is_ahead(self) -> bool:
+        """Whether more waits than is taken at once, later, without keeping others waiting: chunks may be dear."""
+        return len(self._buffer) > (fair.FIRST if self._chunks_up else _MOST_WAITING)
 
     def _take_heads(self) -> None:
         """Serve the next request if it is boring; else give the connection away."""

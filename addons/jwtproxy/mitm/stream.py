@@ -43,6 +43,8 @@ from .websocket_relay import Relay
 from .whole_bodies import Held
 
 _BODY = (http.ResponseData, http.ResponseTrailers)
+_AT_ONCE = 4
+"""Requests of an HTTP/2 connection that begin at one go of the event loop; of HTTP/1.1 they come one after another."""
 
 
 class Stream(http.HttpStream):
@@ -143,7 +145,7 @@ class Stream(http.HttpStream):
 
     def state_wait_for_request_headers(self, event: http.RequestHeaders) -> CommandGenerator[None]:
         """Begin the request. Who waits for leave to send a body that we gather gets it at once."""
-        if not turns.may_begin(self.context.client):
+        if not turns.may_begin(self.context.client, _AT_ONCE if event.request.is_http2 else 1):
             yield turns.Turn(self.context.client)
             if any(isinstance(later, http.RequestProtocolError) for later in self._paused_event_queue):
                 self._paused_event_queue.clear()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from mitmproxy.connection import Client
 from mitmproxy.proxy import commands
 
-_AT_ONCE, _OF_ONE = 32, 4
-"""Requests and handshakes that may begin at one go of the event loop without waiting for their turn: of all, of one."""
+_AT_ONCE = 32
+"""Requests and handshakes that may begin at one go of the event loop without waiting for their turn."""
 
 _waiting: deque[Callable[[], None]] = deque()
 """Of this process, which has one event loop."""
@@ -26,15 +26,18 @@ class Turn(commands.StartHook):
     client: Client
 
 
-def may_begin(client: Client) -> bool:
-    """Whether a request of this client, or its handshake, may begin at once. Else it is to wait for its turn."""
+def may_begin(client: Client, most: int = 1) -> bool:
+    """Whether a request of this client, or its handshake, may begin at once. Else it is to wait for its turn.
+
+    most: how many of one client may, at one go.
+    """
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return True
     if not _begun:
         loop.call_soon(_begun.clear)
-    if len(_begun) >= _AT_ONCE or _begun.count(client) >= _OF_ONE:
+    if len(_begun) >= _AT_ONCE or _begun.count(client) >= most:
         return False
     _begun.append(client)
     return True

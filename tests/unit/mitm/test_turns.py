@@ -11,7 +11,7 @@ from mitmproxy.test import tflow
 
 from jwtproxy.mitm import dispatch, turns
 
-AT_ONCE, OF_ONE = 32, 4
+AT_ONCE = 32
 
 
 def test_one_has_its_turn_at_each_go_of_the_loop() -> None:
@@ -46,11 +46,12 @@ def test_a_few_begin_at_once_at_each_go() -> None:
     asyncio.run(run())
 
 
-def test_of_one_client_fewer_begin_at_once() -> None:
+@pytest.mark.parametrize("most", [1, 4])
+def test_of_one_client_fewer_begin_at_once(most: int) -> None:
     async def run() -> None:
         one, other = tflow.tclient_conn(), tflow.tclient_conn()
         for _ in range(2):
-            assert [turns.may_begin(one) for _ in range(OF_ONE + 1)] == [True] * OF_ONE + [False]
+            assert [turns.may_begin(one, most) for _ in range(most + 1)] == [True] * most + [False]
             assert turns.may_begin(other)
             await asyncio.sleep(0)
 
@@ -59,7 +60,7 @@ def test_of_one_client_fewer_begin_at_once() -> None:
 
 def test_without_a_loop_nobody_waits() -> None:
     client = tflow.tclient_conn()
-    assert all(turns.may_begin(client) for _ in range(2 * AT_ONCE))
+    assert all(turns.may_begin(client, 1) for _ in range(2 * AT_ONCE))
 
 
 @pytest.mark.parametrize("make", [turns.Turn, lambda client: TlsClienthelloHook(ClientHelloData(client, None))])  # type: ignore[arg-type]
