@@ -14,6 +14,8 @@ from .resolver import Found, Question, Resolver
 
 BACKLOG = 1024
 """Connections that may wait to be accepted. asyncio's own 100 is full in a moment when clients come in a burst."""
+_AT_ONCE = 8
+"""Connections that are accepted at one go of the event loop."""
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -49,7 +51,7 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._bound: dict[tuple[str, int], list[socket.socket]] = {}
-        self._at_once = BACKLOG
+        self._at_once = _AT_ONCE
         self.wrap: Callable[[Factory], Factory] = lambda factory: factory
         """What becomes of the factory of a server's protocols."""
         self.refusal: Callable[[Factory], Refusal] = lambda factory: lambda full: b""
@@ -60,8 +62,8 @@ class Loop(asyncio.SelectorEventLoop):
     def take(self, bound: dict[tuple[str, int], list[socket.socket]], *, shared: bool) -> None:
         """Listen on these sockets when asked for their host and port. Shared: other processes accept from them too."""
         self._bound = dict(bound)
-        # As many connections are accepted at a time as may wait: where others wait for them too, take few.
-        self._at_once = 1 if shared else BACKLOG
+        # Few are accepted at a time: connections under way wait for them, and where processes share, others accept too.
+        self._at_once = 1 if shared else _AT_ONCE
 
     async def create_server(
         self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **options: Any
