@@ -115,6 +115,7 @@ class Access:
     clients: tuple[Network, ...] = ()
     """Whose addresses may use the proxy; none: everybody's."""
     _known: dict[tuple[str, int], Denial | None] = field(default_factory=dict, compare=False, repr=False)
+    _judged: dict[tuple[str, IP, int], Denial | None] = field(default_factory=dict, compare=False, repr=False)
     _strangers: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def denies_client(self, address: str) -> bool:
@@ -125,10 +126,7 @@ class Access:
             return self._strangers[address]
         except KeyError:
             ip = parse_ip(address)
-        if len(self._strangers) >= _REMEMBERED:
-            self._strangers.clear()
-        is_stranger = self._strangers[address] = not (ip and _within(ip, self.clients))
-        return is_stranger
+        return _remember(self._strangers, address, not (ip and _within(ip, self.clients)))
 
     def denies_name(self, host: str, port: int) -> Denial | None:
         """Why a destination is denied, as far as its name tells, or the address that is written there."""
@@ -136,14 +134,21 @@ class Access:
             return self._known[host, port]
         except KeyError:
             denial = self._look_at_name(host, port)
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
         if len(host) <= _LONGEST:
-            self._known[host, port] = denial
+            _remember(self._known, (host, port), denial)
         return denial
 
     def denies_address(self, host: str, ip: IP, port: int) -> Denial | None:
         """Why it is denied to dial this address, which somebody asked for by this name."""
+        try:
+            return self._judged[host, ip, port]
+        except KeyError:
+            denial = self._look_at_dialled(host, ip, port)
+        if len(host) <= _LONGEST:
+            _remember(self._judged, (host, ip, port), denial)
+        return denial
+
+    def _look_at_dialled(self, host: str, ip: IP, port: int) -> Denial | None:
         if not self._allows_port(port):
             return Denial.PORT
         return None if self._is_excepted(_normal(host)) else self._look_at_address(ip)
@@ -175,6 +180,13 @@ class Access:
 
     def _allows_port(self, port: int) -> bool:
         return not self.ports or any(port in allowed for allowed in self.ports)
+
+
+def _remember[Key, Value](known: dict[Key, Value], key: Key, value: Value) -> Value:
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[key] = value
+    return value
 
 
 def denial_in(reason: str) -> Denial | None:

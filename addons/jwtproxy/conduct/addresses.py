@@ -1,5 +1,6 @@
 """Tell whether an address is the proxy's own."""
 
+import functools
 import ipaddress
 import socket
 from collections.abc import Iterable, Iterator
@@ -20,8 +21,16 @@ class OwnAddresses:
         return any(port == own_port and _reaches(ip, own) for own, own_port in self._listening)
 
 
+_LONGEST = 64  # characters of an address; a name may have more than is worth remembering
+
+
 def parse_ip(host: str) -> IP | None:
     """An address literal, scope and IPv4-in-IPv6 wrapping removed; None for a name."""
+    return _parse(host) if len(host) <= _LONGEST else _parse.__wrapped__(host)
+
+
+@functools.lru_cache(maxsize=1024)  # reading one takes as long as a small request's head, and most are the same
+def _parse(host: str) -> IP | None:
     try:
         ip = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

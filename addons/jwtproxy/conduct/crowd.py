@@ -1,7 +1,10 @@
 """How many connections clients have, all together and each of them, and whether there is room for one more."""
 
+import functools
 import ipaddress
 from enum import StrEnum
+
+from .addresses import parse_ip
 
 RESERVE = 32
 """File descriptors that are not for connections: those of the process itself, resolvers, refusals."""
@@ -69,13 +72,12 @@ def most_each_for(most: int) -> int:
     return max(1, most // 2) if most else 0
 
 
+@functools.lru_cache(maxsize=1024)
 def site(address: str) -> str:
     """Who has this address: of IPv6, who has all that begin with the same 64 bits (RFC 4291 §2.5.4)."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
+    parsed = parse_ip(address)
+    if parsed is None:
         return address
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
     return str(parsed if parsed.version == 4 else ipaddress.ip_network((parsed, 64), strict=False))
 
 
