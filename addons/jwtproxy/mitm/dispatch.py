@@ -217,11 +217,12 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
             # Elsewhere it would forget the connection, and leave it open.
             _cancel_later(error)
         finally:
-            self._portioned -= {event.connection}
+            if self._portioned:
+                self._portioned -= {event.connection}
 
     async def _take_all(self, connection: Connection, data: bytes) -> None:
         """In portions, unless it is closed meanwhile."""
-        if connection in self._dear:
+        if self._dear and connection in self._dear:
             await self._wait(connection)
         while data:
             size = vars(connection).get(_PORTION, fair.FIRST)
