@@ -189,7 +189,7 @@ PROMISES = (
     Promise(
         "e2e/test_access.py::test_others_get_403",
         f"{_JWT}/conduct/access.py",
-        "        return is_stranger\n",
+        "        return _remember(self._strangers, address, not (ip and _within(ip, self.clients)))\n",
         "        return False\n",
     ),
     Promise(

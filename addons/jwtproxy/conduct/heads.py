@@ -86,12 +86,17 @@ def write_response(status: int, reason: bytes, fields: Fields) -> bytes:
     if CONTROLS(reason):
         raise MalformedError("the reason phrase contains a control character")
     check(fields)
-    return written(b"HTTP/1.1 %d %s" % (status, reason or _PHRASES.get(status, b"")), fields)
+    return written(b"HTTP/1.1 %d %s" % (status, reason or phrase(status)), fields)
+
+
+def phrase(status: int) -> bytes:
+    """The standard phrase of a status code; empty where there is none."""
+    return _PHRASES.get(status, b"")
 
 
 def status_text(status: int) -> str:
     """A status code with its standard phrase, whatever phrase has come with it."""
-    return f"{status} {_PHRASES.get(status, b'').decode()}".rstrip()
+    return f"{status} {phrase(status).decode()}".rstrip()
 
 
 def check_status(status: int) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 
 from mitmproxy.connection import Client, Server
 from mitmproxy.http import Headers, HTTPFlow, MessageData, Request, RequestData, Response, ResponseData
-from mitmproxy.net.http import status_codes
 from mitmproxy.proxy.mode_specs import ReverseMode, UpstreamMode
 
-from ..conduct import forwarding
+from ..conduct import forwarding, heads
 from ..conduct.access import denial_in, denied
 from ..conduct.crowd import TOO_MANY_UPSTREAM, is_full
 from ..conduct.fields import Fields
@@ -147,8 +146,7 @@ def answer_of(page: Page) -> Response:
     if page.code not in (204, 304):  # it would be that of the page (RFC 9110 §8.6)
         headers["content-length"] = str(len(body))
     fields = forwarding.with_date(tuple((name.encode(), value.encode()) for name, value in headers.items()))
-    reason = status_codes.RESPONSES.get(page.code, "").encode()
-    response = response_of(ReceivedResponse(b"HTTP/1.1", page.code, reason, fields))
+    response = response_of(ReceivedResponse(b"HTTP/1.1", page.code, heads.phrase(page.code), fields))
     response.data.content, response.data.timestamp_end = body, time.time()
     return response
 
