@@ -513,7 +513,7 @@ class Engine(asyncio.Protocol):
         self._over = True
         self._let_go()
         self._forget()
-        self._resume(Pause.BEHIND | Pause.FULL)
+        self._resume(Pause.BEHIND | Pause.FULL | Pause.DEAR)
         if not self.transport.can_write_eof():
             self._close()
             return
@@ -563,12 +563,18 @@ class Engine(asyncio.Protocol):
 
     def _note_cost(self, size: int, began: float) -> None:
         if not self._over and portions.taken(self.transport, size, began):
+            self._wait_for_a_turn()
+
+    def _wait_for_a_turn(self) -> None:
+        if not self._paused & Pause.DEAR:
             self._pause(Pause.DEAR)
             turns.queue(self._take_turn)
 
     def _take_turn(self) -> None:
-        if not self._over:
-            self._resume(Pause.DEAR)
+        if self._over:
+            return
+        self._resume(Pause.DEAR)
+        self._go_on_taking()
 
     def eof_received(self) -> bool:
         """Who says no more is gone, though it may take what is left for it; or it has said that before."""
@@ -624,6 +630,9 @@ class Engine(asyncio.Protocol):
         self.is_full = False
         if self._upstream:
             self._upstream.go_on()
+        self._go_on_taking()
+
+    def _go_on_taking(self) -> None:
         if self.flow is None and not self._over:
             try:
                 self._take_head()
@@ -648,7 +657,7 @@ class Engine(asyncio.Protocol):
 
     def _take_heads(self) -> None:
         """Serve the next request if it is boring; else give the connection away."""
-        while self._buffer and self.flow is None and not self._over and not self.is_full:
+        while self._buffer and self._may_take_one():
             end = boring.find_end(self._buffer)
             if not end:
                 if not self._pieces and self.lane.limits.head:
@@ -668,6 +677,11 @@ class Engine(asyncio.Protocol):
             if self._pieces:
                 self._pieces, self._due_at = 0, 0.0
             self._begin(head, *where)
+            if self.flow is None and self._buffer:  # it was answered here, and thousands may follow
+                self._wait_for_a_turn()
+
+    def _may_take_one(self) -> bool:
+        return self.flow is None and not (self._over or self.is_full or self._paused & Pause.DEAR)
 
     def _is_small(self, size: int, head: Head) -> bool:
         """Whether a head is no larger than it may be."""

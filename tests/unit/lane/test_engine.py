@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import re
 import socket
 import time
@@ -228,6 +229,27 @@ def test_many_refused_requests_in_one_segment_are_answered(serve: Serve) -> None
                 assert (await client.reply()).code == 403
             assert len(judge.asked) == count
             assert proxy.carried == 0
+
+    _run(run)
+
+
+def test_requests_that_are_answered_here_have_their_turn_one_by_one(serve: Serve) -> None:
+    """Else who sends a thousand of them at once keeps all others waiting."""
+    judge, count, so_far = Verdicts(Refuse(403, "no")), 300, [0]
+
+    async def watch() -> None:
+        while True:
+            so_far.append(len(judge.asked))
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        async with serve(Opens(judge), lane=True) as proxy, proxy.client() as client:
+            watching = asyncio.create_task(watch())
+            client.send(_request("a.example") * count)
+            for _ in range(count):
+                assert (await client.reply()).code == 403
+            watching.cancel()
+            assert max(after - before for before, after in itertools.pairwise(so_far)) == 1
 
     _run(run)
 
