@@ -212,30 +212,31 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
             return
         try:
             await self._take_all(event.connection, event.data)
-        except asyncio.CancelledError as error:
-            # Whose connection is closed meanwhile is to hear of that where mitmproxy expects it: as it waits for more.
-            # Elsewhere it would forget the connection, and leave it open.
-            _cancel_later(error)
         finally:
             if self._portioned:
                 self._portioned -= {event.connection}
 
     async def _take_all(self, connection: Connection, data: bytes) -> None:
         """In portions, unless it is closed meanwhile."""
-        if self._dear and connection in self._dear:
-            await self._wait(connection)
-        while data:
-            size = vars(connection).get(_PORTION, fair.FIRST)
-            piece, data = data[:size], data[size:]
-            if data:  # who takes the connection over is to know, lest what it reads itself overtake that
-                self._portioned |= {connection}
-            elif self._portioned:
-                self._portioned -= {connection}
-            await self._take(connection, piece, size)
-            if data:
+        try:
+            if self._dear and connection in self._dear:
                 await self._wait(connection)
-            if connection.state is ConnectionState.CLOSED:
-                return
+            while data and connection.state is not ConnectionState.CLOSED:
+                size = vars(connection).get(_PORTION, fair.FIRST)
+                if len(data) > size:  # who takes the connection over is to know, lest what it reads overtake the rest
+                    self._portioned |= {connection}
+                elif self._portioned:
+                    self._portioned -= {connection}
+                await self._take(connection, data[:size], size)
+                data = data[size:]
+                if data:
+                    await self._wait(connection)
+        except asyncio.CancelledError as error:
+            # Whose connection is closed meanwhile is to hear of that where mitmproxy expects it: as it waits for more.
+            # Elsewhere it would forget the connection, and leave it open.
+            if data and connection.state is not ConnectionState.CLOSED:
+                await self._deliver(events.DataReceived(connection, data))
+            _cancel_later(error)
 
     async def _wait(self, connection: Connection) -> None:
         """Let others have their turn before more of what is there is taken."""

@@ -525,7 +525,7 @@ def test_a_connection_that_takes_nothing_more_is_over() -> None:
 
 @pytest.mark.parametrize("kind", ["more", "end"])
 def test_a_task_that_is_cancelled_as_it_waits_for_its_turn_is_so_where_it_reads_on(kind: str) -> None:
-    """Elsewhere mitmproxy forgets the connection and leaves it open. The end is told all the same."""
+    """Elsewhere mitmproxy forgets the connection and leaves it open. What has come is told all the same."""
     peer = tflow.tclient_conn()
     event = events.DataReceived(peer, b"x") if kind == "more" else events.ConnectionClosed(peer)
     heard: list[events.Event] = []
@@ -556,7 +556,7 @@ def test_a_task_that_is_cancelled_as_it_waits_for_its_turn_is_so_where_it_reads_
         assert said == ["goes on"]
 
     asyncio.run(run())
-    assert heard == ([] if kind == "more" else [event])
+    assert [type(one) for one in heard] == [type(event)]
 
 
 @pytest.mark.parametrize("sizes", [[10, 10], [10_000, 300], [300, 0x10000]])
