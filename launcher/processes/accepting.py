@@ -163,19 +163,20 @@ class Server:
         if full := self._acceptor.crowd.enter(who):
             self._acceptor.refuse(sock, self._refusal(full), full)
         else:
-            counted = _Counted(sock, peer, lambda: self._acceptor.ended(who))
+            counted = _Counted(sock, peer, self._acceptor, who)
             self._loop.create_task(_serve(self._loop, counted, self._factory))
 
 
 class _Counted(socket.socket):
     """A connection, whoever carries it and hands it on, until its descriptor is closed."""
 
-    __slots__ = ("_left", "_peer")
+    __slots__ = ("_acceptor", "_peer", "_who")
 
-    def __init__(self, sock: socket.socket, peer: Any, left: Callable[[], None]) -> None:
+    def __init__(self, sock: socket.socket, peer: Any, acceptor: Acceptor, who: str) -> None:
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
         self._peer = peer
-        self._left: Callable[[], None] | None = left
+        self._acceptor: Acceptor | None = acceptor
+        self._who = who
 
     def getpeername(self) -> Any:
         """Who has connected, also when that has been reset since."""
@@ -184,9 +185,9 @@ class _Counted(socket.socket):
     def close(self) -> None:
         """End it."""
         super().close()
-        if left := self._left:
-            self._left = None
-            left()
+        if acceptor := self._acceptor:
+            self._acceptor = None
+            acceptor.ended(self._who)
 
 
 class _Farewell(asyncio.Protocol):
