@@ -299,8 +299,8 @@ PROMISES = (
     Promise(
         "unit/mitm/test_dispatch.py::test_a_task_that_is_cancelled_as_it_waits_for_its_turn_is_so_where_it_reads_on",
         f"{_JWT}/mitm/dispatch.py",
-        "            _cancel_later(error)\n        finally:",
-        "            raise\n        finally:",
+        "            _cancel_later(error)\n\n    async def _wait(",
+        "            raise\n\n    async def _wait(",
     ),
 )
 
