@@ -179,9 +179,13 @@ def is_refused(reason: str) -> bool:
     return bool(denial_in(reason)) or is_full(reason)
 
 
+_ERROR_NUMBER = re.compile(r"(?:Multiple exceptions: .*?)?\[Errno (-?\d+)\] (.*)")
+"""As Python writes an error, and asyncio those of a name with several addresses."""
+
+
 def cannot_connect(place: str, reason: str) -> str:
-    """What to tell of a connection that could not be made, without the notation of Python's exceptions."""
-    if match := re.match(r"\[Errno (-?\d+)\] (.*)", reason):
+    """What to tell of a connection that could not be made: in words, and with none of the addresses that were tried."""
+    if match := _ERROR_NUMBER.match(reason):
         number = int(match[1])
         reason = os.strerror(number).lower() if number > 0 else match[2].lower()
     elif reason[1:2].islower():

@@ -83,7 +83,10 @@ def _matches(hashed: str, password: str) -> bool:
     if hashed.startswith(_SHA):
         digest = base64.b64encode(hashlib.sha1(password.encode()).digest())  # noqa: S324  # the file says so
         return hmac.compare_digest(digest, hashed.removeprefix(_SHA).encode())
-    return bool(hashed) and bcrypt.checkpw(password.encode(), hashed.encode())
+    try:
+        return bool(hashed) and bcrypt.checkpw(password.encode(), hashed.encode())
+    except ValueError:  # for bcrypt it is too long (72 bytes)
+        return False
 
 
 def _bytes(text: str) -> bytes:

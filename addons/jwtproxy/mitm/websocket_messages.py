@@ -11,12 +11,17 @@ from mitmproxy.proxy.commands import CloseConnection, Command, Log, SendData
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import websocket
+from mitmproxy.websocket import WebSocketMessage
 
 from . import limits
 from .whole_bodies import Held
 
 _TOO_BIG = wsproto.events.CloseConnection(wsproto.frame_protocol.CloseReason.MESSAGE_TOO_BIG, "message too big")
 """RFC 6455 §7.4.1."""
+_MESSAGE = 512
+"""Bytes that a message takes beside its content, its objects and their room in lists, with something to spare."""
+_FRAGMENT = 64
+"""The same of a fragment of one that is not finished."""
 
 
 class Messages(websocket.WebsocketLayer):
@@ -32,6 +37,7 @@ class Messages(websocket.WebsocketLayer):
         self._counted = 0
         """Messages."""
         self._forgetful = False
+        self._begun: tuple[_Begun, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -43,6 +49,7 @@ class Messages(websocket.WebsocketLayer):
         for command in super().start(event):
             if not isinstance(command, Log):  # of what the server's header says
                 yield command
+        self._begun = _Begun(self.client_ws), _Begun(self.server_ws)
 
     _handle_event = start
 
@@ -61,19 +68,22 @@ class Messages(websocket.WebsocketLayer):
     def _forget(self) -> Iterator[Command]:
         assert self.flow.websocket
         messages = self.flow.websocket.messages
-        exceeded = self._kept.change(sum(len(message.content) for message in messages[self._counted :]))
-        while exceeded and len(messages) > 1:
-            exceeded = self._kept.change(-len(messages.pop(0).content))
-            if not self._forgetful:
-                self._forgetful = True
-                limits.reached("jwt_max_body")
-                yield Log("the oldest messages of a WebSocket are forgotten, as there are too many to be held", WARNING)
+        exceeded = self._kept.change(sum(map(_size, messages[self._counted :])))
+        forgotten = 0
+        while exceeded and forgotten < len(messages) - 1:
+            exceeded = self._kept.change(-_size(messages[forgotten]))
+            forgotten += 1
+        del messages[:forgotten]  # at once, as all that stays is moved each time
         self._counted = len(messages)
+        if forgotten and not self._forgetful:
+            self._forgetful = True
+            limits.reached("jwt_max_body")
+            yield Log("the oldest messages of a WebSocket are forgotten, as there are too many to be held", WARNING)
 
     @property
     def _has_begun_too_much(self) -> bool:
         most = limits.limits_of(self.context.options).max_body
-        return any(sum(map(len, peer.frame_buf)) > most for peer in (self.client_ws, self.server_ws))
+        return any(begun.size() > most for begun in self._begun)
 
     def _end(self) -> CommandGenerator[None]:
         assert self.flow.websocket
@@ -85,3 +95,26 @@ class Messages(websocket.WebsocketLayer):
         yield websocket.WebsocketEndHook(self.flow)
         self.flow.live = False
         self._handle_event = self.done  # type: ignore[method-assign]
+
+
+class _Begun:
+    """The message that a peer has begun, if any, added up as it grows."""
+
+    def __init__(self, peer: websocket.WebsocketConnection) -> None:
+        self._peer = peer
+        self._fragments: list[bytes] = []
+        self._counted = self._size = 0
+
+    def size(self) -> int:
+        """Bytes, as held."""
+        fragments = self._peer.frame_buf
+        if fragments is not self._fragments:  # another message
+            self._fragments, self._counted, self._size = fragments, 0, 0
+        complete = len(fragments) - 1
+        self._size += sum(len(fragment) + _FRAGMENT for fragment in fragments[self._counted : complete])
+        self._counted = complete
+        return self._size + len(fragments[complete])
+
+
+def _size(message: WebSocketMessage) -> int:
+    return len(message.content) + _MESSAGE

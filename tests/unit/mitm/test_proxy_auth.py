@@ -97,6 +97,15 @@ def test_socks_clients_wait_too(counted: list[str]) -> None:
     assert counted == [proxy_auth.NAME]
 
 
+def test_a_password_that_is_too_long_for_bcrypt_is_a_wrong_one(counted: list[str], file: str) -> None:
+    addon = with_validator(Htpasswd(file))
+    given = [Socks5AuthData(tflow.tclient_conn(), "slow", "a" * 100) for _ in range(3)]
+    for data in given:
+        addon.socks5_auth(data)
+    assert not any(data.valid for data in given)
+    assert counted == [proxy_auth.NAME]
+
+
 def test_without_the_option_nobody_waits(pristine: None) -> None:
     patches.install()
     with taddons.context():
@@ -135,6 +144,7 @@ def file(tmp_path: Path) -> str:
     [
         *[("sha", "one", True), ("sha", "two", False), ("slow", "two", True), ("slow", "one", False)],
         *[("nobody", "one", False), ("", "", False)],
+        *[("slow", "two" * 25, False), ("nobody", "two" * 25, False)],
     ],
 )
 def test_a_file_of_users_is_looked_through(

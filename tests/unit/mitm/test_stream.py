@@ -375,6 +375,11 @@ def test_a_peer_that_breaks_off_was_connected(serve: Serve, upstream: type[Upstr
     ("message", "reason"),
     [
         ("[Errno 111] Connect call failed ('127.0.0.1', 9)", os.strerror(111).lower()),
+        (
+            "Multiple exceptions: [Errno 111] Connect call failed ('10.1.2.3', 80), [Errno 101] Connect call failed",
+            os.strerror(111).lower(),
+        ),
+        ("Multiple exceptions: not an address, [Errno 111] Connect call failed ('::1', 9)", os.strerror(111).lower()),
         ("[Errno -2] Name or service not known", "name or service not known"),
         ("No connection within 7 s", "no connection within 7 s"),
         ("TLS handshake failed", "TLS handshake failed"),

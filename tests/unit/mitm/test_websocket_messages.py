@@ -30,12 +30,19 @@ def test_messages_are_kept_and_close_frames_pass() -> None:
 
 
 def test_the_oldest_messages_are_forgotten() -> None:
-    opened = WebSocket(relayed=False, max_body=11)
+    opened = WebSocket(relayed=False, max_body=2 * (512 + 5))
     assert commands.Log not in [*opened.receive("client", HELLO), *opened.receive("client", HELLO)]
     assert commands.Log in opened.receive("client", HELLO), "which is said"
     assert commands.Log not in opened.receive("server", b"\x81\x02ok"), "once"
     assert opened.flow.websocket
     assert [message.content for message in opened.flow.websocket.messages] == [b"hello", b"ok"]
+
+
+def test_empty_messages_are_forgotten_too() -> None:
+    opened = WebSocket(relayed=False, max_body=4096)
+    opened.receive("server", b"\x81\x00" * 100)
+    assert opened.flow.websocket
+    assert len(opened.flow.websocket.messages) == 8
 
 
 def test_what_others_hold_counts_too() -> None:
@@ -49,10 +56,35 @@ def test_what_others_hold_counts_too() -> None:
 
 @SIDES
 def test_a_message_that_is_too_large_to_be_held_ends_it(side: str) -> None:
-    opened = WebSocket(relayed=False, max_body=20)
+    opened = WebSocket(relayed=False, max_body=4 * (64 + 5))
     begun = b"\x01\x85\0\0\0\0hello" if side == "client" else b"\x01\x05hello"
     more = b"\x00" + begun[1:]
     assert opened.receive(side, begun + more * 3) == []
+    check_it_is_ended(opened, side, more)
+
+
+@SIDES
+def test_one_of_endless_empty_fragments_does_too(side: str) -> None:
+    opened = WebSocket(relayed=False, max_body=640)
+    more = b"\x00\x80\0\0\0\0" if side == "client" else b"\x00\x00"
+    assert opened.receive(side, b"\x01" + more[1:]) == []
+    for _ in range(9):
+        assert opened.receive(side, more) == []
+    check_it_is_ended(opened, side, more)
+
+
+@SIDES
+def test_each_message_begins_anew(side: str) -> None:
+    opened = WebSocket(relayed=False, max_body=1100)
+    more, end = (b"\x80\0\0\0\0" if side == "client" else b"\x00"), b"\x80"
+    for _ in range(20):
+        opened.receive(side, b"\x01" + more)
+        opened.receive(side, b"\x00" + more)
+        opened.receive(side, end + more)
+    assert opened.flow.live, "though there were sixty fragments"
+
+
+def check_it_is_ended(opened: WebSocket, side: str, more: bytes) -> None:
     ended = opened.receive(side, more)
     assert ("client", b"\x88\x11\x03\xf1message too big") in ended
     assert [word for word in ended if not isinstance(word[1], bytes)] == ALL_CLOSED
