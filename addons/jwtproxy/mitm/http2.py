@@ -405,8 +405,9 @@ class Client(http.Http2Client):
         status, fields = http2.response(headers)
         check_head(limits_of(self.context.options), http2.size(headers), len(fields), of_request=False)
         if not 100 <= status < 200:
-            method = self.h2_conn.streams[event.stream_id].request_method or b""
-            length = framing.response_length(method, status, b"HTTP/1.1", fields)
+            stream = self.h2_conn.streams.get(event.stream_id)  # h2 may have forgotten one that ended in the same piece
+            method = stream and stream.request_method
+            length = framing.response_length(method or b"", status, b"HTTP/1.1", fields)
             if length != framing.UNTIL_CLOSED and not ended:
                 self._lengths.begin(event.stream_id, length)
             self.streams[event.stream_id] = _http2.StreamState.HEADERS_RECEIVED
