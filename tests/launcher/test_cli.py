@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,18 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 Run = Callable[..., int]
+
+
+def test_nothing_is_collected_once_it_is_over() -> None:
+    """What is there then is all that was ever loaded; looking at each object of it once more is a wait."""
+    seen = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count(), len(gc.get_objects())))"
+    script = f"{seen}; from jwtproxy.launcher.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", script, "keys", "--help"], capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 0
+    frozen, others = map(int, done.stdout.splitlines()[-1].split())
+    assert frozen > 100 * others
 
 
 @pytest.mark.parametrize("arguments", [["--check"], ["keys", "list"], ["explain", "GET", "http://x/"]])
