@@ -89,11 +89,14 @@ class Connection:
         """Connect."""
         self.socket = connect(self._spec, self._context)
         self._selector.register(self.socket, selectors.EVENT_READ, self)
+        self._is_open = True
 
     def close(self) -> None:
-        """End the connection."""
-        self._selector.unregister(self.socket)
-        self.socket.close()
+        """End the connection, if that has not been done."""
+        if self._is_open:
+            self._selector.unregister(self.socket)
+            self.socket.close()
+        self._is_open = False
         self._unsent = b""
 
     def send(self, data: bytes) -> None:
@@ -144,8 +147,7 @@ class Http1(Connection):
         """Send the request; over a connection of its own, if so wished."""
         self.notes.under_way += 1
         self._begun = time.perf_counter()
-        if self._spec.close and self.notes.deadline:
-            self.close()
+        if not self._is_open:
             self.open()
         self.send(self._request)
 
@@ -178,6 +180,8 @@ class Http1(Connection):
             now = time.perf_counter()
             self.notes.note(self._status, self._fields.get(b"x-seen-jwt", b"").decode("latin-1"), now - self._begun)
             self._head, self._missing = [], -1
+            if self._spec.close:
+                self.close()
             if now < self.notes.deadline:
                 self.begin()
 
