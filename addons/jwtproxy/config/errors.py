@@ -5,16 +5,23 @@ from typing import Self
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; `hint` names the way out."""
+    """A setting that cannot be used; `hint` names the way out. What is not printable in them is escaped.
+
+    They repeat what users write, and what libraries make of it.
+    """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(_printable(message))
+        self.hint = _printable(hint)
 
     def at(self, place: str) -> Self:
         """This error, which from now on says where: a file and line."""
-        self.args = (f"{place}: {self}",)
+        self.args = (f"{_printable(place)}: {self}",)
         return self
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def trace(error: BaseException | None) -> str:

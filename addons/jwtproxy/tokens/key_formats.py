@@ -6,7 +6,7 @@ import re
 import string
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from jwt.exceptions import InvalidKeyError
 
@@ -93,7 +93,7 @@ def _load_private(block: str, label: str, place: str, passphrase: bytes | None) 
         )
     try:
         return load_pem_private_key(block.encode(), passphrase)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, InternalError):
         hint = "is JWT_KEY_PASSPHRASE or JWT_KEY_PASSPHRASE_FILE the passphrase of this key?"
         raise SettingsError(f"the passphrase does not decrypt {place}", hint) from None
 
@@ -105,7 +105,7 @@ def _load(load: Any, place: str, *arguments: Any) -> Any:
         raise
     except UnsupportedAlgorithm:
         raise SettingsError(f"{place} holds a key of an unknown kind", NEW_KEY) from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, InternalError):  # the last where what OpenSSL says is not known to cryptography
         raise SettingsError(f"{place} holds a damaged key", f"copy it again, or {NEW_KEY}") from None
 
 

@@ -17,6 +17,13 @@ def test_an_error_may_come_without_a_hint() -> None:
     assert SettingsError("what is wrong").hint == ""
 
 
+def test_what_is_not_printable_is_escaped() -> None:
+    """It comes from a file or a library; a terminal would obey it, and a line break would begin another entry."""
+    error = SettingsError("bad range 0-\x08\n", "not \x1b[31m, ö is").at("a\udc80.yaml:3")
+    assert str(error) == r"a\udc80.yaml:3: bad range 0-\x08\n"
+    assert error.hint == r"not \x1b[31m, ö is"
+
+
 def test_an_error_can_be_told_its_place() -> None:
     error = SettingsError("what is wrong", "the way out")
     assert error.at("rules.yaml:3") is error, "so that whoever knows its kind still does"

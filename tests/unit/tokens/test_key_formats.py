@@ -323,6 +323,10 @@ def _openssh(key: Any) -> str:
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIU\n-----END CERTIFICATE-----\n"
 WRONG = KeyRequest(passphrase=b"open barley")
 CUT = _pem(RSA)[:400]
+X448_TOO_SHORT = """-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VvBCIEIJ6DuVaybsQ27+Kp4gN35ir17aN1J4SS+AoFtYHePqt/
+-----END PRIVATE KEY-----
+"""
 DAMAGED = "\n".join(line for number, line in enumerate(_pem(RSA).splitlines()) if number != 3)
 UNLIKE = {"x": _jwk(ed25519.Ed25519PrivateKey.generate())["x"]}
 UNLIKE_EC = {name: _jwk(ec.generate_private_key(ec.SECP256R1()))[name] for name in ("x", "y")}
@@ -460,6 +464,7 @@ REFUSED: dict[str, tuple[Any, KeyRequest, str, str]] = {
     "x of another Ed25519": (_jwk(ED25519) | UNLIKE, KeyRequest(), "holds a damaged key", "copy it again"),
     "no x": (_without(_jwk(ED25519), "x"), KeyRequest(), "holds a damaged key", "copy it again"),
     "short d": (_jwk(ED25519, d="AAAA"), KeyRequest(), "holds a damaged key", "copy it again"),
+    "X448 of another length": (X448_TOO_SHORT, KeyRequest(), "holds a damaged key", "copy it again"),
     "a bad one among good ones": (
         {"keys": [_jwk(RSA), _jwk(P256, d="")]},
         KeyRequest(),
