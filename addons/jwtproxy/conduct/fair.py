@@ -6,6 +6,8 @@ pipelined requests) are dear. So whoever's bytes have taken long has fewer taken
 
 TURN = 0.001
 """What one peer's turn may take, about."""
+GO = 0.002
+"""What turns may take in all at one go of the event loop, about, before others have to wait for the next."""
 FIRST, LEAST = 4 * 1024, 256
 """Bytes taken at a time at first, and at least."""
 

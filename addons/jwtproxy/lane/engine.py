@@ -562,13 +562,13 @@ class Engine(asyncio.Protocol):
         self._note_cost(len(data), began)
 
     def _note_cost(self, size: int, began: float) -> None:
-        if not self._over and portions.taken(self.transport, size, began):
-            self._wait_for_a_turn()
+        if not self._over and (cost := portions.taken(self.transport, size, began)):
+            self._wait_for_a_turn(cost)
 
-    def _wait_for_a_turn(self) -> None:
+    def _wait_for_a_turn(self, cost: float) -> None:
         if not self._paused & Pause.DEAR:
             self._pause(Pause.DEAR)
-            turns.queue(self._take_turn)
+            turns.queue(self._take_turn, cost)
 
     def _take_turn(self) -> None:
         if self._over:
@@ -678,7 +678,7 @@ class Engine(asyncio.Protocol):
                 self._pieces, self._due_at = 0, 0.0
             self._begin(head, *where)
             if self.flow is None and self._buffer:  # it was answered here, and thousands may follow
-                self._wait_for_a_turn()
+                self._wait_for_a_turn(fair.GO)
 
     def _may_take_one(self) -> bool:
         return self.flow is None and not (self._over or self.is_full or self._paused & Pause.DEAR)

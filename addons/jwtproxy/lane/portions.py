@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from ..conduct import fair
+from ..mitm import dispatch, turns
 
 _MOST = 256 * 1024
 """Bytes; asyncio's own."""
@@ -15,8 +16,8 @@ def begin(transport: Any) -> None:
 
 
 def end(transport: Any) -> None:
-    """Read as everybody does: another reads from now on."""
-    _raw(transport).max_size = _MOST
+    """Read as mitmproxy does from now on."""
+    _raw(transport).max_size = dispatch.READ
 
 
 def clock(transport: Any, size: int) -> float:
@@ -24,16 +25,16 @@ def clock(transport: Any, size: int) -> float:
     return time.thread_time() if fair.is_worth_timing(_raw(transport).max_size, size) else 0.0
 
 
-def taken(transport: Any, size: int, began: float) -> bool:
+def taken(transport: Any, size: int, began: float) -> float:
     """Read more or less the next time, as the bytes have taken longer or shorter since `clock` was asked.
 
-    Whether they were so dear that the next have to wait for their turn.
+    What they took, in seconds, if the next have to wait for their turn.
     """
     if not began:
-        return False
+        return 0.0
     raw, took = _raw(transport), time.thread_time() - began
     raw.max_size = fair.portion(raw.max_size, size, took, _MOST)
-    return fair.is_dear(took)
+    return took if turns.has_to_wait(took) else 0.0
 
 
 def _raw(transport: Any) -> Any:

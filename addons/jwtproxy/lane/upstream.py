@@ -146,10 +146,10 @@ class Upstream(asyncio.Protocol):
             self._take(data)
         except Exception:
             self._asker.crash()
-        if portions.taken(self._transport, len(data), began):
+        if cost := portions.taken(self._transport, len(data), began):
             self._is_dear = True
             self._read_or_not()
-            turns.queue(self._take_turn)
+            turns.queue(self._take_turn, cost)
 
     def _take_turn(self) -> None:
         self._is_dear = False

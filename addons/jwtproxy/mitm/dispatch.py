@@ -14,8 +14,9 @@ import functools
 import inspect
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mitmproxy import addonmanager, exceptions, flow, hooks, http
@@ -192,8 +193,8 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
 
     _portioned: frozenset[Connection] = frozenset()
     """Those of whose bytes some have been read, and not been taken."""
-    _dear: frozenset[Connection] = frozenset()
-    """Those whose last bytes took long."""
+    _dear: Mapping[Connection, float] = MappingProxyType({})
+    """What the last bytes took of those that have to wait for their turn, in seconds."""
 
     @property
     def has_events_waiting(self) -> bool:
@@ -204,6 +205,13 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         """Serve one client connection."""
         self.layer = _Hooked(self.layer, self.master.addons)  # type: ignore[assignment]
         await super().handle_client()
+
+    async def handle_connection(self, connection: Connection) -> None:
+        """Read from a connection until it ends; no more at a time than is asked for, lest others wait for the copy."""
+        transport: Any = getattr(self.transports[connection].writer, "transport", None)  # there is none of UDP
+        if hasattr(transport, "max_size"):
+            transport.max_size = READ
+        await super().handle_connection(connection)
 
     async def server_event(self, event: events.Event) -> None:
         """Take what has happened; of what a peer sends, no more at a time than leaves others their turn."""
@@ -241,7 +249,8 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
     async def _wait(self, connection: Connection) -> None:
         """Let others have their turn before more of what is there is taken."""
         self._portioned |= {connection}
-        await (turns.turn() if connection in self._dear else asyncio.sleep(0))
+        cost = self._dear.get(connection)
+        await (turns.turn(cost) if cost else asyncio.sleep(0))
 
     async def _deliver(self, event: events.Event) -> None:
         """Have the layers hear of something, also in a task that is cancelled while it waits for its turn."""
@@ -261,11 +270,11 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         await super().server_event(events.DataReceived(connection, data))
         took = time.thread_time() - began if began else 0.0
         if began:
-            vars(connection)[_PORTION] = fair.portion(allowed, len(data), took, _READ)
-        if fair.is_dear(took):
-            self._dear |= {connection}
-        elif self._dear:
-            self._dear -= {connection}
+            vars(connection)[_PORTION] = fair.portion(allowed, len(data), took, READ)
+        if turns.has_to_wait(took):
+            self._dear = {**self._dear, connection: took}
+        elif connection in self._dear:
+            self._dear = {other: cost for other, cost in self._dear.items() if other is not connection}
 
     async def hook_task(self, hook: commands.StartHook) -> None:
         """Run hooks, where one of them has to wait, or all have."""
@@ -311,7 +320,7 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
 
 _PORTION = "jwtproxy_portion"
 """Among a connection's attributes: how many bytes of what it sends are taken at a time."""
-_READ = 64 * 1024
+READ = 64 * 1024
 """Bytes that mitmproxy reads at a time."""
 
 _AHEAD = 256 * 1024

@@ -21,7 +21,7 @@ def test_a_connection_begins_small_and_grows_while_others_need_not_wait(monkeypa
     assert transport.max_size == 1 << 18
     began = portions.clock(transport, 1 << 18)
     now[0] += 1
-    portions.taken(transport, 1 << 18, began)
+    assert portions.taken(transport, 1 << 18, began) == 1.0
     assert transport.max_size < 1 << 13
 
 

@@ -13,6 +13,7 @@ from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.test import tflow
 
+from jwtproxy.conduct import fair
 from jwtproxy.conduct.heads import ReceivedResponse
 from jwtproxy.lane import portions
 from jwtproxy.lane.boring import Answer
@@ -431,14 +432,15 @@ def test_a_side_that_is_behind_makes_the_other_wait() -> None:
 
 
 def test_who_is_dear_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portions, "taken", lambda *_: True)
+    monkeypatch.setattr(portions, "taken", lambda *_: fair.GO)
 
     async def run() -> None:
         peer = Peer().ask().say(OK)
         assert peer.heard == HEARD_OK
         assert peer.is_paused()
         peer.upstream.pause()
-        await asyncio.sleep(0)
+        for _ in range(2):
+            await asyncio.sleep(0)
         assert peer.is_paused(), "its asker takes no more"
         peer.upstream.go_on()
         assert not peer.is_paused()

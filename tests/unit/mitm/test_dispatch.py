@@ -590,3 +590,20 @@ def test_all_is_taken_once_however_dear_it_is(sizes: list[int], took: float, mon
     asyncio.run(run())
     assert all(heard)
     assert sum(map(len, heard)) == sum(sizes)
+
+
+@pytest.mark.parametrize("writer", [SimpleNamespace(transport=SimpleNamespace(max_size=1 << 18)), SimpleNamespace()])
+def test_no_more_is_read_than_is_asked_for(writer: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read and waits keeps others waiting for the copy. There is no such transport of UDP."""
+    read: list[Connection] = []
+
+    async def handle_connection(self: object, connection: Connection) -> None:
+        read.append(connection)
+
+    monkeypatch.setattr("mitmproxy.proxy.server.ConnectionHandler.handle_connection", handle_connection)
+    handler: Any = object.__new__(dispatch.ConnectionHandler)
+    peer = tflow.tclient_conn()
+    handler.transports = {peer: SimpleNamespace(writer=writer)}
+    asyncio.run(handler.handle_connection(peer))
+    assert read == [peer]
+    assert not hasattr(writer, "transport") or writer.transport.max_size == dispatch.READ

@@ -9,6 +9,7 @@ import pytest
 from mitmproxy.proxy.layers.tls import ClientHelloData, TlsClienthelloHook
 from mitmproxy.test import tflow
 
+from jwtproxy.conduct import fair
 from jwtproxy.mitm import dispatch, turns
 
 AT_ONCE = 32
@@ -19,11 +20,58 @@ def test_one_has_its_turn_at_each_go_of_the_loop() -> None:
         had: list[int] = []
         for number in range(3):
             turns.queue(lambda number=number: had.append(number))  # type: ignore[misc]
+        await asyncio.sleep(0)
         for so_far in range(1, 4):
             await asyncio.sleep(0)
             assert had == list(range(so_far))
 
     asyncio.run(run())
+
+
+def test_several_that_are_cheap_have_theirs_at_one_go() -> None:
+    async def run() -> None:
+        had: list[int] = []
+        for number in range(9):
+            turns.queue(lambda number=number: had.append(number), fair.GO / 4)  # type: ignore[misc]
+        await asyncio.sleep(0)
+        for so_far in (4, 8, 9):
+            await asyncio.sleep(0)
+            assert had == list(range(so_far))
+
+    asyncio.run(run())
+
+
+def test_who_was_dear_has_to_wait() -> None:
+    async def run() -> None:
+        assert not turns.has_to_wait(0.0)
+        assert not turns.has_to_wait(fair.TURN / 4)
+        assert turns.has_to_wait(fair.TURN)
+
+    asyncio.run(run())
+
+
+def test_whoever_comes_once_a_go_has_taken_long_has_to_wait() -> None:
+    async def run() -> None:
+        for _ in range(2):
+            waits = [turns.has_to_wait(fair.GO / 4) for _ in range(6)]
+            assert waits == [False] * 4 + [True] * 2
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
+def test_nobody_overtakes_who_waits() -> None:
+    async def run() -> None:
+        turns.queue(lambda: None)
+        assert turns.has_to_wait(fair.TURN / 4)
+        await asyncio.sleep(0)
+        assert not turns.has_to_wait(fair.TURN / 4)
+
+    asyncio.run(run())
+
+
+def test_without_a_loop_only_who_was_dear_would_wait() -> None:
+    assert [turns.has_to_wait(fair.GO / 4) for _ in range(6)] == [False] * 6
 
 
 def test_who_is_cancelled_keeps_nobody_waiting() -> None:
