@@ -694,6 +694,11 @@ class Engine(asyncio.Protocol):
         """What heads may be."""
         return self.lane.sizes
 
+    @property
+    def head_began(self) -> float:
+        """When the head began of which some has come; 0 if none has, or it only just has."""
+        return self._due_at - self.lane.limits.head if self._pieces > 1 and self._due_at else 0.0
+
     def _can_go(self, where: tuple[str, int]) -> bool:
         """Whether there is a connection, or may be made: in a tunnel that is up to mitmproxy."""
         upstream = self._upstreams.get(where)
