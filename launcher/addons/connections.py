@@ -1,4 +1,4 @@
-"""How many connections clients may have: the options, and what is told to those for whom there is no room."""
+"""How many connections clients may have, and how many to upstreams: the options, and what is told at their end."""
 
 import os
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 
-from jwtproxy.conduct.crowd import Crowd, Full, most_each_for, most_for
+from jwtproxy.conduct.crowd import Crowd, Full, most_each_for, most_for, most_upstream_for
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.lane.doors import Factory, listener_of
-from jwtproxy.mitm import limits
+from jwtproxy.mitm import limits, upstream_limit
 from jwtproxy.mitm.clients import speaks_http
 from jwtproxy.mitm.http1 import error_answer
 from jwtproxy.observe import pages
@@ -25,7 +25,7 @@ class Connections:
     """mitmproxy addon: bounds what is accepted."""
 
     def __init__(self) -> None:
-        self._crowd = Crowd()
+        self._crowd, self._upstreams = Crowd(), Crowd()
 
     def load(self, loader: Loader) -> None:
         """Declare the options."""
@@ -37,9 +37,12 @@ class Connections:
             most, most_each = options.parse(OPTIONS, ctx.options).values()
         except SettingsError as error:
             raise exceptions.OptionsError(str(error)) from error
-        crowd = self._crowd
-        crowd.most = most_for(descriptors.limit()) if most is None else most
+        crowd, usual = self._crowd, most_for(descriptors.limit())
+        crowd.most = usual if most is None else most
         crowd.most_each = most_each_for(crowd.most) if most_each is None else most_each
+        self._upstreams.most = most_upstream_for(crowd.most, usual)
+        self._upstreams.most_each = most_upstream_for(crowd.most_each, most_each_for(usual))
+        upstream_limit.hang(ctx.options, self._upstreams)
         limits.keep_to(ctx.options, {Full.ALL: crowd.most, Full.CLIENT: crowd.most_each})
 
     def attend(self, loop: Loop) -> None:

@@ -197,6 +197,33 @@ def test_idle_connections_to_upstreams_make_room(start_proxy: StartProxy, lane: 
         assert reached(proxy)["jwt_max_upstream_connections"] >= 5
 
 
+@LANES
+def test_one_client_has_so_many_by_all_its_connections(tmp_path: Path, confdir: Path, lane: str) -> None:
+    """Of 64 descriptors, 16 are for connections to upstreams, and half of these for one address."""
+    options = {"JWT_FAST_LANE": lane, "WORKERS": "1"}
+    with Limited(64, options, cwd=tmp_path, confdir=confdir) as proxy, recorders(5) as found:
+        idle = proxy.fds()
+        first, second, third = clients = [dial(proxy.port) for _ in range(3)]
+        for client in (first, second):
+            for recorder in found[:4]:
+                assert client.request(get(recorder)).status == 200
+        for _ in range(2):
+            reply = third.request(get(found[0]))
+            text = f"jwtproxy: cannot connect to {found[0].url}: too many connections to upstreams\n"
+            assert (reply.status, reply.body.decode()) == (503, text)
+        assert second.request(get(found[4])).status == 200, "its idle ones make room"
+        assert served(proxy, get(found[0]), "127.0.0.2").status == 200  # type: ignore[arg-type]
+        assert proxy.fds() <= idle + len(clients) + 8 + 2
+        assert reached(proxy)["jwt_max_upstream_connections"] == 3  # type: ignore[arg-type]
+        first.close()
+        deadline = time.monotonic() + 10
+        while third.request(get(found[0])).status != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        second.close()
+        third.close()
+
+
 def plain(authority: str, path: str) -> list[tuple[str, str]]:
     """A request over HTTP/2 to the proxy, for an upstream without TLS."""
     return [(":method", "GET"), (":scheme", "http"), (":authority", authority), (":path", path)]

@@ -467,9 +467,11 @@ def test_a_recorded_token_is_redacted_and_the_one_that_left_is_whole(
 ) -> None:
     """Redaction concerns what is recorded, never what is sent."""
     alone = {"WORKERS": "1"}
+    (tmp_path / "flows").touch(0o644)
     with Proxy("-w", str(tmp_path / "flows"), cwd=tmp_path, confdir=confdir, env=alone) as proxy:
         with Raw(proxy.port) as client:
             client.request(message("GET", recorder.url + "/", f"Host: {recorder.authority}"))
         proxy.stop()
     assert verify(recorder.only().token)
     assert recorder.only().token.encode() not in (tmp_path / "flows").read_bytes()
+    assert (tmp_path / "flows").stat().st_mode & 0o777 == 0o600

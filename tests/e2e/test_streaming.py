@@ -81,19 +81,7 @@ def test_a_slow_reader_takes_no_memory(lean: Proxy, recorder: Recorder) -> None:
     assert grown <= 50 * MIB, f"{grown / MIB:.0f} MiB above idle"
 
 
-@pytest.mark.parametrize(
-    "protocol",
-    [
-        "--http1.1",
-        pytest.param(
-            "--http2",
-            marks=(
-                thorough,
-                pytest.mark.xfail(strict=True, reason="mitmproxy's HTTP/2 has no flow control from end to end"),
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("protocol", ["--http1.1", pytest.param("--http2", marks=thorough)])
 def test_a_slow_upstream_takes_no_memory(
     start_proxy: StartProxy, h2_recorder: Recorder, proxy_ca: Path, tmp_path: Path, protocol: str
 ) -> None:

@@ -182,8 +182,8 @@ PROMISES = (
     Promise(
         "unit/mitm/test_private_files.py::test_only_the_owner_can_read_recordings",
         f"{_JWT}/mitm/private_files.py",
-        "0o600",
-        "0o644",
+        "_PRIVATE = 0o600",
+        "_PRIVATE = 0o644",
     ),
     # who, and where to
     Promise(

@@ -1,4 +1,7 @@
-"""How many connections clients have, all together and each of them, and whether there is room for one more."""
+"""How many connections there are of clients, all together and each of them, and whether there is room for one more.
+
+Those that clients make are counted so, and those to upstreams that are made for them.
+"""
 
 import functools
 import ipaddress
@@ -30,7 +33,7 @@ class Full(StrEnum):
 
 
 class Crowd:
-    """The clients' connections that are open now."""
+    """The connections of clients, or for them, that are open now."""
 
     def __init__(self) -> None:
         self.most = self.most_each = 0
@@ -70,6 +73,14 @@ def most_for(descriptors: int) -> int:
 def most_each_for(most: int) -> int:
     """How many of them one client may have: it does not keep out all others."""
     return max(1, most // 2) if most else 0
+
+
+def most_upstream_for(most: int, usual: int) -> int:
+    """How many there may be to upstreams where so many of clients may be: one for each, but no fewer than are `usual`.
+
+    Who allows few clients allows each of them many upstreams: by HTTP/2 one connection may need dozens.
+    """
+    return max(most, usual) if most else 0
 
 
 @functools.lru_cache(maxsize=1024)

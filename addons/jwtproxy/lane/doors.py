@@ -12,6 +12,7 @@ from mitmproxy.proxy.layers import http, tls
 from mitmproxy.proxy.mode_servers import ServerInstance
 from OpenSSL import SSL
 
+from ..mitm.handlers import note_head
 from . import portions
 from .engine import Engine
 from .switch import Lane
@@ -64,6 +65,7 @@ def open_to(lane: Lane, factory: Factory) -> Factory:
         protocol: Any = factory()
         transport = engine.transport
         portions.end(transport)
+        note_head(transport, engine.head_began)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if engine.is_full:

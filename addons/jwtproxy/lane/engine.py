@@ -181,14 +181,7 @@ class Engine(asyncio.Protocol):
         if upstream and upstream.is_free:
             self._ask(upstream)
         else:
-            self._make_room()
             self._dialling = self.lane.start(self._dial(flow, address))
-
-    def _make_room(self) -> None:
-        """Close the connection that was made first, where no more may be open: none of them has anything to do."""
-        if 0 < self.lane.most_upstreams <= len(self._upstreams):
-            limits.reached(upstream_limit.NAME)
-            next(iter(self._upstreams.values())).close()
 
     def _may_leave(self) -> bool:
         """Ask the gate; what it refuses is answered."""
@@ -250,9 +243,18 @@ class Engine(asyncio.Protocol):
         except Exception:
             self.crash()
 
+    def _close_oldest(self) -> Server | None:
+        """Close the connection that was made first, if there is one: none of them has anything to do."""
+        oldest = next(iter(self._upstreams.values()), None)
+        if oldest:
+            oldest.close()
+        return oldest.server if oldest else None
+
     async def _connect(self, flow: HTTPFlow, address: tuple[str, int]) -> None:
         assert self.client
         data = server_hooks.ServerConnectionHookData(client=self.client, server=flow.server_conn)
+        options = self.lane.master.options
+        upstream_limit.admit(options, self.client, data.server, len(self._upstreams), self._close_oldest)
         upstream, reason = await self.lane.dial(data, lambda: Upstream(data, self))
         if flow is not self.flow or self._over:
             if upstream:
@@ -362,6 +364,8 @@ class Engine(asyncio.Protocol):
 
     def upstream_lost(self, upstream: Upstream) -> None:
         """Forget it."""
+        if not self._watchdog:
+            self.lane.disconnected(upstream.data)
         address: Any = upstream.server.address
         if self._upstreams.get(address) is upstream:
             del self._upstreams[address]
@@ -369,8 +373,6 @@ class Engine(asyncio.Protocol):
             self._upstream = None
             self._resume(Pause.FULL)
             self._go_on()
-        if not self._watchdog:
-            self.lane.disconnected(upstream.data)
 
     def upstream_is_full(self, full: bool) -> None:
         """Read no more of the body for now, or again."""
@@ -691,6 +693,11 @@ class Engine(asyncio.Protocol):
     def sizes(self) -> Limits:
         """What heads may be."""
         return self.lane.sizes
+
+    @property
+    def head_began(self) -> float:
+        """When the head began of which some has come; 0 if none has, or it only just has."""
+        return self._due_at - self.lane.limits.head if self._pieces > 1 and self._due_at else 0.0
 
     def _can_go(self, where: tuple[str, int]) -> bool:
         """Whether there is a connection, or may be made: in a tunnel that is up to mitmproxy."""

@@ -74,8 +74,6 @@ class Lane:
         self.response_timeout = 0.0
         """Seconds."""
         self.sizes = DEFAULT
-        self.most_upstreams = 0
-        """For one client; 0 = no limit."""
         self.limits = time_limits.NONE
         self.look = _LOOK
         """Seconds between two looks at what is late."""
@@ -160,6 +158,15 @@ class Lane:
 
     async def dial(self, data: server_hooks.ServerConnectionHookData, make: Callable[[], Any]) -> tuple[Any, str]:
         """Connect as mitmproxy does, with its hooks; the connection, or why there is none."""
+        upstream = None
+        try:
+            upstream, reason = await self._dial(data, make)
+        finally:
+            if not upstream:
+                upstream_limit.leave(data.server)
+        return upstream, reason
+
+    async def _dial(self, data: server_hooks.ServerConnectionHookData, make: Callable[[], Any]) -> tuple[Any, str]:
         server, address = data.server, data.server.address
         assert address
         asyncio_utils.set_current_task_debug_info(name="dial", client=data.client.peername)  # see Loop.getaddrinfo
@@ -188,6 +195,7 @@ class Lane:
 
     def disconnected(self, data: server_hooks.ServerConnectionHookData) -> None:
         """An upstream's connection is gone."""
+        upstream_limit.leave(data.server)
         data.server.timestamp_end = time.time()
         self._log(data.client, f"server disconnect {human.format_address(data.server.address)}")
         if not self.addons.finish(event := server_hooks.ServerDisconnectedHook(data)):
@@ -225,7 +233,6 @@ class Lane:
         self._on = not unknown and not addons.listeners("update") and self._is_wanted(options)
         self.response_timeout = response_timeout.limit(options)
         self.sizes = limits_of(options)
-        self.most_upstreams = upstream_limit.most(options)
         self.limits = found = time_limits.in_force(options)
         every = self.response_timeout, found.head, found.keepalive, found.body, found.idle
         self.look = time_limits.shortest(*every) or _LOOK

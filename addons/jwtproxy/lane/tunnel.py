@@ -257,7 +257,7 @@ class Tunnel:
     def _give_back(self, engine: Engine, data: bytes, flow: HTTPFlow | None) -> None:
         """Have mitmproxy's layer go on with these bytes."""
         ours: Any = self._layer.connections[self._context.client]
-        ours.take_back(flow)
+        ours.take_back(flow, engine.head_began)
         for pipe in self._pipes:
             pipe.give_back()
         self._engine, self._pipes, self._returned = None, (), data

@@ -152,8 +152,11 @@ _open_connection = server.ConnectionHandler.open_connection
 async def open_connection(self: server.ConnectionHandler, command: commands.OpenConnection) -> None:
     """Connect, as mitmproxy does, to where one may go."""
     upstream = command.connection
-    upstream_limit.make_room(self, upstream, upstream_limit.most(ctx.options))
-    with judged(self.client, upstream) as dial:
-        if upstream.transport_protocol == "udp":
-            dial.judge_datagrams()
-        await _open_connection(self, command)
+    upstream_limit.make_room(self, upstream, ctx.options)
+    try:
+        with judged(self.client, upstream) as dial:
+            if upstream.transport_protocol == "udp":
+                dial.judge_datagrams()
+            await _open_connection(self, command)  # which ends with the connection
+    finally:
+        upstream_limit.leave(upstream)

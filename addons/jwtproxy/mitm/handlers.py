@@ -7,6 +7,9 @@ from mitmproxy.connection import Client
 
 from . import pressure
 
+_BEGAN = "jwtproxy_began"
+"""Among a transport's attributes."""
+
 
 def handler_of(client: Client) -> Any:
     """Who serves this connection, if it is open."""
@@ -23,6 +26,19 @@ def is_held_back(client: Client) -> bool:
     handler = handler_of(client)
     transports = handler.transports if handler else {}
     return any(_unsent(io.writer) for connection, io in list(transports.items()) if connection is not client)
+
+
+def note_head(transport: Any, began: float) -> None:
+    """Whoever serves this connection next is to know since when a head has been coming by it."""
+    vars(transport)[_BEGAN] = began
+
+
+def head_began(client: Client) -> float:
+    """When the head began of which some had come before this connection was mitmproxy's; told once, and 0 if none."""
+    handler = handler_of(client)
+    io = handler.transports.get(client) if handler else None
+    transport = getattr(io.writer, "transport", None) if io else None
+    return float(vars(transport).pop(_BEGAN, 0.0)) if transport else 0.0
 
 
 def _unsent(writer: Any) -> int:

@@ -68,6 +68,7 @@ class Server(http.Http1Server):
         super().__init__(context)
         self._idle_at = time.monotonic()
         """Since when no request has been in flight, if none is."""
+        self._since = handlers.head_began(context.client)
 
     @property
     def waits_since(self) -> float | None:
@@ -82,9 +83,13 @@ class Server(http.Http1Server):
         """Whether what comes is no longer for us."""
         return bool(self.state == self.passthrough)
 
-    def take_back(self, flow: model.HTTPFlow | None) -> None:
-        """Serve the connection again. `flow`: that of the next request, which the fast lane has tried in vain."""
-        self.lent, self.given_back, self._idle_at = False, flow, time.monotonic()
+    def take_back(self, flow: model.HTTPFlow | None, began: float) -> None:
+        """Serve the connection again.
+
+        `flow`: that of the next request, which the fast lane has tried in vain. `began`: when the head did of which
+        some has come; 0 if none has.
+        """
+        self.lent, self.given_back, self._since, self._idle_at = False, flow, began, time.monotonic()
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.Wakeup) and event.command is self._watch:
@@ -264,7 +269,7 @@ class Server(http.Http1Server):
         """See to it that a look is taken before what has begun, or gone on, takes too long."""
         self._since = since
         if not self._watch and (look := self._shortest_limit):
-            self._watch = RequestWakeup(look)
+            self._watch = RequestWakeup(since + look - time.monotonic())
             yield self._watch
 
     def _look(self) -> CommandGenerator[None]:

@@ -11,47 +11,51 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.mode_servers import ServerInstance
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from jwtproxy.conduct.crowd import Full
+from jwtproxy.conduct.crowd import Crowd, Full
 from jwtproxy.launcher.addons import connections
 from jwtproxy.launcher.addons.connections import Connections
 from jwtproxy.launcher.master import Master
 from jwtproxy.launcher.processes import descriptors
 from jwtproxy.launcher.processes.sockets import Loop
-from jwtproxy.mitm import limits
+from jwtproxy.mitm import limits, upstream_limit
 
 pytestmark = pytest.mark.usefixtures("pristine")
 
 
-def bounds(monkeypatch: pytest.MonkeyPatch, **options: str) -> tuple[int, int, list[str]]:
-    """What is in force with these options, and 1032 descriptors; and what /status tells of it."""
+def bounds(monkeypatch: pytest.MonkeyPatch, **options: str) -> tuple[list[int], list[int], list[str]]:
+    """What is in force with these options, and 1032 descriptors; the same of upstreams; what /status tells of it."""
     monkeypatch.setattr(descriptors, "limit", lambda: 1032)
+    hung: list[Crowd] = []
+    monkeypatch.setattr(upstream_limit, "hang", lambda of, crowd: hung.append(crowd))
 
-    async def run() -> tuple[int, int, list[str]]:
+    async def run() -> tuple[list[int], list[int], list[str]]:
         loop: Any = asyncio.get_running_loop()
         master, addon = Master(Options()), Connections()
         master.addons.add(addon)
         master.options.update(**options)
         addon.attend(loop)
-        crowd = loop.acceptor.crowd
-        return crowd.most, crowd.most_each, [limits.in_force(master.options, name) for name in Full]
+        clients, upstreams = ([crowd.most, crowd.most_each] for crowd in (loop.acceptor.crowd, hung[-1]))
+        return clients, upstreams, [limits.in_force(master.options, name) for name in Full]
 
     return asyncio.run(run(), loop_factory=Loop)
 
 
 @pytest.mark.parametrize(
-    ("options", "most", "most_each"),
+    ("options", "clients", "upstreams"),
     [
-        ({"jwt_max_connections": "auto"}, 500, 250),
-        ({"jwt_max_connections": "9"}, 9, 4),
-        ({"jwt_max_connections": "0"}, 0, 0),
-        ({"jwt_max_client_connections": "7"}, 500, 7),
-        ({"jwt_max_client_connections": "0"}, 500, 0),
+        ({"jwt_max_connections": "auto"}, [500, 250], [500, 250]),
+        ({"jwt_max_connections": "9"}, [9, 4], [500, 250]),
+        ({"jwt_max_connections": "900"}, [900, 450], [900, 450]),
+        ({"jwt_max_connections": "0"}, [0, 0], [0, 0]),
+        ({"jwt_max_client_connections": "7"}, [500, 7], [500, 250]),
+        ({"jwt_max_client_connections": "400"}, [500, 400], [500, 400]),
+        ({"jwt_max_client_connections": "0"}, [500, 0], [500, 0]),
     ],
 )
 def test_what_is_left_open_is_derived(
-    monkeypatch: pytest.MonkeyPatch, options: dict[str, str], most: int, most_each: int
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, str], clients: list[int], upstreams: list[int]
 ) -> None:
-    assert bounds(monkeypatch, **options) == (most, most_each, [str(most), str(most_each)])
+    assert bounds(monkeypatch, **options) == (clients, upstreams, [str(number) for number in clients])
 
 
 @pytest.mark.parametrize("name", Full)

@@ -2,7 +2,16 @@
 
 import pytest
 
-from jwtproxy.conduct.crowd import TOO_MANY_UPSTREAM, Crowd, Full, is_full, most_each_for, most_for, site
+from jwtproxy.conduct.crowd import (
+    TOO_MANY_UPSTREAM,
+    Crowd,
+    Full,
+    is_full,
+    most_each_for,
+    most_for,
+    most_upstream_for,
+    site,
+)
 
 
 def crowd(most: int = 0, most_each: int = 0) -> Crowd:
@@ -64,6 +73,11 @@ def test_two_descriptors_are_for_each_connection(descriptors: int, most: int) ->
 @pytest.mark.parametrize(("most", "each"), [(0, 0), (1, 1), (2, 1), (1008, 504)])
 def test_one_client_may_have_half(most: int, each: int) -> None:
     assert most_each_for(most) == each
+
+
+@pytest.mark.parametrize(("most", "upstream"), [(0, 0), (2, 500), (500, 500), (900, 900)])
+def test_each_may_have_an_upstream_and_few_may_have_many(most: int, upstream: int) -> None:
+    assert most_upstream_for(most, 500) == upstream
 
 
 @pytest.mark.parametrize(

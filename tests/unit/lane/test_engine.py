@@ -1347,6 +1347,34 @@ def test_a_head_may_come_in_a_few_pieces_or_goes_to_mitmproxy(serve: Serve, upst
     _run(run)
 
 
+def test_a_head_that_goes_to_mitmproxy_has_no_longer_for_that(serve: Serve, upstream: type[Upstream]) -> None:
+    counts = Counts()
+
+    async def run() -> None:
+        async with upstream() as server, serve(counts, Opens(head=2.0), lane=True) as proxy:
+
+            async def late(*, kept_alive: bool) -> None:
+                async with proxy.client() as client:
+                    if kept_alive:
+                        assert (await client.ask(server.request())).code == 200
+                    began = time.monotonic()
+                    client.send(b"GET http://")
+                    await asyncio.sleep(1.5)
+                    for _ in range(20):
+                        client.send(b"a")
+                        await asyncio.sleep(0.003)
+                    given_away = time.monotonic()
+                    assert (await client.reply()).code == 408
+                    assert time.monotonic() > began + 1.9
+                    assert time.monotonic() < given_away + 1.7
+
+            await asyncio.gather(late(kept_alive=False), late(kept_alive=True))
+            assert proxy.lane
+            assert counts.counted == ["jwt_head_timeout"] * 2
+
+    _run(run)
+
+
 def test_the_lane_is_left_when_it_is_switched_off(serve: Serve, upstream: type[Upstream]) -> None:
     """By a script, say, whose hooks may come and go; what is under way ends as it began."""
 

@@ -150,19 +150,19 @@ def test_options_turn_it_off_and_on_at_run_time() -> None:
 
 
 def test_its_limits_are_options() -> None:
-    def look(lane: Lane) -> tuple[float, float, float, int]:
+    def look(lane: Lane) -> tuple[float, float, float]:
         lane.is_on()
-        return lane.limits.idle, lane.response_timeout, lane.look, lane.most_upstreams
+        return lane.limits.idle, lane.response_timeout, lane.look
 
-    def look_with_ours(lane: Lane) -> tuple[float, float, float, int]:
+    def look_with_ours(lane: Lane) -> tuple[float, float, float]:
         values = {row.member: row.check("") for row in time_limits.OPTIONS}
         time_limits.hang(lane.master.options, values)
         return look(lane)
 
-    assert _with(look) == (600, 300, 300, 128)
-    assert _with(look, tcp_timeout=5, jwt_response_timeout="0.5", jwt_max_upstream_connections="2") == (5, 0.5, 0.5, 2)
-    assert _with(look_with_ours) == (600, 300, 30, 128)
-    assert _with(look_with_ours, tcp_timeout=5) == (5, 300, 5, 128)
+    assert _with(look) == (600, 300, 300)
+    assert _with(look, tcp_timeout=5, jwt_response_timeout="0.5") == (5, 0.5, 0.5)
+    assert _with(look_with_ours) == (600, 300, 30)
+    assert _with(look_with_ours, tcp_timeout=5) == (5, 300, 5)
 
 
 # --- hooks

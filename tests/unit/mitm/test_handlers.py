@@ -51,3 +51,15 @@ def test_a_client_is_held_back_by_what_its_upstream_has_yet_to_take(
     io = {CLIENT: SimpleNamespace(writer=_writer(to_client)), tflow.tserver_conn(): SimpleNamespace(writer=to_server)}
     _serve(monkeypatch, SimpleNamespace(transports=io))
     assert handlers.is_held_back(CLIENT) is held
+
+
+def test_when_a_head_began_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert handlers.head_began(CLIENT) == 0.0
+    writer = _writer(0)
+    for io, began in (({}, 0.0), ({CLIENT: SimpleNamespace(writer=object())}, 0.0)):
+        _serve(monkeypatch, SimpleNamespace(transports=io))
+        assert handlers.head_began(CLIENT) == began
+    _serve(monkeypatch, SimpleNamespace(transports={CLIENT: SimpleNamespace(writer=writer)}))
+    assert handlers.head_began(CLIENT) == 0.0
+    handlers.note_head(writer.transport, 7.0)
+    assert [handlers.head_began(CLIENT) for _ in range(2)] == [7.0, 0.0]

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import h11
 import pytest
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.http import Headers, HTTPFlow, Response
+from mitmproxy.options import Options
+from mitmproxy.proxy import events
+from mitmproxy.proxy.commands import RequestWakeup, SendData
+from mitmproxy.proxy.context import Context
+from mitmproxy.test import tflow
 
-from jwtproxy.mitm import flows, http1
+from jwtproxy.mitm import flows, http1, time_limits
 from jwtproxy.mitm.limits import DEFAULT
 from tests.support import servers
 from tests.support.inside import Opens, Ours
@@ -634,6 +640,22 @@ def test_a_head_that_has_begun_must_end(serve: Serve, upstream: type[Upstream], 
             assert answer.result().endswith(b"\r\n\r\n" + LATE_HEAD)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("began", "left"), [(0.0, 30.0), (12.0, 18.0), (40.0, -10.0)])
+def test_a_head_has_its_time_from_when_it_began_elsewhere(began: float, left: float) -> None:
+    options = Options()
+    time_limits.hang(options, dict.fromkeys((row.member for row in time_limits.OPTIONS), 60.0) | {"head_timeout": 30.0})
+    server = http1.Server(Context(client := tflow.tclient_conn(), options))
+    assert not list(server.handle_event(events.Start()))
+    server.take_back(None, time.monotonic() - began if began else 0.0)
+    (watch,) = server.handle_event(events.DataReceived(client, b"GET / HTTP/1.1\r\nHost: "))
+    assert isinstance(watch, RequestWakeup)
+    assert left - 1 < watch.delay <= left
+    said = list(server.handle_event(events.Wakeup(watch)))
+    assert any(isinstance(each, SendData) and b" 408 " in each.data for each in said) is (left < 0)
+    list(server.handle_event(events.DataReceived(client, b"a\r\n\r\n")))
+    assert server._since == 0.0 or left < 0
 
 
 @pytest.mark.parametrize("lane", [False, True])
