@@ -11,6 +11,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+import h2.settings
 
 from tests.support import frames
 from tests.support.frames import frame
@@ -28,12 +29,13 @@ def _server_context(stage: Stage) -> ssl.SSLContext:
     return context
 
 
-async def _upstream(stage: Stage, on_event: Events) -> int:
-    """A server that does this with each event."""
+async def _upstream(stage: Stage, on_event: Events, at_once: int = 100) -> int:
+    """A server that does this with each event, and takes so many requests at once."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         connection.initiate_connection()
+        connection.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: at_once})
         writer.write(connection.data_to_send())
         while data := await reader.read(1 << 16):
             for event in connection.receive_data(data):
@@ -128,13 +130,29 @@ async def _read(stage: Stage, reader: asyncio.StreamReader) -> None:
 
 async def unread_bodies(stage: Stage) -> None:
     """The client sends ten bodies without an end, of which the upstream reads nothing."""
-    port = await _upstream(stage, _swallow)
+    await _upload(stage, await _upstream(stage, _swallow), 10)
+
+
+async def bodies_that_wait(stage: Stage) -> None:
+    """The client sends fifty bodies without an end to an upstream that takes one request, and never answers it."""
+    arrived = asyncio.Event()
+    port = await _upstream(stage, lambda *_: arrived.set(), at_once=1)
+    await _upload(stage, port, 50, arrived)
+
+
+async def _upload(stage: Stage, port: int, bodies: int, arrived: asyncio.Event | None = None) -> None:
+    """Send so many bodies, as much as the windows allow; all but the first when that has arrived."""
     reader, writer = await _tunnel(stage, port)
     connection = h2.connection.H2Connection()
     connection.initiate_connection()
     writer.write(connection.data_to_send()[len(frames.PREFACE) :])
     fields = ((":method", "POST"), (":scheme", "https"), (":authority", f"localhost:{port}"), (":path", "/"))
-    for number in range(10):
+    connection.send_headers(1, fields)
+    writer.write(connection.data_to_send())
+    if arrived:
+        await asyncio.wait_for(arrived.wait(), stage.left)
+        await asyncio.sleep(0.2)  # till the proxy has heard how many the upstream takes
+    for number in range(1, bodies):
         connection.send_headers(2 * number + 1, fields)
     sent = 0
     with contextlib.suppress(OSError, TimeoutError, EOFError):

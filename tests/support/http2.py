@@ -35,6 +35,10 @@ class _Peer(h2.connection.H2Connection):
         return [], [event]
 
 
+_OF_STREAMS = ("stream_buffers", "stream_trailers", "_owed")
+"""Attributes of h2's connection, as mitmproxy and we extend it."""
+
+
 class Http2:
     """An HTTP/2 client whose requests pass mitmproxy's layers to upstreams that answer when they are told to.
 
@@ -178,6 +182,16 @@ class Http2:
         server: Any = self._layer.connections[self._client]
         since: float | None = server.waits_since
         return since
+
+    def kept(self) -> list[str]:
+        """What the proxy's connections keep of streams, by the names of attributes."""
+        layers: list[Any] = [getattr(one, "child_layer", one) for one in self._layer.connections.values()]
+        of_layers = (
+            vars(part) for layer in layers for part in (layer, layer._lengths, getattr(layer, "_queue", layer))
+        )
+        of_h2 = ({name: vars(layer.h2_conn)[name] for name in _OF_STREAMS} for layer in layers)
+        places = [*of_layers, *of_h2]
+        return [name for place in places for name, value in place.items() if isinstance(value, dict | set) and value]
 
     def end_hooks(self) -> None:
         """All hooks end, and those to come take no time."""

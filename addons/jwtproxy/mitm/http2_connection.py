@@ -143,6 +143,12 @@ class Connection(BufferedH2Connection):
         else:
             super().send_data(stream_id, data, end_stream, pad_length)
 
+    def forget(self, stream: int) -> None:
+        """Keep nothing of a stream that is over: mitmproxy would keep trailers that had to wait for its body."""
+        self.stream_buffers.pop(stream, None)
+        self.stream_trailers.pop(stream, None)
+        self._owed.pop(stream, None)
+
     def _is_open(self, stream: int) -> bool:
         """Whether there is such a stream, on which more may come."""
         found = self.streams.get(stream)

@@ -317,6 +317,8 @@ class Stream(http.HttpStream):
                 yield from self._answer()
                 return
             event.message = flows.cannot_connect(peer, event.message)
+        if self._ended and self.client_state == self.state_stream_request_body:
+            yield self._abandon(event.message)  # mitmproxy would have the upstream wait for the rest of the request
         yield from super().handle_protocol_error(event)
         self._is_over = True
 
