@@ -37,11 +37,12 @@ async def _upstream(stage: Stage, on_event: Events, at_once: int = 100) -> int:
         connection.initiate_connection()
         connection.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: at_once})
         writer.write(connection.data_to_send())
-        while data := await reader.read(1 << 16):
-            for event in connection.receive_data(data):
-                on_event(connection, event)
-            writer.write(connection.data_to_send())
-            await writer.drain()
+        with contextlib.suppress(h2.exceptions.ProtocolError):  # it has said goodbye
+            while data := await reader.read(1 << 16):
+                for event in connection.receive_data(data):
+                    on_event(connection, event)
+                writer.write(connection.data_to_send())
+                await writer.drain()
 
     return await stage.upstream(serve, _server_context(stage))
 
@@ -169,6 +170,33 @@ async def _upload(stage: Stage, port: int, bodies: int, arrived: asyncio.Event |
                 connection.receive_data(await asyncio.wait_for(reader.read(1 << 16), 0.2))
     stage.said.append(f"sent {sent / MIB:.0f} MiB")
     await stage.wait()
+
+
+async def upstreams_that_close(stage: Stage) -> None:
+    """One connection of the client asks an upstream that closes its own after each answer, again and again."""
+
+    def answer(connection: h2.connection.H2Connection, event: h2.events.Event) -> None:
+        _answer(connection, event)
+        if isinstance(event, h2.events.RequestReceived):
+            connection.close_connection()
+
+    port = await _upstream(stage, answer)
+    reader, writer = await _tunnel(stage, port)
+    asked = 0
+    with contextlib.suppress(OSError, TimeoutError, EOFError):
+        while not stage.over:
+            writer.write(_head(2 * asked + 1, port))
+            asked += 1
+            await asyncio.wait_for(_until(reader, frames.HEADERS), stage.left)
+    stage.said.append(f"asked {asked} times")
+
+
+async def _until(reader: asyncio.StreamReader, kind: int) -> None:
+    """Read up to a frame of this kind."""
+    head = b""
+    while not head or head[3] != kind:
+        head = await reader.readexactly(9)
+        await reader.readexactly(int.from_bytes(head[:3]))
 
 
 async def _flood(stage: Stage, piece: bytes, *, open_streams: int = 1) -> None:

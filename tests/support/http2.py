@@ -94,6 +94,8 @@ class Http2:
         self.leaving = farewell.watch(options) if watched else WeakSet[Any]()
         self.counted = 0
         """How many requests have set out."""
+        self.down = ""
+        """Why upstreams cannot be connected to, if they cannot."""
         self.closed: list[connection.Connection] = []
         """The connections to upstreams that the proxy has closed."""
         client = tflow.tclient_conn()
@@ -193,6 +195,16 @@ class Http2:
         places = [*of_layers, *of_h2]
         return [name for place in places for name, value in place.items() if isinstance(value, dict | set) and value]
 
+    @property
+    def connections(self) -> int:
+        """How many connections to upstreams the proxy keeps in mind."""
+        return len(self._layer.connections) - 1
+
+    @property
+    def context(self) -> Context:
+        """What all requests share."""
+        return self._layer.context
+
     def end_hooks(self) -> None:
         """All hooks end, and those to come take no time."""
         hooks, self.slow = self.slow or [], None
@@ -243,6 +255,9 @@ class Http2:
             hook.flow.response.stream = self._stream_answers
 
     def _open(self, command: commands.OpenConnection) -> events.Event:
+        if self.down:
+            command.connection.error = self.down
+            return events.OpenConnectionCompleted(command, self.down)
         command.connection.state = connection.ConnectionState.OPEN
         command.connection.alpn = b"h2" if self._both else None
         self.opened.append(command.connection)

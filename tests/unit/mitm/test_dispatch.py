@@ -22,6 +22,7 @@ from mitmproxy.proxy.layers.http import HttpRequestHeadersHook, HttpRequestHook
 from mitmproxy.proxy.server import ConnectionIO
 from mitmproxy.test import tflow
 
+from jwtproxy.conduct import fair
 from jwtproxy.launcher.master import Master
 from jwtproxy.mitm import dispatch, patches
 from tests.support.inside import Opens
@@ -590,3 +591,24 @@ def test_all_is_taken_once_however_dear_it_is(sizes: list[int], took: float, mon
     asyncio.run(run())
     assert all(heard)
     assert sum(map(len, heard)) == sum(sizes)
+
+
+def test_nothing_is_kept_of_a_connection_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair, "is_dear", lambda took: True)
+    peer = Server(address=("127.0.0.1", 80))
+    peer.state = ConnectionState.OPEN
+
+    async def run() -> None:
+        handler: Any = object.__new__(dispatch.ConnectionHandler)
+        handler._server_event_lock = asyncio.Lock()
+        handler.timeout_watchdog = SimpleNamespace(register_activity=lambda: None)
+        handler.transports = {}
+        handler.layer = dispatch._Hooked(_Sends(peer, MUCH), None)
+        await handler.server_event(events.DataReceived(peer, b"x"))
+        assert handler._dear
+        assert handler.layer._owed
+        await handler.server_event(events.ConnectionClosed(peer))
+        assert not handler._dear
+        assert not handler.layer._owed
+
+    asyncio.run(run())
