@@ -8,6 +8,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 from mitmproxy.connection import ConnectionState
+from mitmproxy.http import Request
 from mitmproxy.proxy import events
 from mitmproxy.proxy.commands import CloseConnection, Log, RequestWakeup, SendData
 from mitmproxy.proxy.context import Context
@@ -312,9 +313,8 @@ class Client(http.Http2Client):
         if isinstance(event, Pressure):
             yield from self._press(event)
             return
-        if isinstance(event, http.RequestHeaders) and event.request.is_http2:
-            event.request.headers.fields = _lowered(event.request.headers.fields)
-            self.h2_conn.secret_fields = gate.gate_of(self.context.options).token_fields
+        if isinstance(event, http.RequestHeaders):
+            self._prepare(event.request)
         yield from self._offer(event)
         while self._queue and self._has_place:
             for kept in self._queue.take():
@@ -325,6 +325,11 @@ class Client(http.Http2Client):
         self._forget()
         if self._leaves and all(map(self.is_closed, self.streams)) and self.conn.state & ConnectionState.CAN_WRITE:
             yield CloseConnection(self.conn)
+
+    def _prepare(self, request: Request) -> None:
+        self.h2_conn.secret_fields = gate.gate_of(self.context.options).token_fields
+        if request.is_http2:
+            request.headers.fields = _lowered(request.headers.fields)
 
     @property
     def _has_place(self) -> bool:

@@ -7,14 +7,23 @@ import time
 from collections.abc import Callable, Iterator
 
 import h2.errors
+import hpack
 import pytest
 from hyperframe.frame import RstStreamFrame, SettingsFrame
+from mitmproxy.addons import proxyserver
+from mitmproxy.http import Headers
 from mitmproxy.proxy import events
+from mitmproxy.proxy.commands import SendData
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import http
+from mitmproxy.test import taddons, tflow
 
 from jwtproxy.mitm import patches, pressure
+from jwtproxy.mitm.http2 import Client
 from jwtproxy.mitm.limits import DEFAULT
 from tests.support import frames
 from tests.support.http2 import Http2
+from tests.support.inside import Numbers, open_gate
 
 
 @pytest.fixture(autouse=True)
@@ -239,6 +248,20 @@ def test_a_quiet_upstream_is_pinged_whatever_becomes_of_the_time_of_day(
     client.wake()
     assert client.upstream.count(PING) == pings
     assert [wakeup.delay for wakeup in client.wakeups] == [next_look]
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2.0"])
+def test_a_token_is_in_no_servers_table_whatever_version_its_request_came_by(version: str) -> None:
+    """A client that prefers HTTP/1.1 and offers HTTP/2 as well gets the one, and its upstream the other."""
+    with taddons.context(proxyserver.Proxyserver()) as context:
+        options = context.options
+    open_gate(options, Numbers())
+    client = Client(Context(tflow.tclient_conn(), options))
+    request = tflow.treq(http_version=version.encode(), headers=Headers(((b"x-number", b"1"),)))
+    commands = [*client.handle_event(events.Start()), *client.handle_event(http.RequestHeaders(1, request, True))]
+    (sent,) = [command.data for command in commands if isinstance(command, SendData)][-1:]
+    (field,) = [one for one in hpack.Decoder().decode(sent[9:], raw=True) if one[0] == b"x-number"]
+    assert not field.indexable
 
 
 # --- what takes too long
