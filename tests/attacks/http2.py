@@ -11,6 +11,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+import h2.settings
 
 from tests.support import frames
 from tests.support.frames import frame
@@ -28,18 +29,20 @@ def _server_context(stage: Stage) -> ssl.SSLContext:
     return context
 
 
-async def _upstream(stage: Stage, on_event: Events) -> int:
-    """A server that does this with each event."""
+async def _upstream(stage: Stage, on_event: Events, at_once: int = 100) -> int:
+    """A server that does this with each event, and takes so many requests at once."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         connection.initiate_connection()
+        connection.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: at_once})
         writer.write(connection.data_to_send())
-        while data := await reader.read(1 << 16):
-            for event in connection.receive_data(data):
-                on_event(connection, event)
-            writer.write(connection.data_to_send())
-            await writer.drain()
+        with contextlib.suppress(h2.exceptions.ProtocolError):  # it has said goodbye
+            while data := await reader.read(1 << 16):
+                for event in connection.receive_data(data):
+                    on_event(connection, event)
+                writer.write(connection.data_to_send())
+                await writer.drain()
 
     return await stage.upstream(serve, _server_context(stage))
 
@@ -128,13 +131,29 @@ async def _read(stage: Stage, reader: asyncio.StreamReader) -> None:
 
 async def unread_bodies(stage: Stage) -> None:
     """The client sends ten bodies without an end, of which the upstream reads nothing."""
-    port = await _upstream(stage, _swallow)
+    await _upload(stage, await _upstream(stage, _swallow), 10)
+
+
+async def bodies_that_wait(stage: Stage) -> None:
+    """The client sends fifty bodies without an end to an upstream that takes one request, and never answers it."""
+    arrived = asyncio.Event()
+    port = await _upstream(stage, lambda *_: arrived.set(), at_once=1)
+    await _upload(stage, port, 50, arrived)
+
+
+async def _upload(stage: Stage, port: int, bodies: int, arrived: asyncio.Event | None = None) -> None:
+    """Send so many bodies, as much as the windows allow; all but the first when that has arrived."""
     reader, writer = await _tunnel(stage, port)
     connection = h2.connection.H2Connection()
     connection.initiate_connection()
     writer.write(connection.data_to_send()[len(frames.PREFACE) :])
     fields = ((":method", "POST"), (":scheme", "https"), (":authority", f"localhost:{port}"), (":path", "/"))
-    for number in range(10):
+    connection.send_headers(1, fields)
+    writer.write(connection.data_to_send())
+    if arrived:
+        await asyncio.wait_for(arrived.wait(), stage.left)
+        await asyncio.sleep(0.2)  # till the proxy has heard how many the upstream takes
+    for number in range(1, bodies):
         connection.send_headers(2 * number + 1, fields)
     sent = 0
     with contextlib.suppress(OSError, TimeoutError, EOFError):
@@ -151,6 +170,33 @@ async def unread_bodies(stage: Stage) -> None:
                 connection.receive_data(await asyncio.wait_for(reader.read(1 << 16), 0.2))
     stage.said.append(f"sent {sent / MIB:.0f} MiB")
     await stage.wait()
+
+
+async def upstreams_that_close(stage: Stage) -> None:
+    """One connection of the client asks an upstream that closes its own after each answer, again and again."""
+
+    def answer(connection: h2.connection.H2Connection, event: h2.events.Event) -> None:
+        _answer(connection, event)
+        if isinstance(event, h2.events.RequestReceived):
+            connection.close_connection()
+
+    port = await _upstream(stage, answer)
+    reader, writer = await _tunnel(stage, port)
+    asked = 0
+    with contextlib.suppress(OSError, TimeoutError, EOFError):
+        while not stage.over:
+            writer.write(_head(2 * asked + 1, port))
+            asked += 1
+            await asyncio.wait_for(_until(reader, frames.HEADERS), stage.left)
+    stage.said.append(f"asked {asked} times")
+
+
+async def _until(reader: asyncio.StreamReader, kind: int) -> None:
+    """Read up to a frame of this kind."""
+    head = b""
+    while not head or head[3] != kind:
+        head = await reader.readexactly(9)
+        await reader.readexactly(int.from_bytes(head[:3]))
 
 
 async def _flood(stage: Stage, piece: bytes, *, open_streams: int = 1) -> None:

@@ -15,6 +15,7 @@ ATTACKS: dict[str, Attack] = {
     "short bodies": http1.bodies_just_too_short_to_stream,
     "unread answers": http2.unread_answers,
     "unread bodies": http2.unread_bodies,
+    "bodies that wait": http2.bodies_that_wait,
     "empty data": http2.empty_data,
     "resets": http2.resets,
 }

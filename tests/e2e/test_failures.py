@@ -19,7 +19,8 @@ import pytest
 import websockets.sync.client
 import websockets.sync.server
 
-from tests.support.clients import Http2, Raw, Reply, curl, message, pseudo
+from tests.support import verifiers
+from tests.support.clients import Http2, Raw, Reply, client_context, curl, message, pseudo
 from tests.support.harness import MIB, Proxy, StartProxy, rows, thorough, verify
 from tests.support.upstreams import Answer, Authority, Exchange, Recorder, chunked, raw, reset, respond, silent
 
@@ -638,6 +639,33 @@ def test_a_reverse_proxy_says_502_and_504(
     proxy = start_proxy("--mode", f"reverse:{upstream}", *timeouts)
     with Raw(proxy.port, timeout=5) as client:
         assert client.request(message("GET", "/", "Host: x")).status == (504 if kind == "mute" else 502)
+
+
+@pytest.mark.parametrize("strategy", ["lazy", "eager"])
+@pytest.mark.parametrize("mode", ["tunnel", "reverse"])
+def test_an_upstream_that_was_down_is_tried_again_over_http_2(
+    start_proxy: StartProxy, proxy_ca: Path, authority: Authority, mode: str, strategy: str
+) -> None:
+    """A client may keep its connection for days."""
+    port = verifiers.free_port()
+    name = f"127.0.0.1:{port}"
+    modes = ("--mode", f"reverse:https://{name}") if mode == "reverse" else ()
+    proxy = start_proxy("--set", f"connection_strategy={strategy}", *modes)
+
+    def upstream() -> Recorder:
+        return Recorder(authority=authority, alpn=("h2",), port=port)
+
+    with Raw(proxy.port, timeout=5) as client:
+        with upstream() if strategy == "eager" else contextlib.nullcontext():
+            if mode == "tunnel":
+                client.tunnel(name)
+            two = Http2(client.start_tls(client_context(proxy_ca, "h2")))
+        for _ in range(2):
+            assert two.reply(two.send(pseudo("GET", name, "/"))).status == 502
+        with upstream() as recorder:
+            assert two.reply(two.send(pseudo("GET", name, "/"))).status == 200
+            assert two.reply(two.send(pseudo("POST", name, "/"), body=b"body")).status == 200
+        assert {seen.connection for seen in recorder.requests} == {1}
 
 
 # --- refused uploads

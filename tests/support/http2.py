@@ -35,6 +35,10 @@ class _Peer(h2.connection.H2Connection):
         return [], [event]
 
 
+_OF_STREAMS = ("stream_buffers", "stream_trailers", "_owed")
+"""Attributes of h2's connection, as mitmproxy and we extend it."""
+
+
 class Http2:
     """An HTTP/2 client whose requests pass mitmproxy's layers to upstreams that answer when they are told to.
 
@@ -90,6 +94,8 @@ class Http2:
         self.leaving = farewell.watch(options) if watched else WeakSet[Any]()
         self.counted = 0
         """How many requests have set out."""
+        self.down = ""
+        """Why upstreams cannot be connected to, if they cannot."""
         self.closed: list[connection.Connection] = []
         """The connections to upstreams that the proxy has closed."""
         client = tflow.tclient_conn()
@@ -179,6 +185,26 @@ class Http2:
         since: float | None = server.waits_since
         return since
 
+    def kept(self) -> list[str]:
+        """What the proxy's connections keep of streams, by the names of attributes."""
+        layers: list[Any] = [getattr(one, "child_layer", one) for one in self._layer.connections.values()]
+        of_layers = (
+            vars(part) for layer in layers for part in (layer, layer._lengths, getattr(layer, "_queue", layer))
+        )
+        of_h2 = ({name: vars(layer.h2_conn)[name] for name in _OF_STREAMS} for layer in layers)
+        places = [*of_layers, *of_h2]
+        return [name for place in places for name, value in place.items() if isinstance(value, dict | set) and value]
+
+    @property
+    def connections(self) -> int:
+        """How many connections to upstreams the proxy keeps in mind."""
+        return len(self._layer.connections) - 1
+
+    @property
+    def context(self) -> Context:
+        """What all requests share."""
+        return self._layer.context
+
     def end_hooks(self) -> None:
         """All hooks end, and those to come take no time."""
         hooks, self.slow = self.slow or [], None
@@ -229,6 +255,9 @@ class Http2:
             hook.flow.response.stream = self._stream_answers
 
     def _open(self, command: commands.OpenConnection) -> events.Event:
+        if self.down:
+            command.connection.error = self.down
+            return events.OpenConnectionCompleted(command, self.down)
         command.connection.state = connection.ConnectionState.OPEN
         command.connection.alpn = b"h2" if self._both else None
         self.opened.append(command.connection)

@@ -217,6 +217,8 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         """Take what has happened; of what a peer sends, no more at a time than leaves others their turn."""
         if not isinstance(event, events.DataReceived) or event.connection.transport_protocol != "tcp":
             await self._deliver(event)
+            if isinstance(event, events.ConnectionClosed):
+                self._note_cost(event.connection, 0.0)
             return
         try:
             await self._take_all(event.connection, event.data)
@@ -271,10 +273,14 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         took = time.thread_time() - began if began else 0.0
         if began:
             vars(connection)[_PORTION] = fair.portion(allowed, len(data), took, READ)
-        if turns.has_to_wait(took):
-            self._dear = {**self._dear, connection: took}
+        self._note_cost(connection, took if turns.has_to_wait(took) else 0.0)
+
+    def _note_cost(self, connection: Connection, cost: float) -> None:
+        """Note what the last bytes of a connection took, if the next have to wait for their turn."""
+        if cost:
+            self._dear = {**self._dear, connection: cost}
         elif connection in self._dear:
-            self._dear = {other: cost for other, cost in self._dear.items() if other is not connection}
+            self._dear = {other: took for other, took in self._dear.items() if other is not connection}
 
     async def hook_task(self, hook: commands.StartHook) -> None:
         """Run hooks, where one of them has to wait, or all have."""
@@ -354,19 +360,29 @@ class _Hooked:
 
     def handle_event(self, event: events.Event) -> Iterator[commands.Command]:
         todo: deque[events.Event] = deque((event,))
-        sender = getattr(event, "connection", None)
-        if not isinstance(sender, Server):
-            sender = None
+        sender = _server_of(event)
         while todo:
             for command in self._layer.handle_event(todo.popleft()):
                 if isinstance(command, Address):
                     continue
-                if sender and isinstance(command, commands.SendData) and command.connection is sender:
-                    self._owed[sender] += len(command.data)
+                if sender:
+                    self._owe(sender, command)
                 if not isinstance(command, commands.StartHook) or _waits(command) or not self._addons.finish(command):
                     yield command
                 elif command.blocking:
                     todo.append(events.HookCompleted(command))
+        if sender and isinstance(event, events.ConnectionClosed):
+            del self._owed[sender]
+
+    def _owe(self, sender: Server, command: commands.Command) -> None:
+        if isinstance(command, commands.SendData) and command.connection is sender:
+            self._owed[sender] += len(command.data)
+
+
+def _server_of(event: events.Event) -> Server | None:
+    """Of which it tells something, if it is of a server."""
+    connection = getattr(event, "connection", None)
+    return connection if isinstance(connection, Server) else None
 
 
 def _cancel_later(error: asyncio.CancelledError) -> None:

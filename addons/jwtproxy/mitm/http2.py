@@ -8,6 +8,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 from mitmproxy.connection import ConnectionState
+from mitmproxy.http import Request
 from mitmproxy.proxy import events
 from mitmproxy.proxy.commands import CloseConnection, Log, RequestWakeup, SendData
 from mitmproxy.proxy.context import Context
@@ -24,8 +25,9 @@ from ..observe import pages
 from . import farewell, flows, gate, handlers, limits, retries, time_limits
 from .dispatch import Address
 from .http2_connection import Connection, Leaving, Lengths
+from .http2_queue import Queue
 from .limits import check_head, limits_of
-from .pressure import Backlog, Pressure
+from .pressure import Backlog, Pressure, waiting
 from .retries import NoAnswer
 
 
@@ -33,13 +35,17 @@ class Server(http.Http2Server):
     """Towards the client."""
 
     _greeted = False
+    _reads = False
+    """Whether what came at once is being taken; it is so while we get what follows from a part of it."""
 
     h2_conn: Connection
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.h2_conn = Connection(self.h2_conf, limits_of(context.options))
-        self._lengths, self._backlog = Lengths(), Backlog(self.h2_conn)
+        self._lengths, self._backlog = Lengths(), Backlog()
+        self._over: set[int] = set()
+        """The streams of which we have sent all, or which were reset."""
         self._heads: set[int] = set()
         """The streams of HEAD requests, which are answered without a body."""
         self.farewell = Address()
@@ -70,12 +76,16 @@ class Server(http.Http2Server):
         elif isinstance(event, Pressure):
             self.h2_conn.hold(event.stream_id, held=event.full)
             yield from self._flush()
+        elif isinstance(event, events.DataReceived):
+            self._reads = True
+            yield from self._take(event)
+            self._reads = False
+            yield from self._await_the_rest()
         else:
             yield from self._take(event)
-            if isinstance(event, events.DataReceived):
-                yield from self._await_the_rest()
-        for stream, full in self._backlog.changes():
+        for stream, full in self._backlog.changes(waiting(self.h2_conn)):
             yield http.ReceiveHttp(Pressure(stream, full, of_request=False))
+        self._forget()
 
     def _take(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, http.ResponseHeaders):
@@ -117,6 +127,17 @@ class Server(http.Http2Server):
         self._heads.discard(stream)
         self._bodies.pop(stream, None)
         self._idle_at = time.monotonic()
+        self._over.add(stream)
+
+    def _forget(self) -> None:
+        """Keep nothing of the streams that are over, unless more that came of them is still being taken."""
+        if self._reads or not self._over:
+            return
+        for stream in list(filter(self.is_closed, self._over)):
+            self._over.remove(stream)
+            self._lengths.end(stream)
+            self.streams.pop(stream, None)
+            self.h2_conn.forget(stream)
 
     def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
         """Take a head, or anything else; true where the connection is over."""
@@ -143,7 +164,7 @@ class Server(http.Http2Server):
     @property
     def is_idle(self) -> bool:
         """Whether no request is under way."""
-        return all(map(self.is_closed, self.streams))  # of which mitmproxy forgets only some
+        return all(map(self.is_closed, self.streams))
 
     @property
     def latest(self) -> int:
@@ -272,6 +293,8 @@ class Client(http.Http2Client):
 
     _leaves = False
     """Whether it takes no more requests."""
+    _reads = False
+    """As the server's."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -280,22 +303,85 @@ class Client(http.Http2Client):
         self.h2_conn: Connection = Connection(self.h2_conf, limits_of(context.options))
         self.h2_conn.local_settings.enable_push = 0  # as mitmproxy has it
         self.h2_conn.local_settings.acknowledge()
-        self._lengths, self._backlog = Lengths(), Backlog(self.h2_conn)
+        self._lengths, self._backlog = Lengths(), Backlog()
+        self._queue = Queue()
+        self._over: set[int] = set()
+        """The streams on which nothing more comes, or which we have given up."""
         self._active_at = time.monotonic()
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, Pressure):
             yield from self._press(event)
             return
-        if isinstance(event, http.RequestHeaders) and event.request.is_http2:
-            event.request.headers.fields = _lowered(event.request.headers.fields)
-            self.h2_conn.secret_fields = gate.gate_of(self.context.options).token_fields
-        yield from super()._handle_event(event)
-        while self._unsent:  # mitmproxy would leave them waiting
+        if isinstance(event, http.RequestHeaders):
+            self._prepare(event.request)
+        yield from self._offer(event)
+        while self._queue and self._has_place:
+            for kept in self._queue.take():
+                yield from self._offer(kept)
+        while self._unsent:
             yield http.ReceiveHttp(NoAnswer(self._unsent.pop(), "server closed connection", untouched=True))
         yield from self._tell_pressure()
+        self._forget()
         if self._leaves and all(map(self.is_closed, self.streams)) and self.conn.state & ConnectionState.CAN_WRITE:
             yield CloseConnection(self.conn)
+
+    def _prepare(self, request: Request) -> None:
+        self.h2_conn.secret_fields = gate.gate_of(self.context.options).token_fields
+        if request.is_http2:
+            request.headers.fields = _lowered(request.headers.fields)
+
+    @property
+    def _has_place(self) -> bool:
+        """Whether the server takes another request."""
+        most = self.provisional_max_concurrency or self.h2_conn.remote_settings.max_concurrent_streams
+        return bool(self.h2_conn.open_outbound_streams < most)
+
+    def _offer(self, event: events.Event) -> CommandGenerator[None]:
+        """Have mitmproxy take it, unless it is of a request that has to wait, or of none any more."""
+        outer, self._reads = self._reads, self._reads or not isinstance(event, http.HttpEvent)
+        if self._is_ready(event):
+            for command in self._handle_event2(event):
+                if not isinstance(command, http.ReceiveHttp) or self._is_awaited(command.event):
+                    yield command
+            if isinstance(event, http.RequestProtocolError):
+                self._over.add(event.stream_id)
+        self._reads = outer
+
+    def _is_ready(self, event: events.Event) -> bool:
+        """Give what is of a request the number that its stream has here; otherwise keep it, while it waits for one.
+
+        The client's own would not do: they may come in another order.
+        """
+        if not isinstance(event, http.HttpEvent):
+            return True
+        if isinstance(event, http.RequestHeaders) and self._has_place:
+            ours = self.h2_conn.get_next_available_stream_id()
+            self.our_stream_id[event.stream_id], self.their_stream_id[ours] = ours, event.stream_id
+        if event.stream_id not in self.our_stream_id:
+            self._queue.add(event)
+            return False
+        event.stream_id = self.our_stream_id[event.stream_id]
+        return True
+
+    def _is_awaited(self, event: http.HttpEvent) -> bool:
+        """Give what is of an answer the client's number again, if it is of a stream that there is."""
+        theirs = self.their_stream_id.get(event.stream_id)
+        event.stream_id = theirs or 0
+        return theirs is not None
+
+    def _forget(self) -> None:
+        """Keep nothing of the streams that are over, as the server does."""
+        if self._reads or not self._over:
+            return
+        for ours in list(filter(self.is_closed, self._over)):
+            self._over.remove(ours)
+            self._lengths.end(ours)
+            self.streams.pop(ours, None)
+            self.h2_conn.forget(ours)
+            theirs = self.their_stream_id.pop(ours, 0)
+            if self.our_stream_id.get(theirs) == ours:  # else it went again by this very connection
+                del self.our_stream_id[theirs]
 
     def _press(self, event: Pressure) -> CommandGenerator[None]:
         """The client takes no more of an answer for now, or does again."""
@@ -305,9 +391,10 @@ class Client(http.Http2Client):
                 yield SendData(self.conn, data)
 
     def _tell_pressure(self) -> CommandGenerator[None]:
-        for stream, full in self._backlog.changes():
-            if stream in self.their_stream_id:
-                yield http.ReceiveHttp(Pressure(self.their_stream_id[stream], full, of_request=True))
+        theirs = self.their_stream_id
+        sizes = {theirs[ours]: size for ours, size in waiting(self.h2_conn).items() if ours in theirs}
+        for stream, full in self._backlog.changes(sizes | self._queue.sizes()):
+            yield http.ReceiveHttp(Pressure(stream, full, of_request=True))
 
     def close_connection(self, msg: str) -> CommandGenerator[None]:
         """Fail what is under way."""
@@ -322,8 +409,7 @@ class Client(http.Http2Client):
         """Take no more requests, not even those that wait for one to end."""
         self._leaves = True
         retries.leave(self.conn)
-        self._unsent.update(self.stream_queue)
-        self.stream_queue.clear()
+        self._unsent.update(self._queue.clear())
 
     def _go_away(self, event: Leaving) -> CommandGenerator[None]:
         """The server takes no more streams, and will not answer those after the last that it names."""
@@ -340,6 +426,7 @@ class Client(http.Http2Client):
         if not self.is_closed(stream):
             self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)  # what still comes of it is nobody's
         yield http.ReceiveHttp(NoAnswer(stream, reason, untouched=untouched))
+        self._over.add(stream)
 
     def _handle_event2(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.Wakeup):
@@ -359,6 +446,12 @@ class Client(http.Http2Client):
 
     def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
         """Take a head, or anything else; true where the connection is over."""
+        is_over = yield from self._take(event)
+        if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+            self._over.add(_id(event))
+        return is_over
+
+    def _take(self, event: h2.events.Event) -> CommandGenerator[bool]:
         if isinstance(event, Leaving):
             yield from self._go_away(event)
             return False
@@ -366,15 +459,11 @@ class Client(http.Http2Client):
             yield from self._reset(event)
             return False
         try:
-            if isinstance(event, h2.events.ResponseReceived):
-                if self.streams.get(_id(event)) is _http2.StreamState.EXPECTING_HEADERS:
-                    yield self._receive(event, ended=bool(event.stream_ended))
-                    return False
-            elif isinstance(event, h2.events.InformationalResponseReceived):
-                yield self._receive(event, ended=False)
+            if isinstance(event, h2.events.ResponseReceived | h2.events.InformationalResponseReceived):
+                if self.streams.get(_id(event)) is _http2.StreamState.EXPECTING_HEADERS:  # else we have given it up
+                    yield self._receive(event, ended=bool(getattr(event, "stream_ended", None)))
                 return False
-            else:
-                _check_body(self._lengths, event)
+            _check_body(self._lengths, event)
         except MalformedError as error:
             stream = _id(event)
             _set_aside(self.h2_conn, self._lengths, event)
@@ -383,6 +472,7 @@ class Client(http.Http2Client):
             self.streams.pop(stream, None)
             code = http.ErrorCode.GENERIC_SERVER_ERROR
             yield http.ReceiveHttp(http.ResponseProtocolError(stream, str(error), code))
+            self._over.add(stream)
             return False
         return (yield from super().handle_h2_event(event))
 

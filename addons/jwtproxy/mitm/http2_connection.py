@@ -127,7 +127,11 @@ class Connection(BufferedH2Connection):
             self._prepare_for_sending(self.streams[stream].acknowledge_received_data(owed))
 
     def acknowledge_received_data(self, acknowledged_size: int, stream_id: int) -> None:
-        """Let the peer send as much again; of a stream that is held, on others: they are not to wait for it."""
+        """Let the peer send as much again; of a stream that is held, on others: they are not to wait for it.
+
+        Were the connection's window kept closed while much waits in all, a few uploads that nobody takes would stop all
+        others for as long: with 1 MiB, six did.
+        """
         if stream_id not in self._owed or not self._is_open(stream_id):
             super().acknowledge_received_data(acknowledged_size, stream_id)
             return
@@ -142,6 +146,12 @@ class Connection(BufferedH2Connection):
             waiting[-1] = SendH2Data(waiting[-1].data + data, end_stream)
         else:
             super().send_data(stream_id, data, end_stream, pad_length)
+
+    def forget(self, stream: int) -> None:
+        """Keep nothing of a stream that is over: mitmproxy would keep trailers that had to wait for its body."""
+        self.stream_buffers.pop(stream, None)
+        self.stream_trailers.pop(stream, None)
+        self._owed.pop(stream, None)
 
     def _is_open(self, stream: int) -> bool:
         """Whether there is such a stream, on which more may come."""

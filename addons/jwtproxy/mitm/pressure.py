@@ -7,6 +7,7 @@ connection's task from reading (HTTP/1.1), or what came is not acknowledged, so 
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
 from typing import Any
@@ -95,19 +96,21 @@ class Pressure(http.HttpEvent):
     """Whether the message is the request."""
 
 
-class Backlog:
-    """What waits in an HTTP/2 connection for its peer to open windows."""
+def waiting(connection: Any) -> dict[int, int]:
+    """Bytes by stream that wait in an HTTP/2 connection for its peer to open windows."""
+    return {stream: sum(len(piece.data) for piece in pieces) for stream, pieces in connection.stream_buffers.items()}
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+
+class Backlog:
+    """The streams of a connection of which much waits."""
+
+    def __init__(self) -> None:
         self._full: set[int] = set()
 
-    def changes(self) -> list[tuple[int, bool]]:
-        """The streams that have become full, or are no longer."""
-        buffers = self._connection.stream_buffers
-        if not buffers and not self._full:
+    def changes(self, waiting: Mapping[int, int]) -> list[tuple[int, bool]]:
+        """The streams that have become full, or are no longer, where so many bytes wait of each."""
+        if not waiting and not self._full:
             return []
-        waiting = {stream: sum(len(piece.data) for piece in pieces) for stream, pieces in buffers.items()}
         more = [stream for stream, size in waiting.items() if size > HIGH and stream not in self._full]
         less = [stream for stream in self._full if waiting.get(stream, 0) <= LOW]
         self._full.update(more)

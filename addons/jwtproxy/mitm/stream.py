@@ -34,7 +34,7 @@ from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
 from ..conduct.retries import may_go_again
 from ..observe.pages import text
-from . import flows, gate, http1, limits, pipes, response_timeout, retries, turns, whole_bodies
+from . import flows, forgetting, gate, http1, limits, pipes, response_timeout, retries, turns, whole_bodies
 from .pressure import HIGH, Pressure
 from .response_timeout import Alarm
 from .retries import NoAnswer
@@ -204,8 +204,11 @@ class Stream(http.HttpStream):
             return False
         if not retries.is_second_try(self.flow):
             gate.count(options)
+        forgetting.forget(self.context.layers)
         connected = yield from super().make_server_connection()
-        if connected:
+        if not connected:
+            forgetting.pass_over(self._parent.context.server)
+        else:
             self._reused = retries.use(self.context.server)
             if request.data.http_version != b"HTTP/1.1" and self.context.server.alpn != b"h2":
                 self._speak_http1()
@@ -317,6 +320,8 @@ class Stream(http.HttpStream):
                 yield from self._answer()
                 return
             event.message = flows.cannot_connect(peer, event.message)
+        if self._ended and self.client_state == self.state_stream_request_body:
+            yield self._abandon(event.message)  # mitmproxy would have the upstream wait for the rest of the request
         yield from super().handle_protocol_error(event)
         self._is_over = True
 

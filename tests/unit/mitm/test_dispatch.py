@@ -22,8 +22,9 @@ from mitmproxy.proxy.layers.http import HttpRequestHeadersHook, HttpRequestHook
 from mitmproxy.proxy.server import ConnectionIO
 from mitmproxy.test import tflow
 
+from jwtproxy.conduct import fair
 from jwtproxy.launcher.master import Master
-from jwtproxy.mitm import dispatch, patches
+from jwtproxy.mitm import dispatch, patches, turns
 from tests.support.inside import Opens
 
 if TYPE_CHECKING:
@@ -607,3 +608,24 @@ def test_no_more_is_read_than_is_asked_for(writer: SimpleNamespace, monkeypatch:
     asyncio.run(handler.handle_connection(peer))
     assert read == [peer]
     assert not hasattr(writer, "transport") or writer.transport.max_size == dispatch.READ
+
+
+def test_nothing_is_kept_of_a_connection_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "has_to_wait", lambda took: True)
+    peer = Server(address=("127.0.0.1", 80))
+    peer.state = ConnectionState.OPEN
+
+    async def run() -> None:
+        handler: Any = object.__new__(dispatch.ConnectionHandler)
+        handler._server_event_lock = asyncio.Lock()
+        handler.timeout_watchdog = SimpleNamespace(register_activity=lambda: None)
+        handler.transports = {}
+        handler.layer = dispatch._Hooked(_Sends(peer, MUCH), None)
+        await handler.server_event(events.DataReceived(peer, bytes(fair.FIRST)))
+        assert handler._dear
+        assert handler.layer._owed
+        await handler.server_event(events.ConnectionClosed(peer))
+        assert not handler._dear
+        assert not handler.layer._owed
+
+    asyncio.run(run())

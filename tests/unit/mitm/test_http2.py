@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import h2.errors
+import hpack
 import pytest
+from hyperframe.frame import RstStreamFrame, SettingsFrame
+from mitmproxy.addons import proxyserver
+from mitmproxy.http import Headers
 from mitmproxy.proxy import events
+from mitmproxy.proxy.commands import SendData
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import http
+from mitmproxy.test import taddons, tflow
 
-from jwtproxy.mitm import patches
+from jwtproxy.mitm import patches, pressure
+from jwtproxy.mitm.http2 import Client
 from jwtproxy.mitm.limits import DEFAULT
 from tests.support import frames
 from tests.support.http2 import Http2
+from tests.support.inside import Numbers, open_gate
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +157,16 @@ def test_an_answer_that_is_malformed_is_502_on_its_stream(headers: list[tuple[by
     assert client.codes[second] == "204"
 
 
+def test_what_follows_a_malformed_head_in_one_piece_does_not_end_the_connection() -> None:
+    client = Http2(both=True)
+    first, second = client.get("a.example"), client.get("a.example")
+    client.far.send_headers(1, [(b":status", b"103"), (b"X", b"y")])
+    client.answer_headers(1, [(b":status", b"200")])
+    assert client.codes == {first: "502"}
+    client.answer_headers(3, [(b":status", b"204")])
+    assert client.codes == {first: "502", second: "204"}
+
+
 def test_interim_answers_pass_where_both_sides_speak_http_2() -> None:
     client = Http2(both=True)
     stream = client.get("a.example")
@@ -228,6 +248,20 @@ def test_a_quiet_upstream_is_pinged_whatever_becomes_of_the_time_of_day(
     client.wake()
     assert client.upstream.count(PING) == pings
     assert [wakeup.delay for wakeup in client.wakeups] == [next_look]
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2.0"])
+def test_a_token_is_in_no_servers_table_whatever_version_its_request_came_by(version: str) -> None:
+    """A client that prefers HTTP/1.1 and offers HTTP/2 as well gets the one, and its upstream the other."""
+    with taddons.context(proxyserver.Proxyserver()) as context:
+        options = context.options
+    open_gate(options, Numbers())
+    client = Client(Context(tflow.tclient_conn(), options))
+    request = tflow.treq(http_version=version.encode(), headers=Headers(((b"x-number", b"1"),)))
+    commands = [*client.handle_event(events.Start()), *client.handle_event(http.RequestHeaders(1, request, True))]
+    (sent,) = [command.data for command in commands if isinstance(command, SendData)][-1:]
+    (field,) = [one for one in hpack.Decoder().decode(sent[9:], raw=True) if one[0] == b"x-number"]
+    assert not field.indexable
 
 
 # --- what takes too long
@@ -323,3 +357,130 @@ def test_it_is_known_since_when_no_request_is_in_flight() -> None:
     after = client.waits_since()
     assert after is not None
     assert before < after <= time.monotonic()
+
+
+# --- what waits, and what is over
+
+
+def _one_at_a_time() -> Http2:
+    """An upstream that takes one request at a time, and has one."""
+    client = Http2(both=True)
+    client.get("a.example")
+    client.say(SettingsFrame(0, settings={SettingsFrame.MAX_CONCURRENT_STREAMS: 1}))
+    return client
+
+
+def test_a_body_that_waits_for_the_server_to_take_another_request_is_not_read_without_end() -> None:
+    client = _one_at_a_time()
+    upload = client.begin("POST", "a.example")
+    left = client.room(upload)
+    sent = 0
+    while client.room(upload) >= 16_384 and sent < 4 * left:
+        client.body(upload, bytes(16_384), end=False)
+        sent += 16_384
+    assert sent <= left + pressure.HIGH + 16_384
+    assert list(client.asked) == [1]
+    client.answer_headers(1, [(b":status", b"204")])
+    while client.make_room(3):
+        pass
+    client.body(upload, b"end")
+    client.make_room(3)
+    assert len(client.received) == sent + 3
+    client.answer_headers(3, [(b":status", b"204")])
+    assert client.codes[upload] == "204"
+    assert client.kept() == []
+
+
+def test_a_request_that_is_given_up_while_it_waits_never_sets_out() -> None:
+    client = _one_at_a_time()
+    for _ in range(3):
+        stream = client.begin("POST", "a.example")
+        client.body(stream, b"abc", end=False)
+        client.cancel(stream)
+    last = client.begin("POST", "a.example")
+    client.body(last, b"z", ("x-sum", "1"))
+    client.answer_headers(1, [(b":status", b"204")])
+    assert list(client.asked) == [1, 3]
+    assert (client.received, client.trailers) == (b"z", [(b"x-sum", b"1")])
+    client.answer_headers(3, [(b":status", b"204")])
+    assert client.codes[last] == "204"
+    assert client.kept() == []
+
+
+def _answered(client: Http2, theirs: int) -> None:
+    client.body(client.begin("POST", "a.example"), b"abc")
+    client.answer_headers(theirs, [(b":status", b"200")], end=False)
+    client.answer_headers(theirs, [(b"x-sum", b"1")])
+
+
+def _answered_early(client: Http2, theirs: int) -> None:
+    stream = client.begin("POST", "a.example")
+    client.answer_headers(theirs, [(b":status", b"403")])
+    client.body(stream, b"abc")
+
+
+def _answered_early_and_cancelled(client: Http2, theirs: int) -> None:
+    stream = client.begin("POST", "a.example")
+    client.answer_headers(theirs, [(b":status", b"403")])
+    client.cancel(stream)
+
+
+def _cancelled(client: Http2, theirs: int) -> None:
+    client.cancel(client.begin("POST", "a.example", ("content-length", "9")))
+
+
+def _cancelled_amid_an_answer(client: Http2, theirs: int) -> None:
+    stream = client.get("a.example")
+    client.answer_headers(theirs, [(b":status", b"200"), (b"content-length", b"9")], end=False)
+    client.cancel(stream)
+
+
+def _cancelled_with_trailers_that_wait(client: Http2, theirs: int) -> None:
+    stream = client.begin("POST", "a.example")
+    client.body(stream, bytes(200_000), ("x-sum", "1"))
+    client.cancel(stream)
+
+
+def _reset(client: Http2, theirs: int) -> None:
+    client.body(client.begin("POST", "a.example"), bytes(200_000), ("x-sum", "1"))
+    client.say(RstStreamFrame(theirs, error_code=2))
+
+
+def _malformed(client: Http2, theirs: int) -> None:
+    client.get("a.example")
+    client.answer_headers(theirs, [(b":status", b"20")], end=False)
+
+
+def _refused(client: Http2, theirs: int) -> None:
+    client.raw(_with((b":method", b"a b")), end=False)
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        _answered,
+        _answered_early,
+        _answered_early_and_cancelled,
+        _cancelled,
+        _cancelled_amid_an_answer,
+        _cancelled_with_trailers_that_wait,
+        _reset,
+        _malformed,
+        _refused,
+    ],
+)
+def test_nothing_is_kept_of_streams_that_are_over(story: Callable[[Http2, int], None]) -> None:
+    client = Http2(both=True)
+    for number in range(3):
+        story(client, 2 * number + 1)
+    assert client.kept() == []
+    assert not client.ended
+
+
+def test_what_comes_of_a_stream_that_is_over_opens_no_other() -> None:
+    client = Http2(both=True)
+    stream = client.begin("POST", "a.example")
+    client.say(RstStreamFrame(1, error_code=2))
+    client.say_raw(frames.data(stream, b"abc"))
+    assert list(client.asked) == [1]
+    assert client.kept() == []

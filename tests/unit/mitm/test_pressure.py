@@ -45,15 +45,15 @@ def test_a_connection_within_another_shares_its_valve() -> None:
 
 
 def test_a_stream_is_full_above_a_mark_until_it_falls_below_another() -> None:
-    connection = SimpleNamespace(stream_buffers={})
-    backlog = Backlog(connection)
-    assert backlog.changes() == []
-    connection.stream_buffers[1] = deque([SendH2Data(b"x" * HIGH, False), SendH2Data(b"x", True)])
-    connection.stream_buffers[3] = deque([SendH2Data(b"x" * HIGH, False)])
-    assert backlog.changes() == [(1, True)]
-    assert backlog.changes() == []
-    connection.stream_buffers[1] = deque([SendH2Data(b"x" * (LOW + 1), False)])
-    assert backlog.changes() == []
-    del connection.stream_buffers[1]
-    assert backlog.changes() == [(1, False)]
-    assert backlog.changes() == []
+    backlog = Backlog()
+    assert backlog.changes({}) == []
+    assert backlog.changes({1: HIGH + 1, 3: HIGH}) == [(1, True)]
+    assert backlog.changes({1: HIGH + 1}) == []
+    assert backlog.changes({1: LOW + 1}) == []
+    assert backlog.changes({}) == [(1, False)]
+    assert backlog.changes({}) == []
+
+
+def test_what_waits_for_windows_is_counted() -> None:
+    pieces = deque([SendH2Data(b"x" * 5, False), SendH2Data(b"x", True)])
+    assert pressure.waiting(SimpleNamespace(stream_buffers={1: pieces})) == {1: 6}

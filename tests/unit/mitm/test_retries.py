@@ -168,6 +168,19 @@ def test_what_was_refused_for_want_of_a_place_waits_for_one() -> None:
     assert len(client.opened) == 1
 
 
+def test_an_answer_in_one_piece_with_a_refusal_of_another_stream_arrives() -> None:
+    """By the time that we look at it, h2 has forgotten its stream: we ask how many there are of the refused one."""
+    client = Http2(both=True)
+    refused, answered = client.get("a.example"), client.get("a.example")
+    far = client.far
+    far.reset_stream(1, REFUSED)
+    far.send_headers(3, [(b":status", b"204")], end_stream=True)
+    client.answer(far.data_to_send())
+    assert client.codes == {answered: "204"}
+    client.answer_headers(1, OK)
+    assert client.codes == {answered: "204", refused: "200"}
+
+
 def test_what_still_comes_of_a_stream_that_went_elsewhere_harms_nobody() -> None:
     client = Http2(both=True)
     first, second = client.get("a.example"), client.get("a.example")
