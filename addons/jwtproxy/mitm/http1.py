@@ -318,6 +318,11 @@ class Server(http.Http1Server):
             yield SendData(self.conn, b"0\r\n\r\n")
         yield from self.mark_done(response=True)
 
+    def make_pipe(self) -> CommandGenerator[None]:
+        """Become a pipe; line breaks after a CONNECT are none of what passes, as mitmproxy has it."""
+        assert self.request
+        yield from super().make_pipe() if self.request.data.method == b"CONNECT" else _pass_on_all(self)
+
     def _give_up(self, status: int | None, message: str) -> CommandGenerator[None]:
         """Close the connection, after a page that says why if no answer has begun."""
         # A pipe may have been closed by half already.
@@ -416,6 +421,10 @@ class Client(http.Http1Client):
         self.stream_id = None
         self.state = self.read_headers
 
+    def make_pipe(self) -> CommandGenerator[None]:
+        """Become a pipe, with what has come already."""
+        yield from _pass_on_all(self)
+
     def _answered_early(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """While the rest of the request is sent: what else comes is nobody's, and who goes has said all."""
         self.buf.maybe_extract_at_most(len(self.buf))
@@ -496,6 +505,13 @@ def hang_up(connection: Connection) -> CloseConnection:
     RFC 9112 §9.6. There is no half of a connection in TLS.
     """
     return CloseConnection(connection) if connection.tls else CloseTcpConnection(connection, half_close=True)
+
+
+def _pass_on_all(peer: Server | Client) -> CommandGenerator[None]:
+    """Become a pipe, in which what has come already is first; mitmproxy drops line breaks that it begins with."""
+    peer.state = peer.passthrough
+    if data := peer.buf.maybe_extract_at_most(len(peer.buf)):
+        yield from peer.state(events.DataReceived(peer.conn, bytes(data)))
 
 
 def _head_lines(buffer: Any) -> list[bytes] | None:

@@ -558,6 +558,27 @@ def test_what_follows_an_upgrade_has_no_framing(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("first", [b"\n", b"\r\n", b"\r\xff"])
+def test_what_follows_an_upgrade_may_begin_with_a_line_break(
+    serve: Serve, upstream: type[Upstream], first: bytes
+) -> None:
+    """On either side, in one piece with what comes before."""
+
+    async def run() -> None:
+        async with (
+            upstream(SWITCH + first, b"theirs\r\n\r\n") as server,
+            serve(Opens(), Relays()) as proxy,
+            proxy.client() as client,
+        ):
+            request = server.request(*UPGRADE) + first + b"ours\r\n\r\n"
+            assert (await client.ask(request, head_only=True)).code == 101
+            assert await client.exactly(len(first)) == first
+            assert await client.exactly(10) == b"theirs\r\n\r\n"
+            assert server.heads[1] == first + b"ours\r\n\r\n"
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("tunnelled", [False, True])
 def test_a_pipe_that_the_server_closes_is_closed(serve: Serve, upstream: type[Upstream], tunnelled: bool) -> None:
     async def run() -> None:
