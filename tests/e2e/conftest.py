@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,6 +61,10 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Au
         assert "Traceback" not in process.output, process.output
 
 
+CRASH = re.compile("^(?!.*Contentview).*\n.*Traceback", re.MULTILINE)
+"""What a fault prints; mitmproxy prints one, too, of each body that it shows and that is not what it calls itself."""
+
+
 @pytest.fixture
 def start_proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Authority) -> Iterator[StartProxy]:
     """Start proxies with other settings: `start_proxy(*args, env=…, secret=…, cwd=…, prepared=…, wait=…,
@@ -95,6 +100,8 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authori
     yield start
     for process in started:
         process.stop()
+    crashed = [process.output for process in started if CRASH.search(process.output)]
+    assert not crashed, crashed[0]
 
 
 @pytest.fixture

@@ -265,6 +265,10 @@ class Server(http.Http2Server):
         found = time_limits.of(self.context.options)
         return time_limits.shortest(found.head, found.body)
 
+    def close_connection(self, msg: str) -> CommandGenerator[None]:
+        """Fail what is under way."""
+        yield from _fail_all(self, msg)
+
     def _tell(self, event: http.ResponseProtocolError) -> bool:
         status = event.code.http_status_code()
         return status is not None and self._send_page(event.stream_id, status, event.message)
@@ -286,6 +290,17 @@ class Server(http.Http2Server):
     def _flush(self) -> CommandGenerator[None]:
         if data := self.h2_conn.data_to_send():
             yield SendData(self.conn, data)
+
+
+def _fail_all(peer: Any, message: str) -> CommandGenerator[None]:
+    """Close the connection and fail what is under way, of which each may end others: mitmproxy expects that of none."""
+    yield CloseConnection(peer.conn)
+    error = peer.ReceiveProtocolError
+    for stream in list(peer.streams):
+        if stream in peer.streams:
+            yield http.ReceiveHttp(error(stream, message, error.code))
+    peer.streams.clear()
+    peer._handle_event = peer.done
 
 
 class Client(http.Http2Client):
@@ -403,7 +418,7 @@ class Client(http.Http2Client):
             if msg == _CLOSED and state is _http2.StreamState.EXPECTING_HEADERS:
                 del self.streams[stream]
                 yield http.ReceiveHttp(NoAnswer(stream, "server closed connection"))
-        yield from super().close_connection(msg)
+        yield from _fail_all(self, msg)
 
     def _leave(self) -> None:
         """Take no more requests, not even those that wait for one to end."""

@@ -52,13 +52,13 @@ NEEDED = (
         _HTTP,
         "Http2Server",
         "jwtproxy.mitm.http2:Server",
-        "_handle_event handle_h2_event is_closed is_open_for_us protocol_error",
+        "_handle_event close_connection done handle_h2_event is_closed is_open_for_us protocol_error",
     ),
     Patch(
         _HTTP,
         "Http2Client",
         "jwtproxy.mitm.http2:Client",
-        "_handle_event _handle_event2 handle_h2_event provisional_max_concurrency",
+        "_handle_event _handle_event2 close_connection done handle_h2_event provisional_max_concurrency",
     ),
     Patch(f"{_HTTP}:GetHttpConnection", "connection_spec_matches", "jwtproxy.mitm.retries:matches"),
     Patch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import h2.errors
 import hpack
@@ -16,10 +17,11 @@ from mitmproxy.proxy import events
 from mitmproxy.proxy.commands import SendData
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
+from mitmproxy.proxy.layers.http._http2 import StreamState
 from mitmproxy.test import taddons, tflow
 
 from jwtproxy.mitm import patches, pressure
-from jwtproxy.mitm.http2 import Client
+from jwtproxy.mitm.http2 import Client, Server
 from jwtproxy.mitm.limits import DEFAULT
 from tests.support import frames
 from tests.support.http2 import Http2
@@ -484,3 +486,18 @@ def test_what_comes_of_a_stream_that_is_over_opens_no_other() -> None:
     client.say_raw(frames.data(stream, b"abc"))
     assert list(client.asked) == [1]
     assert client.kept() == []
+
+
+@pytest.mark.parametrize("kind", [Server, Client])
+def test_who_ends_with_another_as_the_connection_does_is_told_once(kind: type[Server | Client]) -> None:
+    """As a tunnel by HTTP/2 does: each has a connection of its own within, and what is under way there."""
+    with taddons.context(proxyserver.Proxyserver()) as tctx:
+        peer: Any = kind(Context(tflow.tclient_conn(), tctx.options))
+    peer.streams = dict.fromkeys((1, 3), StreamState.EXPECTING_HEADERS)
+    told = []
+    for command in peer.close_connection("it is over"):
+        if isinstance(command, http.ReceiveHttp):
+            told.append(command.event.stream_id)
+            peer.streams.pop(3, None)
+    assert told == [1]
+    assert not peer.streams
