@@ -22,7 +22,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("attack", rows(ATTACKS, "resets"))
+@pytest.mark.parametrize("attack", rows(ATTACKS, "behind a request", "resets"))
 def test_memory_is_bounded_and_others_are_served(attack: Attack) -> None:
     outcome = play("", attack, 2, "--set", "connection_strategy=lazy", rest=1)
     assert outcome.peak < outcome.before + 48, outcome
