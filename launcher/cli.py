@@ -30,10 +30,12 @@ def main() -> NoReturn:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # waits until serve can do what it asks for
     # In debug mode mitmproxy checks the type of every message, for a third of a request's cost.
-    if not sys.flags.optimize and not may_bring_asserts(sys.argv[1:]):
+    if not sys.flags.optimize and not may_run_scripts(sys.argv[1:]):
         _restart_optimised()
-    # The interpreter collects all there is before it ends: a quarter of a second in each process, for nobody.
-    atexit.register(gc.freeze)
+    if not may_run_scripts(sys.argv[1:]):
+        # The interpreter collects all there is before it ends: a quarter of a second in each process, for nobody. Of a
+        # script's, that may be what writes to its files.
+        atexit.register(gc.freeze)
     raise SystemExit(_run(sys.argv[1:]))
 
 
@@ -67,8 +69,8 @@ def _is_of_memory(error: Exception) -> bool:
     )
 
 
-def may_bring_asserts(arguments: list[str]) -> bool:
-    """Whether a user's script may run, whose asserts must not vanish. Yes in doubt: that only costs speed."""
+def may_run_scripts(arguments: list[str]) -> bool:
+    """Whether a user's script may, whose asserts must not vanish. Yes in doubt: that only costs speed."""
     if any("script" in argument or re.match(r"-[a-zA-Z]*s|--sc", argument) for argument in arguments):
         return True
     confdirs = [match[1] for argument in arguments if (match := re.search("confdir=(.+)", argument))]

@@ -102,6 +102,22 @@ def test_sigterm_lets_what_is_in_flight_finish(start_proxy: StartProxy, recorder
     assert all(reply.values("connection") == ["close"] for reply in replies[SLOW:])
 
 
+def test_what_a_script_has_written_is_in_its_file(start_proxy: StartProxy, recorder: Recorder, tmp_path: Path) -> None:
+    """Though it closes none: its own addon, and its module, go when all else does."""
+    script = tmp_path / "writes.py"
+    script.write_text(
+        "class Writes:\n    def __init__(self):\n        self.file = open('addon.txt', 'w')\n"
+        "    def request(self, flow):\n        self.file.write('seen'); module.write('seen')\n"
+        "module = open('module.txt', 'w')\naddons = [Writes()]\n"
+    )
+    proxy = start_proxy("-s", str(script), cwd=tmp_path)
+    with Raw(proxy.port) as client:
+        assert client.request(get(recorder.url)).status == 200
+    proxy.send_signal(signal.SIGINT)
+    assert proxy.wait(12) == 0
+    assert [(tmp_path / name).read_text() for name in ("addon.txt", "module.txt")] == ["seen", "seen"]
+
+
 @several
 def test_who_waits_too_long_is_cut(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
     """After --grace seconds, whatever is still in flight."""

@@ -152,12 +152,12 @@ def test_a_signal_during_the_start_ends_it_at_once(run: Run, number: int, monkey
     ["-s mine.py", "-smine.py", "-ns mine.py", "--scripts mine.py", "--sc mine.py", "--set scripts=mine.py"],
 )
 def test_a_flag_may_bring_a_script(arguments: str) -> None:
-    assert cli.may_bring_asserts(arguments.split())
+    assert cli.may_run_scripts(arguments.split())
 
 
 @pytest.mark.parametrize("arguments", ["", "-p 1", "--set jwt_user=s", "--check -n", "--server x", "-k --port 9"])
 def test_no_other_does(arguments: str) -> None:
-    assert not cli.may_bring_asserts(arguments.split())
+    assert not cli.may_run_scripts(arguments.split())
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "config.yml"])
@@ -165,11 +165,11 @@ def test_a_config_may_bring_a_script_too(tmp_path: Path, name: str) -> None:
     for folder, flags in ((".mitmproxy", []), ("other", ["--set", f"confdir={tmp_path}/other"])):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_text("jwt_user: x")
-        assert not cli.may_bring_asserts(flags)
+        assert not cli.may_run_scripts(flags)
         (tmp_path / folder / name).write_text("scripts: [mine.py]")
-        assert cli.may_bring_asserts(flags)
-    assert not cli.may_bring_asserts(["--set", "confdir=a", "--set", "confdir=b"]), "the last one counts"
-    assert cli.may_bring_asserts(["--set", "confdir=a", "--set", f"confdir={tmp_path}/other"])
+        assert cli.may_run_scripts(flags)
+    assert not cli.may_run_scripts(["--set", "confdir=a", "--set", "confdir=b"]), "the last one counts"
+    assert cli.may_run_scripts(["--set", "confdir=a", "--set", f"confdir={tmp_path}/other"])
 
 
 def test_without_a_home_there_is_no_config(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_without_a_home_there_is_no_config(monkeypatch: pytest.MonkeyPatch) -> N
         raise RuntimeError("could not determine home directory")
 
     monkeypatch.setattr(Path, "expanduser", none)
-    assert not cli.may_bring_asserts([])
+    assert not cli.may_run_scripts([])
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from jwtproxy.launcher.cli import may_bring_asserts
+from jwtproxy.launcher.cli import may_run_scripts
 from tests.support.forks import Fork, ForkServer
 
 REPO = Path(__file__).resolve().parents[2]
@@ -343,7 +343,7 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess
 
 def _launcher_server(args: Sequence[str], env: Mapping[str, str | None] | None) -> ForkServer | None:
     """What to fork to run jwtproxy-run with these arguments; where no script is used it restarts itself with -O."""
-    return _server("launcher", "-P" if may_bring_asserts(list(args)) else "-OP", env)
+    return _server("launcher", "-P" if may_run_scripts(list(args)) else "-OP", env)
 
 
 def _server(kind: str, flags: str, env: Mapping[str, str | None] | None) -> ForkServer | None:

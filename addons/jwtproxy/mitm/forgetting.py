@@ -38,6 +38,12 @@ def pass_over(server: Server) -> None:
         retries.leave(server)
 
 
+def is_being_made(server: Server, layer: http.HttpLayer) -> bool:
+    """Whether somebody waits for a connection, or for one by the same layers, to be established."""
+    child = layer.connections.get(server)
+    return any(layer.connections.get(one) is child for one in layer.waiting_for_establishment)
+
+
 def _forget(layer: http.HttpLayer) -> None:
     servers = [one for one in layer.connections if isinstance(one, Server)]
     for server in servers:
@@ -48,7 +54,7 @@ def _forget(layer: http.HttpLayer) -> None:
         return
     used = {stream.context.server for stream in layer.streams.values() if hasattr(stream, "context")}
     gone = [layer.connections.pop(server) for server in over if server not in used]
-    kept = layer.connections.values()
+    kept = [*layer.connections.values(), *layer.streams.values()]  # in a tunnel, what carries them is a stream
     for command, source in layer.command_sources.items():
         if source in gone and source not in kept:
             layer.command_sources[command] = _NOBODY
@@ -56,13 +62,10 @@ def _forget(layer: http.HttpLayer) -> None:
 
 def _is_over(server: Server, layer: http.HttpLayer) -> bool:
     """Whether nothing can come of it any more: mitmproxy has said that it is closed, or it could not be made."""
-    if server.state is not ConnectionState.CLOSED:
+    if server.state is not ConnectionState.CLOSED or is_being_made(server, layer):
         return False
     if server.timestamp_end is not None:
         return True
-    child = layer.connections[server]
-    is_made = any(layer.connections.get(one) is child for one in layer.waiting_for_establishment)
-    if server.peername is not None or is_made:
-        return False
     # What a stream has opened is of the layers in its tunnel, which may be about to connect it.
-    return server.error is not None or not isinstance(child, http.HttpStream)
+    is_made = server.error is not None or not isinstance(layer.connections[server], http.HttpStream)
+    return server.peername is None and is_made

@@ -23,8 +23,8 @@ _rotate, _export = save.Save.maybe_rotate_to_new_file, savehar.SaveHar.export_ha
 
 def rotate(self: save.Save) -> None:
     """Open the file that the time of day names, if it is another; as mitmproxy, but private."""
-    given = Path(str(ctx.options.save_stream_file).removeprefix("+")).expanduser()
-    path = datetime.now().strftime(str(given))  # noqa: DTZ005  # as mitmproxy does
+    given = os.path.expanduser(str(ctx.options.save_stream_file).removeprefix("+"))  # noqa: PTH111  # as mitmproxy does
+    path = datetime.now().strftime(given)  # noqa: DTZ005  # likewise
     if path != self.current_path:
         _keep_private(Path(path))
     _rotate(self)

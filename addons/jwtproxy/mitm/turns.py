@@ -13,15 +13,6 @@ from ..conduct import fair
 _AT_ONCE = 32
 """Requests and handshakes that may begin at one go of the event loop without waiting for their turn."""
 
-_waiting: deque[tuple[Callable[[], None], float]] = deque()
-"""Of this process, which has one event loop: what is to be called, and what it may take, in seconds."""
-
-_spent: list[float] = []
-"""What each turn has taken at this go, in seconds."""
-
-_begun: list[Client] = []
-"""Those of whom one has, at this go: once for each."""
-
 
 @dataclass
 class Turn(commands.StartHook):
@@ -31,17 +22,55 @@ class Turn(commands.StartHook):
     client: Client
 
 
+class _Turns:
+    """Those of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: deque[tuple[Callable[[], None], float]] = deque()
+        """What is to be called, and what it may take, in seconds."""
+        self._spent: list[float] = []
+        """What each turn has taken at this go, in seconds."""
+        self._begun: list[Client] = []
+        """Those of whom a request or a handshake has begun at this go: once for each."""
+
+    def may_begin(self, client: Client, most: int) -> bool:
+        if not self._begun:
+            self.loop.call_soon(self._begun.clear)
+        if len(self._begun) >= _AT_ONCE or self._begun.count(client) >= most:
+            return False
+        self._begun.append(client)
+        return True
+
+    def are_taken(self, took: float) -> bool:
+        """Whether others wait, or have taken what there is at this go, with this turn."""
+        if not self._spent:
+            self.loop.call_soon(self._spent.clear)
+        self._spent.append(took)
+        return bool(self._waiting) or sum(self._spent) > fair.GO
+
+    def queue(self, begin: Callable[[], None], cost: float) -> None:
+        self._waiting.append((begin, cost))
+        if len(self._waiting) == 1:
+            self.loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        left = fair.GO
+        while self._waiting and left > 0:
+            begin, cost = self._waiting.popleft()
+            left -= cost
+            self.loop.call_soon(begin)
+        if self._waiting:
+            self.loop.call_soon(self._next)
+
+
 def may_begin(client: Client, most: int = 1) -> bool:
     """Whether a request of this client, or its handshake, may begin at once. Else it is to wait for its turn.
 
     most: how many of one client may, at one go.
     """
-    if not _begun and not _at_the_next_go(_begun.clear):
-        return True
-    if len(_begun) >= _AT_ONCE or _begun.count(client) >= most:
-        return False
-    _begun.append(client)
-    return True
+    turns = _turns()
+    return not turns or turns.may_begin(client, most)
 
 
 def has_to_wait(took: float) -> bool:
@@ -49,19 +78,15 @@ def has_to_wait(took: float) -> bool:
 
     It was dear, or others wait, or they have taken what there is at one go.
     """
-    if not took:
-        return False
-    if not _spent and not _at_the_next_go(_spent.clear):
-        return fair.is_dear(took)
-    _spent.append(took)
-    return fair.is_dear(took) or bool(_waiting) or sum(_spent) > fair.GO
+    turns = _turns() if took else None
+    return bool(turns and turns.are_taken(took)) or fair.is_dear(took)
 
 
 def queue(begin: Callable[[], None], cost: float = fair.GO) -> None:
     """Have this called when it is its turn. cost: what that may take, in seconds."""
-    _waiting.append((begin, cost))
-    if len(_waiting) == 1:
-        asyncio.get_running_loop().call_soon(_next)
+    turns = _turns()
+    assert turns
+    turns.queue(begin, cost)
 
 
 async def turn(cost: float = fair.GO) -> None:
@@ -71,20 +96,16 @@ async def turn(cost: float = fair.GO) -> None:
     await come.wait()
 
 
-def _next() -> None:
-    loop, left = asyncio.get_running_loop(), fair.GO
-    while _waiting and left > 0:
-        begin, cost = _waiting.popleft()
-        left -= cost
-        loop.call_soon(begin)
-    if _waiting:
-        loop.call_soon(_next)
+_latest: _Turns | None = None
 
 
-def _at_the_next_go(callback: Callable[[], None]) -> bool:
-    """Have this called then; false if there is no event loop, and so nobody who could have to wait."""
+def _turns() -> _Turns | None:
+    """Those of the event loop that runs; None without one, where nobody could have to wait."""
+    global _latest  # a loop has no attributes
     try:
-        asyncio.get_running_loop().call_soon(callback)
+        loop = asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return None
+    if not _latest or _latest.loop is not loop:
+        _latest = _Turns(loop)
+    return _latest

@@ -13,7 +13,7 @@ from mitmproxy.proxy.layers import http
 
 from ..conduct.crowd import TOO_MANY_UPSTREAM, Crowd, site
 from ..config.options import Option, number
-from . import limits, retries
+from . import forgetting, limits, retries
 
 _OPTION = Option(
     "jwt_max_upstream_connections",
@@ -102,6 +102,8 @@ def _is_idle(server: Server, layers: Iterable[http.HttpLayer]) -> bool:
         return False
     for layer in layers:
         if child := layer.connections.get(server):
+            if forgetting.is_being_made(server, layer):
+                return False
             used = (stream.flow.server_conn for stream in layer.streams.values() if hasattr(stream, "flow"))
             return all(layer.connections.get(one) is not child for one in used)
     return False

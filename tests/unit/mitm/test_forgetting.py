@@ -146,6 +146,24 @@ def test_what_is_being_made_stays_with_what_carries_it() -> None:
     assert list(layer.connections) == [inner, outer]
 
 
+def test_nor_is_one_that_has_failed_forgotten_before_who_waits_for_it_is_told() -> None:
+    """As where a hook still runs for a handshake that was given up."""
+    server = _server(timestamp_end=1.0, error="TLS")
+    layer = _layer({server: "layer"}, server)
+    forgetting.forget((layer,))
+    assert list(layer.connections) == [server]
+
+
+def test_a_tunnel_still_hears_what_it_waits_for_when_its_upstream_is_gone() -> None:
+    server, wakeup, hook = _server(timestamp_end=1.0), object(), object()
+    tunnel = SimpleNamespace(context=SimpleNamespace(server=_server()))
+    layer = _layer({server: tunnel})
+    layer.streams, layer.command_sources = {1: tunnel}, {wakeup: tunnel, hook: tunnel}
+    forgetting.forget((layer,))
+    assert list(layer.connections) == []
+    assert layer.command_sources == {wakeup: tunnel, hook: tunnel}
+
+
 def test_what_a_request_still_has_stays() -> None:
     server = _server(timestamp_end=1.0)
     layer = _layer({server: "layer"})

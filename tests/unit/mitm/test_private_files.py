@@ -55,6 +55,21 @@ def test_one_that_was_there_is_taken_from_others(appended: str, mode: int, caplo
     assert not warnings(caplog)
 
 
+@pytest.mark.parametrize("name", ["flows", "./flows", "a//flows", "~nobody-there/flows"])
+def test_it_is_looked_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at each flow, however its path is written."""
+    seen: list[Path] = []
+    monkeypatch.setattr("jwtproxy.mitm.private_files._keep_private", seen.append)
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    patches.install()
+    with taddons.context(save.Save()) as context:
+        context.options.update(save_stream_file=name)
+        for _ in range(3):
+            context.master.addons.get("save").response(tflow.tflow(resp=True))
+        context.master.addons.get("save").done()
+    assert seen == [Path(name)]
+
+
 def test_so_is_a_har_file() -> None:
     path = there(0o644)
     patches.install()

@@ -74,6 +74,20 @@ def test_without_a_loop_only_who_was_dear_would_wait() -> None:
     assert [turns.has_to_wait(fair.GO / 4) for _ in range(6)] == [False] * 6
 
 
+def test_what_waited_in_another_loop_keeps_nobody_waiting() -> None:
+    async def leave() -> None:
+        turns.may_begin(tflow.tclient_conn())
+        turns.has_to_wait(fair.GO)
+        turns.queue(lambda: None)
+
+    async def come() -> None:
+        assert not turns.has_to_wait(fair.TURN / 4)
+        await asyncio.wait_for(turns.turn(), 1)
+
+    asyncio.run(leave())
+    asyncio.run(come())
+
+
 def test_who_is_cancelled_keeps_nobody_waiting() -> None:
     async def run() -> None:
         first, second = (asyncio.create_task(turns.turn()) for _ in range(2))

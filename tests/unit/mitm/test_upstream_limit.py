@@ -75,7 +75,7 @@ class Handler:
 
 def http_layer(connections: dict[Server, object], *used: Server, child: Any = None) -> Any:
     layer: Any = http.HttpLayer.__new__(http.HttpLayer)
-    layer.connections = connections
+    layer.connections, layer.waiting_for_establishment = connections, {}
     streams = [SimpleNamespace(flow=SimpleNamespace(server_conn=one), child_layer=child) for one in used]
     layer.streams = dict(enumerate([*streams, SimpleNamespace(child_layer=None)]))
     return layer
@@ -99,6 +99,17 @@ def test_the_oldest_idle_one_makes_room(counted: list[str]) -> None:
     assert handler.cancelled == [first]
     assert retries.leaves(first)
     assert counted == ["jwt_max_upstream_connections"]
+
+
+def test_one_in_its_tls_handshake_is_not_idle(counted: list[str]) -> None:
+    """It is open, and the request that waits for it does not know it yet."""
+    busy = open_server()
+    layer = http_layer({busy: 1})
+    layer.waiting_for_establishment = {busy: []}
+    handler = Handler(layer)
+    handler.connect(busy)
+    assert handler.make_room(1).error == TOO_MANY_UPSTREAM
+    assert not handler.cancelled
 
 
 def test_one_that_is_being_closed_is_not_counted(counted: list[str]) -> None:
