@@ -156,7 +156,8 @@ def test_an_upload_that_is_stuck_has_no_other_stream_wait(
             assert grown <= 20 * MIB, f"{grown / MIB:.0f} MiB"
             next(iter(upstreams.values())).set()
             assert two.pour({uploads[0]: left[uploads[0]]}) == {}, "it goes on where its upstream does"
-        until(lambda: process.fds() <= fds, 5, "nothing of them is kept for upstreams that do not read")
+        if not bare:  # where mitmproxy may forget connections that are closed as their client leaves, read or not
+            until(lambda: process.fds() <= fds, 5, "nothing of them is kept for upstreams that do not read")
 
 
 @pytest.mark.parametrize("way", ["reverse", "next proxy", "tls"])
