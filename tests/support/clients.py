@@ -178,13 +178,42 @@ class Http2:
     def reply(self, stream: int) -> Reply:
         """Read until the answer on this stream is whole."""
         while stream not in self._ended:
-            data = self._socket.recv(1 << 16)
-            if not data:
-                raise EOFError(f"the connection ended; stream {stream}: {self._replies.get(stream)}")
-            for event in self.h2.receive_data(data):
-                self._on(event)
-            self.flush()
+            self._read()
         return self._replies[stream]
+
+    def pour(self, sizes: dict[int, int], *, patience: float = 5.0) -> dict[int, int]:
+        """Send so much on each stream, as windows allow, and end it; what is left after nothing moved for so long."""
+        left, timeout = dict(sizes), self._socket.gettimeout()
+        self._socket.settimeout(patience)
+        try:
+            while left:
+                sent = [self._pour(stream, left) for stream in list(left)]
+                if not any(sent):
+                    self._read()
+        except TimeoutError:
+            pass
+        self._socket.settimeout(timeout)
+        return left
+
+    def _pour(self, stream: int, left: dict[int, int]) -> bool:
+        """Send a frame, if there is room; whether there was."""
+        size = min(left[stream], self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
+        if size <= 0:
+            return False
+        left[stream] -= size
+        self.h2.send_data(stream, bytes(size), end_stream=not left[stream])
+        if not left[stream]:
+            del left[stream]
+        self.flush()
+        return True
+
+    def _read(self) -> None:
+        data = self._socket.recv(1 << 16)
+        if not data:
+            raise EOFError(f"the connection ended; there were {self._replies}")
+        for event in self.h2.receive_data(data):
+            self._on(event)
+        self.flush()
 
     def _on(self, event: h2.events.Event) -> None:
         match event:

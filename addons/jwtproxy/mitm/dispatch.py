@@ -308,20 +308,17 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
 
         mitmproxy waits for all connections, one task after the other: a client that sends before it reads, and a server
         that does, would wait for ever. A server waits for itself only where much of what it has to read came of what
-        it has sent itself, and not of what clients have.
+        it has sent itself, and not of what clients have. Nobody else waits for one that is paced.
         """
         task = asyncio.current_task()
         layer: Any = self.layer
         for connection, io in list(self.transports.items()):
             if io.handler is task and (valve := pressure.valve_of(connection)):
                 await valve.passage()
-            if io.writer is None or (io.handler is task and layer.has_room(connection, io.writer)):
+            if io.writer is None:
                 continue
-            try:
-                await io.writer.drain()
-            except OSError as error:
-                if io.handler is not None:
-                    io.handler.cancel(f"Error sending data: {error}")
+            if not (layer.has_room(connection, io.writer) if io.handler is task else pressure.is_paced(connection)):
+                await pressure.drain(io)
 
 
 _PORTION = "jwtproxy_portion"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mitmproxy import ctx
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Connection
 
 from . import pressure
 
@@ -26,6 +26,14 @@ def is_held_back(client: Client) -> bool:
     handler = handler_of(client)
     transports = handler.transports if handler else {}
     return any(_unsent(io.writer) for connection, io in list(transports.items()) if connection is not client)
+
+
+def abandon(client: Client, connection: Connection) -> None:
+    """Drop what an upstream has yet to read of what this client has sent."""
+    handler = handler_of(client)
+    io = handler.transports.get(pressure.carrier_of(connection)) if handler else None
+    if io:
+        pressure.abandon(io)
 
 
 def note_head(transport: Any, began: float) -> None:

@@ -349,6 +349,18 @@ class Client(http.Http1Client):
 
     _ends = False
     """Whether the upstream closes its connection after the present answer."""
+    _sent = 0
+    """Bytes of the body since the upstream had last read nearly all."""
+    _drain: pressure.Drain | None = None
+    """What wakes us when it has again."""
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if not isinstance(event, events.Wakeup):
+            yield from super()._handle_event(event)
+            return
+        assert self.stream_id is not None
+        self._drain, self._sent = None, 0
+        yield http.ReceiveHttp(Pressure(self.stream_id, full=False, of_request=True))
 
     def send(self, event: http.HttpEvent) -> CommandGenerator[None]:
         """Send a part of a request."""
@@ -357,6 +369,8 @@ class Client(http.Http1Client):
             return
         if isinstance(event, http.RequestHeaders):
             self.stream_id, self.request = event.stream_id, event.request
+            if event.request.is_http2:
+                pressure.pace(self.conn)
             try:
                 yield SendData(self.conn, _request_head(event.request))
             except MalformedError as error:  # the gate refuses what is like that, so it should not come here
@@ -368,6 +382,19 @@ class Client(http.Http1Client):
         if isinstance(event, http.RequestData) and not event.data:
             return  # an empty DATA frame: to mitmproxy the last chunk, and what follows would be another request
         yield from super().send(event)
+        if pressure.is_paced(pressure.carrier_of(self.conn)):
+            yield from self._pace(event)
+
+    def _pace(self, event: http.HttpEvent) -> CommandGenerator[None]:
+        """Have the stream wait while the upstream does not read: its client's connection has others."""
+        if isinstance(event, http.RequestProtocolError):
+            handlers.abandon(self.context.client, self.conn)
+        elif isinstance(event, http.RequestData):
+            self._sent += len(event.data)
+        if self._sent > pressure.HIGH and not self._drain:
+            self._drain = pressure.Drain(self.conn)
+            yield self._drain
+            yield http.ReceiveHttp(Pressure(event.stream_id, full=True, of_request=True))
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Take a piece of a head, of which interim answers may stand before the final one (RFC 9110 §15.2)."""

@@ -10,7 +10,7 @@ from typing import Any
 from mitmproxy.proxy import commands, context, events, server, tunnel
 from mitmproxy.proxy.layers import http, modes
 
-from . import limits, time_limits
+from . import limits, pressure, time_limits
 
 _LOOK = 60.0
 """Seconds between two looks where nothing limits a connection: something may, by then."""
@@ -83,6 +83,8 @@ def waiting_since(context: context.Context, before: float) -> float | None:
 async def wakeup(self: server.ConnectionHandler, request: commands.RequestWakeup) -> None:
     """Tell a layer that its time has come, which is nothing that happens on the connection."""
     await asyncio.sleep(request.delay)
+    if isinstance(request, pressure.Drain):
+        await pressure.drained(self, request.connection)
     task = asyncio.current_task()
     assert task is not None
     self.wakeup_timer.discard(task)

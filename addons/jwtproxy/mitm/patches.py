@@ -47,7 +47,12 @@ NEEDED = (
         "jwtproxy.mitm.http1:Server",
         "_handle_event done make_pipe mark_done passthrough read_body read_headers send wait",
     ),
-    Patch(_HTTP, "Http1Client", "jwtproxy.mitm.http1:Client", "done make_pipe mark_done read_body read_headers send"),
+    Patch(
+        _HTTP,
+        "Http1Client",
+        "jwtproxy.mitm.http1:Client",
+        "_handle_event done make_pipe mark_done read_body read_headers send",
+    ),
     Patch(
         _HTTP,
         "Http2Server",

@@ -24,7 +24,7 @@ from mitmproxy.test import tflow
 
 from jwtproxy.conduct import fair
 from jwtproxy.launcher.master import Master
-from jwtproxy.mitm import dispatch, patches, turns
+from jwtproxy.mitm import dispatch, patches, pressure, turns
 from tests.support.inside import Opens
 
 if TYPE_CHECKING:
@@ -504,6 +504,13 @@ def _has_waited(*, own: bool, unsent: int | None, answers: tuple[bytes, ...], pe
     return writer.drained > 0
 
 
+@pytest.mark.parametrize(("own", "waits"), [(False, False), (True, True)])
+def test_nobody_but_its_own_sender_waits_for_one_that_is_paced(own: bool, waits: bool) -> None:
+    peer = Server(address=("127.0.0.1", 80))
+    pressure.pace(peer)
+    assert _has_waited(own=own, unsent=len(MUCH) + 1, answers=(MUCH, b"x"), peer=peer) is waits
+
+
 def test_a_connection_that_takes_nothing_more_is_over() -> None:
     async def run() -> None:
         handler: Any = object.__new__(dispatch.ConnectionHandler)
@@ -512,9 +519,9 @@ def test_a_connection_that_takes_nothing_more_is_over() -> None:
         await asyncio.sleep(0)
         gone, fine = _Writer(0, ConnectionResetError("gone")), _Writer(0)
         handler.transports = {
-            "gone": ConnectionIO(task, None, gone),  # type: ignore[arg-type]
-            "abandoned": ConnectionIO(None, None, gone),  # type: ignore[arg-type]
-            "fine": ConnectionIO(None, None, fine),  # type: ignore[arg-type]
+            tflow.tserver_conn(): ConnectionIO(task, None, gone),  # type: ignore[arg-type]
+            tflow.tclient_conn(): ConnectionIO(None, None, gone),  # type: ignore[arg-type]
+            Server(address=None): ConnectionIO(None, None, fine),  # type: ignore[arg-type]
         }
         await handler.drain_writers()
         assert (gone.drained, fine.drained) == (2, 1)

@@ -53,6 +53,18 @@ def test_a_client_is_held_back_by_what_its_upstream_has_yet_to_take(
     assert handlers.is_held_back(CLIENT) is held
 
 
+def test_what_an_upstream_has_yet_to_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream, aborted = tflow.tserver_conn(), list[bool]()
+    writer = _writer(9)
+    writer.transport.abort = lambda: aborted.append(True)
+    for transports in ({}, {upstream: SimpleNamespace(writer=writer)}):
+        _serve(monkeypatch, SimpleNamespace(transports=transports))
+        handlers.abandon(CLIENT, upstream)
+    _serve(monkeypatch, None)
+    handlers.abandon(CLIENT, upstream)
+    assert aborted == [True]
+
+
 def test_when_a_head_began_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert handlers.head_began(CLIENT) == 0.0
     writer = _writer(0)

@@ -372,6 +372,46 @@ def _one_at_a_time() -> Http2:
     return client
 
 
+def _fill(client: Http2, stream: int) -> int:
+    """Send as much of a body as may be sent; how much that was."""
+    sent = 0
+    while client.room(stream) >= 16_384 and sent < 1 << 20:
+        client.body(stream, bytes(16_384), end=False)
+        sent += 16_384
+    return sent
+
+
+def test_an_upload_waits_alone_for_an_upstream_of_http_1_1_to_read() -> None:
+    client = Http2()
+    upload, other = client.begin("POST", "a.example"), client.begin("POST", "b.example")
+    window = client.room(upload)
+    sent = _fill(client, upload)
+    assert pressure.HIGH < sent <= window + pressure.HIGH
+    (drain,) = client.wakeups
+    assert isinstance(drain, pressure.Drain)
+    assert drain.connection is client.opened[0]
+    assert list(map(pressure.is_paced, client.opened)) == [True, True]
+    client.wake()
+    assert _fill(client, upload) > pressure.HIGH, "it has read"
+    client.body(other, bytes(16_384))
+    client.answer(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert client.codes == {other: "204"}
+
+
+def test_a_server_that_has_read_when_its_request_is_over_is_of_no_interest() -> None:
+    client = Http2()
+    upload = client.begin("POST", "a.example")
+    _fill(client, upload)
+    client.cancel(upload)
+    client.wake()
+    again = client.begin("POST", "a.example")
+    client.wakeups.clear()
+    client.body(again, bytes(pressure.HIGH + 1))
+    client.answer(b"HTTP/1.1 204 No Content\r\n\r\n")
+    client.wake()
+    assert client.codes == {again: "204"}
+
+
 def test_a_body_that_waits_for_the_server_to_take_another_request_is_not_read_without_end() -> None:
     client = _one_at_a_time()
     upload = client.begin("POST", "a.example")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from mitmproxy import ctx
 from mitmproxy.options import Options
+from mitmproxy.proxy import events
 from mitmproxy.proxy.commands import RequestWakeup
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import TCPLayer, http, modes, tls
@@ -21,6 +22,7 @@ from mitmproxy.test import tflow
 
 from jwtproxy.mitm import limits, time_limits
 from jwtproxy.mitm.idle_timeout import Watchdog, waiting_since, wakeup
+from jwtproxy.mitm.pressure import Drain
 
 TIMEOUT: Any = 0.4  # mitmproxy's option is in whole seconds
 
@@ -242,5 +244,28 @@ def test_an_alarm_of_ours_is_nothing_that_happens() -> None:
         await task
         assert [event.command for event in told] == [request]
         assert (watchdog.last_activity, timers) == (before, set())
+
+    asyncio.run(run())
+
+
+def test_a_drain_wakes_its_layer_when_the_peer_has_read() -> None:
+    told: list[events.Event] = []
+
+    async def hear(event: events.Event) -> None:
+        told.append(event)
+
+    async def run() -> None:
+        peer, reads = tflow.tserver_conn(), asyncio.Event()
+        io = SimpleNamespace(writer=SimpleNamespace(drain=reads.wait), handler=None)
+        watchdog = SimpleNamespace(last_activity=0.0)
+        handler: Any = SimpleNamespace(
+            timeout_watchdog=watchdog, wakeup_timer=set(), server_event=hear, transports={peer: io}
+        )
+        task = asyncio.ensure_future(wakeup(handler, Drain(peer)))
+        await asyncio.sleep(0.02)
+        assert not told
+        reads.set()
+        await asyncio.wait_for(task, 1)
+        assert len(told) == 1
 
     asyncio.run(run())
