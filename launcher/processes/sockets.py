@@ -14,7 +14,7 @@ from .resolver import Found, Question, Resolver
 
 BACKLOG = 1024
 """Connections that may wait to be accepted. asyncio's own 100 is full in a moment when clients come in a burst."""
-_AT_ONCE = 8
+_AT_ONCE = 16
 """Connections that are accepted at one go of the event loop."""
 
 

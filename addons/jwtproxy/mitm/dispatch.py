@@ -207,10 +207,12 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         await super().handle_client()
 
     async def handle_connection(self, connection: Connection) -> None:
-        """Read from a connection until it ends; no more at a time than is asked for, lest others wait for the copy."""
-        transport: Any = getattr(self.transports[connection].writer, "transport", None)  # there is none of UDP
-        if hasattr(transport, "max_size"):
+        """Read from a connection until it ends; little more than is asked for, lest others wait for the copy."""
+        io: Any = self.transports[connection]
+        transport: Any = getattr(io.writer, "transport", None)  # there is none of UDP
+        if hasattr(transport, "max_size") and hasattr(io.reader, "_limit"):
             transport.max_size = READ
+            io.reader._limit = READ // 4  # asyncio's; twice as much is what may wait: it would be twice what is read
         await super().handle_connection(connection)
 
     async def server_event(self, event: events.Event) -> None:

@@ -12,6 +12,8 @@ from ..conduct import fair
 
 _AT_ONCE = 32
 """Requests and handshakes that may begin at one go of the event loop without waiting for their turn."""
+_BESIDE_MUCH = 3
+"""The same where what others send has taken what there is at one go."""
 
 
 @dataclass
@@ -37,7 +39,8 @@ class _Turns:
     def may_begin(self, client: Client, most: int) -> bool:
         if not self._begun:
             self.loop.call_soon(self._begun.clear)
-        if len(self._begun) >= _AT_ONCE or self._begun.count(client) >= most:
+        at_once = _AT_ONCE if sum(self._spent) < fair.GO else _BESIDE_MUCH
+        if len(self._begun) >= at_once or self._begun.count(client) >= most:
             return False
         self._begun.append(client)
         return True

@@ -611,10 +611,13 @@ def test_no_more_is_read_than_is_asked_for(writer: SimpleNamespace, monkeypatch:
     monkeypatch.setattr("mitmproxy.proxy.server.ConnectionHandler.handle_connection", handle_connection)
     handler: Any = object.__new__(dispatch.ConnectionHandler)
     peer = tflow.tclient_conn()
-    handler.transports = {peer: SimpleNamespace(writer=writer)}
+    reader = SimpleNamespace(_limit=1 << 16)
+    handler.transports = {peer: SimpleNamespace(writer=writer, reader=reader)}
     asyncio.run(handler.handle_connection(peer))
     assert read == [peer]
-    assert not hasattr(writer, "transport") or writer.transport.max_size == dispatch.READ
+    if hasattr(writer, "transport"):
+        assert writer.transport.max_size == dispatch.READ
+        assert 2 * reader._limit < dispatch.READ, "asyncio reads on until twice as much waits"
 
 
 def test_nothing_is_kept_of_a_connection_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

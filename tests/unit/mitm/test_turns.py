@@ -108,6 +108,16 @@ def test_a_few_begin_at_once_at_each_go() -> None:
     asyncio.run(run())
 
 
+def test_fewer_begin_where_others_have_taken_what_there_is_at_one_go() -> None:
+    async def run() -> None:
+        turns.has_to_wait(fair.GO)
+        assert [turns.may_begin(tflow.tclient_conn()) for _ in range(4)] == [True] * 3 + [False]
+        await asyncio.sleep(0)
+        assert all(turns.may_begin(tflow.tclient_conn()) for _ in range(AT_ONCE))
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("most", [1, 4])
 def test_of_one_client_fewer_begin_at_once(most: int) -> None:
     async def run() -> None:
