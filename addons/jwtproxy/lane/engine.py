@@ -561,7 +561,8 @@ class Engine(asyncio.Protocol):
             self.flush()
         except Exception:
             self.crash()
-        self._note_cost(len(data), began)
+        if began:
+            self._note_cost(len(data), began)
 
     def _note_cost(self, size: int, began: float) -> None:
         if not self._over and (cost := portions.taken(self.transport, size, began)):

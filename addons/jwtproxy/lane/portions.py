@@ -30,8 +30,6 @@ def taken(transport: Any, size: int, began: float) -> float:
 
     What they took, in seconds, if the next have to wait for their turn.
     """
-    if not began:
-        return 0.0
     raw, took = _raw(transport), time.thread_time() - began
     raw.max_size = fair.portion(raw.max_size, size, took, _MOST)
     return took if turns.has_to_wait(took) else 0.0

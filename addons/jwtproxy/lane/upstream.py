@@ -146,7 +146,7 @@ class Upstream(asyncio.Protocol):
             self._take(data)
         except Exception:
             self._asker.crash()
-        if cost := portions.taken(self._transport, len(data), began):
+        if began and (cost := portions.taken(self._transport, len(data), began)):
             self._is_dear = True
             self._read_or_not()
             turns.queue(self._take_turn, cost)

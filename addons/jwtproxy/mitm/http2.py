@@ -83,8 +83,9 @@ class Server(http.Http2Server):
             yield from self._await_the_rest()
         else:
             yield from self._take(event)
-        for stream, full in self._backlog.changes(waiting(self.h2_conn)):
-            yield http.ReceiveHttp(Pressure(stream, full, of_request=False))
+        if self.h2_conn.stream_buffers or self._backlog:
+            for stream, full in self._backlog.changes(waiting(self.h2_conn)):
+                yield http.ReceiveHttp(Pressure(stream, full, of_request=False))
         self._forget()
 
     def _take(self, event: events.Event) -> CommandGenerator[None]:
@@ -336,7 +337,8 @@ class Client(http.Http2Client):
                 yield from self._offer(kept)
         while self._unsent:
             yield http.ReceiveHttp(NoAnswer(self._unsent.pop(), "server closed connection", untouched=True))
-        yield from self._tell_pressure()
+        if self.h2_conn.stream_buffers or self._queue or self._backlog:
+            yield from self._tell_pressure()
         self._forget()
         if self._leaves and all(map(self.is_closed, self.streams)) and self.conn.state & ConnectionState.CAN_WRITE:
             yield CloseConnection(self.conn)
@@ -461,15 +463,11 @@ class Client(http.Http2Client):
 
     def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
         """Take a head, or anything else; true where the connection is over."""
-        is_over = yield from self._take(event)
-        if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
-            self._over.add(_id(event))
-        return is_over
-
-    def _take(self, event: h2.events.Event) -> CommandGenerator[bool]:
         if isinstance(event, Leaving):
             yield from self._go_away(event)
             return False
+        if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+            self._over.add(_id(event))
         if isinstance(event, h2.events.StreamReset) and _id(event) in self.streams:
             yield from self._reset(event)
             return False

@@ -167,8 +167,8 @@ class Connection(BufferedH2Connection):
 
     def _prepare_for_sending(self, frames: list[Frame]) -> None:
         # A peer opens windows for what it gets, as often as it likes.
-        if data := sum(isinstance(frame, DataFrame) for frame in frames):
-            self.idle_frames.refund(_UPDATES_FOR_DATA * data)
+        if data := [frame for frame in frames if isinstance(frame, DataFrame)]:
+            self.idle_frames.refund(_UPDATES_FOR_DATA * len(data))
         super()._prepare_for_sending(frames)
 
     secret_fields = frozenset[bytes]()
@@ -176,12 +176,15 @@ class Connection(BufferedH2Connection):
 
     def send_headers(self, stream_id: int, headers: Any, *args: Any, **options: Any) -> None:
         """Send a head."""
-        secret = self.secret_fields
-        marked = [
-            hpack.NeverIndexedHeaderTuple(name, value) if normalise(name) in secret else (name, value)
-            for name, value in headers
-        ]
-        super().send_headers(stream_id, marked, *args, **options)
+        if secret := self.secret_fields:
+            sizes = set(map(len, secret))
+            headers = [
+                hpack.NeverIndexedHeaderTuple(name, value)
+                if len(name) in sizes and normalise(name) in secret
+                else (name, value)
+                for name, value in headers
+            ]
+        super().send_headers(stream_id, headers, *args, **options)
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: h2.connection.AllowedStreamIDs) -> h2.stream.H2Stream:
         stream = super()._begin_new_stream(stream_id, allowed_ids)

@@ -166,10 +166,12 @@ class Backlog:
     def __init__(self) -> None:
         self._full: set[int] = set()
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._full)
+
     def changes(self, waiting: Mapping[int, int]) -> list[tuple[int, bool]]:
         """The streams that have become full, or are no longer, where so many bytes wait of each."""
-        if not waiting and not self._full:
-            return []
         more = [stream for stream, size in waiting.items() if size > HIGH and stream not in self._full]
         less = [stream for stream in self._full if waiting.get(stream, 0) <= LOW]
         self._full.update(more)

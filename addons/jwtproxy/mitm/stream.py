@@ -78,29 +78,29 @@ class Stream(http.HttpStream):
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Take an event."""
-        if not self._shared_alarm:
-            yield from self._take(event)
-            if self._paused is None and (self._is_over or self._has_failed):
-                yield from self._let_go()
-        elif self._shared_alarm.is_mine(event):
-            yield from self._shared_alarm.ring()
-
-    def _take(self, event: events.Event) -> CommandGenerator[None]:
-        """Or keep it until what is awaited is there: then its sender is to wait, too."""
-        if isinstance(event, Pressure) and not event.of_request:
-            yield from self._press(event)
+        if self._shared_alarm:
+            if self._shared_alarm.is_mine(event):
+                yield from self._shared_alarm.ring()
             return
         if isinstance(event, Pressure):
-            self._is_blocked = event.full
+            yield from self._take_pressure(event)
         else:
             if self._paused and isinstance(event, http.RequestData):
-                self._held += len(event.data)
+                self._held += len(event.data)  # until what is awaited is there; its sender is to wait, too
             yield from super().handle_event(event)
             if self._held and not self._paused:
                 self._held = 0
         if self._is_full != (self._is_blocked or self._held > HIGH):
             self._is_full = not self._is_full
             yield from self._press(Pressure(self.stream_id, self._is_full, of_request=True))
+        if self._paused is None and (self._is_over or self._has_failed):
+            yield from self._let_go()
+
+    def _take_pressure(self, event: Pressure) -> CommandGenerator[None]:
+        if event.of_request:
+            self._is_blocked = event.full
+        else:
+            yield from self._press(event)
 
     @property
     def _has_failed(self) -> bool:

@@ -28,8 +28,6 @@ def test_a_connection_begins_small_and_grows_while_others_need_not_wait(monkeypa
 def test_little_is_not_timed() -> None:
     transport = SimpleNamespace(max_size=fair.FIRST)
     assert portions.clock(transport, 100) == 0.0
-    portions.taken(transport, 100, 0.0)
-    assert transport.max_size == fair.FIRST
 
 
 def test_what_speaks_tls_has_the_socket_s_transport_read_less() -> None:

@@ -432,6 +432,7 @@ def test_a_side_that_is_behind_makes_the_other_wait() -> None:
 
 
 def test_who_is_dear_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portions, "clock", lambda *_: 1.0)
     monkeypatch.setattr(portions, "taken", lambda *_: fair.GO)
 
     async def run() -> None:
