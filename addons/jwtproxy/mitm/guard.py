@@ -16,7 +16,7 @@ from typing import Any
 
 from mitmproxy import ctx
 from mitmproxy.connection import Client, ConnectionState, Server
-from mitmproxy.proxy import commands, server
+from mitmproxy.proxy import commands, events, server, server_hooks
 from mitmproxy.proxy.mode_specs import ReverseMode, UpstreamMode
 
 from ..conduct import addresses
@@ -158,5 +158,22 @@ async def open_connection(self: server.ConnectionHandler, command: commands.Open
             if upstream.transport_protocol == "udp":
                 dial.judge_datagrams()
             await _open_connection(self, command)  # which ends with the connection
+    except (AssertionError, TypeError):
+        if upstream.peername is not None or upstream not in self.transports:
+            raise
+        # mitmproxy asks for its address, and whoever has accepted us has hung up by then.
+        await _tell_of_reset(self, command)
     finally:
         upstream_limit.leave(upstream)
+
+
+async def _tell_of_reset(handler: server.ConnectionHandler, command: commands.OpenConnection) -> None:
+    """Do what mitmproxy does where a connection cannot be made: who has asked for it would wait for ever."""
+    upstream, reason = command.connection, "connection reset by peer"
+    writer: Any = handler.transports.pop(upstream).writer
+    writer.transport.abort()
+    upstream.state, upstream.error = ConnectionState.CLOSED, reason
+    handler.log(f"error establishing server connection: {reason}")
+    data = server_hooks.ServerConnectionHookData(client=handler.client, server=upstream)
+    await handler.handle_hook(server_hooks.ServerConnectErrorHook(data))
+    await handler.server_event(events.OpenConnectionCompleted(command, reason))

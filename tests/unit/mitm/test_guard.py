@@ -17,10 +17,11 @@ from mitmproxy.test import taddons, tflow
 
 from jwtproxy.conduct.access import Denial, denial_in
 from jwtproxy.conduct.addresses import IP
-from jwtproxy.mitm import gate, guard, limits
+from jwtproxy.mitm import gate, guard, limits, patches
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from tests.support import servers
+from tests.support.inside import Opens, Serve, Upstream
 
 
 class Listening:
@@ -241,5 +242,27 @@ def test_what_goes_by_udp_is_judged_before(host: str, error: Denial | None) -> N
                 dialled.judge_datagrams()
             assert upstream.error == (error and error.reason)
             assert counted == ([error.limit] if error else [])
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("pristine")
+def test_who_is_hung_up_on_as_soon_as_it_was_accepted_is_told(
+    serve: Serve, upstream: type[Upstream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system knows no address of such a peer, and mitmproxy expects one: the request waited for ever."""
+    connect = asyncio.open_connection
+
+    async def open_connection(*args: Any, **options: Any) -> Any:
+        reader, writer = await connect(*args, **options)
+        monkeypatch.setattr(writer, "get_extra_info", lambda name, default=None: default)
+        return reader, writer
+
+    async def run() -> None:
+        patches.install()
+        async with upstream(None) as server, serve(Opens()) as proxy, proxy.client() as client:
+            monkeypatch.setattr(asyncio, "open_connection", open_connection)
+            reply = await asyncio.wait_for(client.ask(server.request()), 5)
+            assert (reply.code, b"connection reset by peer" in reply.body) == (502, True)
 
     asyncio.run(run())
