@@ -132,13 +132,8 @@ class Server(http.Http2Server):
 
     def _forget(self) -> None:
         """Keep nothing of the streams that are over, unless more that came of them is still being taken."""
-        if self._reads or not self._over:
-            return
-        for stream in list(filter(self.is_closed, self._over)):
-            self._over.remove(stream)
-            self._lengths.end(stream)
-            self.streams.pop(stream, None)
-            self.h2_conn.forget(stream)
+        if self._over and not self._reads:
+            _forget_closed(self)
 
     def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
         """Take a head, or anything else; true where the connection is over."""
@@ -304,6 +299,17 @@ def _fail_all(peer: Any, message: str) -> CommandGenerator[None]:
     peer._handle_event = peer.done
 
 
+def _forget_closed(peer: Any) -> list[int]:
+    """Keep nothing of the streams that are over and closed, which these are."""
+    closed = list(filter(peer.is_closed, peer._over))
+    for stream in closed:
+        peer._over.remove(stream)
+        peer._lengths.end(stream)
+        peer.streams.pop(stream, None)
+        peer.h2_conn.forget(stream)
+    return closed
+
+
 class Client(http.Http2Client):
     """Towards the upstream."""
 
@@ -391,11 +397,7 @@ class Client(http.Http2Client):
         """Keep nothing of the streams that are over, as the server does."""
         if self._reads or not self._over:
             return
-        for ours in list(filter(self.is_closed, self._over)):
-            self._over.remove(ours)
-            self._lengths.end(ours)
-            self.streams.pop(ours, None)
-            self.h2_conn.forget(ours)
+        for ours in _forget_closed(self):
             theirs = self.their_stream_id.pop(ours, 0)
             if self.our_stream_id.get(theirs) == ours:  # else it went again by this very connection
                 del self.our_stream_id[theirs]
