@@ -51,7 +51,8 @@ def main() -> None:
         except OSError:
             failed += 1
         took.append((time.monotonic() - began) * 1000)
-    p99 = statistics.quantiles(took, n=100)[-1] if len(took) > 1 else 0.0
+    # the exclusive method goes beyond the longest of fewer than a hundred
+    p99 = statistics.quantiles(took, n=100, method="inclusive")[-1] if len(took) > 1 else 0.0
     print(json.dumps({"p99_ms": round(p99, 1), "answered": len(took) - failed, "failed": failed}), flush=True)
 
 
