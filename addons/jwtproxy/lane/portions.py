@@ -22,7 +22,8 @@ def end(transport: Any) -> None:
 
 def clock(transport: Any, size: int) -> float:
     """When so many bytes are about to be taken, in processor time; 0 where they are too few to keep others waiting."""
-    return time.thread_time() if fair.is_worth_timing(_raw(transport).max_size, size) else 0.0
+    now: int = getattr(transport, "raw", transport).max_size
+    return time.thread_time() if fair.is_worth_timing(now, size) else 0.0
 
 
 def taken(transport: Any, size: int, began: float) -> float:

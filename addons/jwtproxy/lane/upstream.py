@@ -125,7 +125,7 @@ class Upstream(asyncio.Protocol):
         """Request and answer are over: wait for the next, if there can be one."""
         if self._ends:
             self.close()
-        else:
+        elif self._is_paused:
             self.go_on()
 
     def close(self) -> None:

@@ -66,7 +66,7 @@ def is_relayed(flow: HTTPFlow) -> bool:
 
 def head_of(flow: HTTPFlow) -> RequestHead:
     """The request as it stands now."""
-    request, noted = flow.request.data, flow.metadata
+    request, noted, mode = flow.request.data, flow.metadata, flow.client_conn.proxy_mode
     peer: Any = flow.client_conn.peername  # None of a connection that is gone, whatever its type says
     fault = noted.get(_FAULT)
     return RequestHead(
@@ -81,8 +81,7 @@ def head_of(flow: HTTPFlow) -> RequestHead:
         request.http_version,
         Fault(fault) if fault else None,
         to_proxy(flow),
-        isinstance(flow.client_conn.proxy_mode, ReverseMode)
-        and flow.client_conn.proxy_mode.address == (request.host, request.port),
+        type(mode) is ReverseMode and mode.address == (request.host, request.port),
         flow.is_replay is not None,
         noted[_USER][0] if _USER in noted else "",
     )
@@ -91,7 +90,7 @@ def head_of(flow: HTTPFlow) -> RequestHead:
 def to_proxy(flow: HTTPFlow) -> bool:
     """Whether the next hop is a proxy that gets the whole URL."""
     plain = flow.request.data.scheme == b"http" and _TUNNEL not in flow.metadata
-    return plain and isinstance(flow.client_conn.proxy_mode, UpstreamMode)
+    return plain and type(flow.client_conn.proxy_mode) is UpstreamMode  # isinstance has Python ask an abstract class
 
 
 def request_of(head: ReceivedRequest) -> Request:

@@ -18,7 +18,7 @@ _HTTP = "mitmproxy.proxy.layers.http"
 
 
 class Patch(NamedTuple):
-    """One name within a module or class of mitmproxy's, or of hpack's, and what takes its place."""
+    """One name within a module or class of mitmproxy's, or of what it speaks HTTP/2 by, and what takes its place."""
 
     owner: str
     """`module` or `module:Class`."""
@@ -124,8 +124,10 @@ FASTER = (
     Patch("mitmproxy.http:Headers", "get_all", "jwtproxy.mitm.lookups:get_all"),
     Patch("mitmproxy.http:Headers", "get", "jwtproxy.mitm.lookups:get"),
     Patch("mitmproxy.http:Headers", "__contains__", "jwtproxy.mitm.lookups:contains"),
+    Patch("mitmproxy.optmanager:_Option", "current", "jwtproxy.mitm.lookups:current", also="value _default"),
     Patch("mitmproxy.proxy.context:Context", "fork", "jwtproxy.mitm.contexts:fork"),
     Patch("hpack.hpack", "decode_huffman", "jwtproxy.mitm.huffman:decode", also="encode_integer"),
+    Patch("hyperframe.frame:Frame", "__repr__", "jwtproxy.mitm.lookups:describe"),
 )
 """What makes it fast. A mitmproxy that lacks any of this is used as it is."""
 
@@ -146,6 +148,7 @@ _SIGNATURES = {
 # Tells whether ours do the same as what they take the place of, by its name.
 _AGREE = {
     "Headers.get_all": "jwtproxy.mitm.lookups:agree",
+    "_Option.current": "jwtproxy.mitm.lookups:options_agree",
     "Context.fork": "jwtproxy.mitm.contexts:agree",
     "decode_huffman": "jwtproxy.mitm.huffman:agree",
 }

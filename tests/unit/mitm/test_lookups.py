@@ -1,11 +1,14 @@
-"""Our header look-ups find what mitmproxy's find."""
+"""Our look-ups find what mitmproxy's find."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hyperframe.frame import HeadersFrame
 from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy.http import Headers
+from mitmproxy.optmanager import _Option
 
 from jwtproxy.mitm import lookups
 
@@ -44,3 +47,31 @@ def test_they_may_not_where_mitmproxys_find_something_else(
 ) -> None:
     monkeypatch.setattr(Headers, name, other, raising=False)
     assert not lookups.agree()
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "other"),
+    [
+        (bool, True, False),
+        (int, 1, 2),
+        (str, "a", "b"),
+        (str | None, None, "b"),
+        (Sequence[str], ["a"], ["b"]),
+    ],
+)
+def test_an_option_has_the_same_value(kind: Any, default: Any, other: Any) -> None:
+    option = _Option("a", kind, default, "", None)
+    assert lookups.current(option) == option.current() == default
+    option.set(other)
+    assert lookups.current(option) == option.current() == other
+    assert not isinstance(other, list) or lookups.current(option) is not other
+    assert lookups.options_agree()
+
+
+def test_options_may_not_where_mitmproxys_say_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Option, "current", lambda self: self._default)
+    assert not lookups.options_agree()
+
+
+def test_a_frame_is_described_by_its_kind_and_stream() -> None:
+    assert lookups.describe(HeadersFrame(3, data=b"secret")) == "HeadersFrame(stream_id=3)"
