@@ -1,6 +1,7 @@
 """Give up on an upstream that does not let us connect."""
 
 import asyncio
+import weakref
 from typing import Any
 
 from ..config.options import Option, seconds
@@ -32,7 +33,8 @@ class ConnectDeadline:
     def __init__(self) -> None:
         self.timeout = 0.0
         """Seconds; 0 = no limit."""
-        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._tasks = weakref.WeakValueDictionary[str, asyncio.Task[Any]]()
+        """By the id of the connection; the fast lane's end with the attempt, and would take memory for nothing."""
         self._timers: dict[str, asyncio.Handle] = {}
         self._tunnels: dict[tuple[str, str, int], Any] = {}
 

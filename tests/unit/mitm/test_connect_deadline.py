@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 
@@ -222,7 +223,7 @@ def test_outside_a_task_there_is_nothing_to_give_up() -> None:
         loop.call_soon(attempt.deadline.server_connect, attempt.data)
         loop.call_later(2 * TIMEOUT, loop.stop)
         loop.run_forever()
-    assert (attempt.deadline._tasks, attempt.deadline._timers) == ({}, {})
+    assert (dict(attempt.deadline._tasks), attempt.deadline._timers) == ({}, {})
     assert wrong == [], "neither at once nor when its time would be up"
 
 
@@ -236,7 +237,7 @@ def test_an_attempt_that_is_over_is_forgotten() -> None:
         attempt = Attempt()
         _outcome(steps, attempt)
         deadline = attempt.deadline
-        assert (deadline._tasks, deadline._timers, deadline._tunnels) == ({}, {}, {}), steps.__name__
+        assert (dict(deadline._tasks), deadline._timers, deadline._tunnels) == ({}, {}, {}), steps.__name__
 
 
 def test_an_attempt_that_was_cancelled_before_its_turn_is_forgotten() -> None:
@@ -253,3 +254,18 @@ def test_an_attempt_that_was_cancelled_before_its_turn_is_forgotten() -> None:
         assert not attempt.deadline._timers
 
     asyncio.run(run())
+
+
+def test_a_task_that_is_over_is_not_kept() -> None:
+    attempt = Attempt()
+
+    async def steps() -> None:
+        await attempt.begin()
+        attempt.connected()
+
+    async def run() -> weakref.ref[asyncio.Task[None]]:
+        task = asyncio.ensure_future(steps())
+        await task
+        return weakref.ref(task)
+
+    assert asyncio.run(run())() is None
