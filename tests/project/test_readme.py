@@ -402,11 +402,11 @@ def test_what_is_said_of_speed_is_what_was_measured() -> None:
 
     assert 12 < share("plain", "mitmdump") < 14, "a thirteenth"
     assert 9 < share("https1", "mitmdump") < 11, "a tenth"
-    assert 1.4 < share("plain", "proxy.py") < 1.6, "half as much again"
-    assert 1.05 < share("https1", "proxy.py") < 1.2, "a tenth more"
+    assert 1.3 < share("plain", "proxy.py") < 1.5, "two fifths more"
+    assert 1.1 < share("https1", "proxy.py") < 1.2, "a seventh more"
     assert 2.5 < 1 / share("plain", "nginx") < 3.5, "a third"
     assert share("plain", "asgi") > 5, "many times"
-    assert 8.5 < results["idle"]["jwtproxy-1"]["kib_each"] < 9.5, "9 KiB"
+    assert 7.5 < results["idle"]["jwtproxy-1"]["kib_each"] < 8.5, "8 KiB"
     table = README.partition("## Speed\n")[2].partition("\n## ")[0]
     for row, scenarios in SPEED_ROWS.items():
         (line,) = re.findall(rf"^\| {re.escape(row)} \|(.*)\|$", table, re.MULTILINE)
@@ -416,9 +416,8 @@ def test_what_is_said_of_speed_is_what_was_measured() -> None:
             assert said == [round(100 * share(name, target, "mitmdump")) for name in can], (row, target)
     assert results["token"]["claims_and_sign_us"] < 10
     took = {name: times["mint_and_sign_us"] for name, times in results["algorithms"].items()}
-    assert 25 < took["ES256"] < 75 > took["EdDSA"] > 25, "about 50"
-    assert all(250 < took[name] < 350 for name in ("ES384", "ES512")), "300"
-    assert all(700 < took[name] < 900 for name in ("RS256", "PS512")), "800"
+    assert 25 < took["ES256"] < 45 > took["EdDSA"] > 25, "about 35"
+    assert all(200 < took[name] < 300 for name in ("ES384", "ES512", "RS256", "PS512")), "about 250"
 
 
 # --- form and links ---
