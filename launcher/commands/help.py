@@ -15,7 +15,8 @@ from ..report import MISTAKEN, report
 _USAGE = """\
 usage: jwtproxy-run help [TOPIC]
 
-Without a topic, list the topics. On a terminal, a topic is shown in $PAGER (less); elsewhere it is plain Markdown.
+Without a topic, list the topics, and the files that can be printed like one. On a terminal, a topic is shown in $PAGER
+(less); elsewhere it is plain Markdown.
 `jwtproxy-run --help` lists the flags, `jwtproxy-run --options` every option.
 """
 _WIDEST = 120  # columns: longer lines are hard to read
@@ -26,11 +27,14 @@ def run(arguments: list[str]) -> int:
     if set(arguments) & {"-h", "--help"}:
         _print(_USAGE)
         return 0
-    manual = topics()
+    manual, samples = topics(), files_to_copy()
     if not arguments:
-        _print(f"{_USAGE}\n{_listing(manual)}")
+        _print(f"{_USAGE}\n{_listing(manual)}\nfiles: {', '.join(samples)}\n")
         return 0
     word = " ".join(arguments)
+    if word in samples:
+        _print(samples[word])
+        return 0
     text = manual.get(_name(word))
     if text is None:
         report(f"unknown topic {word!r}", _hint(word, manual))
@@ -44,8 +48,17 @@ def run(arguments: list[str]) -> int:
 
 def topics() -> dict[str, str]:
     """The manual: the Markdown of each topic by its name, in alphabetical order."""
-    pages = (page for page in files("jwtproxy.launcher").joinpath("help").iterdir() if page.name.endswith(".md"))
-    return {_name(page.name): page.read_text("utf-8") for page in sorted(pages, key=lambda page: page.name)}
+    return {_name(name): text for name, text in _pages() if name.endswith(".md")}
+
+
+def files_to_copy() -> dict[str, str]:
+    """What comes with the manual for a place of its own on the reader's machine, by name."""
+    return {name: text for name, text in _pages() if not name.endswith(".md")}
+
+
+def _pages() -> list[tuple[str, str]]:
+    pages = files("jwtproxy.launcher").joinpath("help").iterdir()
+    return sorted((page.name, page.read_text("utf-8")) for page in pages)
 
 
 def summary(text: str) -> str:

@@ -97,7 +97,7 @@ def installed_names() -> set[str]:
         ("jwtproxy", "addons/jwtproxy", "**/*.py"),
         ("jwtproxy/addons", "addons", "*.py"),
         ("jwtproxy/launcher", "launcher", "**/*.py"),
-        ("jwtproxy/launcher", "launcher", "help/*.md"),
+        ("jwtproxy/launcher", "launcher", "help/*"),
     ]
     modules = {
         f"{package}/{path.relative_to(ROOT / folder)}"

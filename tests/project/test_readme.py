@@ -239,7 +239,7 @@ RUNS = {
 
 @pytest.mark.parametrize(("command", "exported"), RUNS.values(), ids=RUNS)
 def test_every_command_line_of_jwtproxy_run_is_valid(command: str, exported: dict[str, str], tmp_path: Path) -> None:
-    words = shlex.split(command)
+    words = shlex.split(command.partition(" >")[0])
     place = words.index("jwtproxy-run")
     variables = exported | dict(word.split("=", 1) for word in words[:place])
     arguments = words[place + 1 :]
@@ -264,7 +264,7 @@ def prepare(folder: Path, *, keys: bool) -> None:
 
 def test_the_command_lines_of_bare_mitmdump_name_files_that_exist() -> None:
     for text in (README, MANUAL["starting"]):
-        bare = [shlex.split(command) for command, _ in commands(text) if command.startswith("mitmdump")]
+        bare = [shlex.split(command) for command, _ in commands(text) if re.search(r"\bmitmdump -s", command)]
         assert bare
         for words in bare:
             for flag, name in itertools.pairwise(words):
@@ -363,8 +363,7 @@ def test_the_schedule_of_keys_shown_is_one(tmp_path: Path) -> None:
 
 
 def test_the_manifest_is_one_and_sets_variables_that_exist() -> None:
-    (block,) = blocks("yaml", MANUAL["containers"])
-    pod = YAML(typ="safe").load(block)
+    pod = YAML(typ="safe").load(HELP / "kubernetes.yaml")
     (proxy,) = pod["spec"]["initContainers"]
     assert (proxy["name"], proxy["restartPolicy"]) == ("jwtproxy", "Always"), "a sidecar"
     assert {entry["name"] for entry in proxy["env"]} <= VARIABLES
@@ -374,6 +373,23 @@ def test_the_manifest_is_one_and_sets_variables_that_exist() -> None:
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         (program,) = proxy[probe]["exec"]["command"]
         assert f"/bin/{program}" in (ROOT / "Dockerfile").read_text()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
+def test_the_unit_is_one_and_exposes_little(tmp_path: Path) -> None:
+    unit = tmp_path / "jwtproxy.service"
+    unit.write_text((HELP / unit.name).read_text().replace("/opt/jwtproxy/bin/jwtproxy-run", "/bin/true"))
+    for verb, *arguments in (["verify"], ["security", "--offline=true", "--threshold=20"]):
+        done = subprocess.run(
+            ["systemd-analyze", verb, "--man=no" if verb == "verify" else "--no-pager", *arguments, str(unit)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    variables = {name for name, _ in re.findall(r"^Environment=(\w+)=(.*)$", unit.read_text(), re.MULTILINE)}
+    assert variables <= VARIABLES
 
 
 def test_what_is_said_of_the_image_is_in_the_dockerfile() -> None:

@@ -18,6 +18,7 @@ import pytest
 from jwtproxy.launcher.commands import help as command
 
 MANUAL = Path(__file__).parents[3] / "launcher/help"
+SAMPLES = sorted(path.name for path in MANUAL.iterdir() if path.suffix != ".md")
 NAMES = sorted(path.stem for path in MANUAL.glob("*.md"))
 SCRIPT = [sys.executable, "-m", "jwtproxy.launcher", "help"]
 
@@ -173,3 +174,9 @@ def test_where_there_is_no_pager_a_topic_is_printed(term: str, pager: str) -> No
 def test_ctrl_c_is_the_pagers_business() -> None:
     pager = "trap 'echo told; kill $!' INT; cat >/dev/null; sleep 60 >/dev/null 2>&1 & echo ready; wait; exit 0"
     assert on_terminal("keys", PAGER=pager, interrupt_at=b"ready") == (0, "ready\r\ntold\r\n")
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_file_that_comes_with_it_is_printed_as_it_is(capsys: Capture, name: str) -> None:
+    assert shown(capsys, name) == (MANUAL / name).read_text()
+    assert name in shown(capsys).splitlines()[-1]
