@@ -347,13 +347,16 @@ def test_a_ca_can_be_supplied_and_needs_no_writing(image: str, secure_upstream: 
         claims_of(container.get(f"https://{HOST}:{secure_upstream.port}/", "--cacert", str(supplied)))
 
 
-def test_the_secret_may_be_a_mounted_file(image: str, upstream: Upstream, tmp_path: Path) -> None:
+@pytest.mark.parametrize("owner", [None, 12345], ids=["that all can read", "of who runs the container"])
+def test_the_secret_may_be_a_mounted_file(image: str, upstream: Upstream, tmp_path: Path, owner: int | None) -> None:
     file = tmp_path / "secret"
     file.write_text(SECRET)
-    file.chmod(0o444)
+    file.chmod(0o600 if owner else 0o444)
+    if owner:
+        os.chown(file, owner, owner)
     with Proxy(
         image,
-        options=("--volume", f"{file}:/run/secrets/jwt:ro"),
+        options=("--volume", f"{file}:/run/secrets/jwt:ro", *(("--user", f"{owner}:{owner}") if owner else ())),
         env={"JWT_SHARED_SECRET_FILE": "/run/secrets/jwt"},
     ) as container:
         container.wait_until_healthy()
@@ -470,6 +473,7 @@ def _make_docker(clone: Path, upstream: Upstream, user: str, port: int, **variab
             _wait_for(f"http://localhost:{port}/status", process)
             url = f"http://{inspect(name)['NetworkSettings']['Gateway']}:{upstream.port}/"
             answer = json.loads(curl("--proxy", f"http://localhost:{port}", url))
+            _again(clone, name)
             secret = re.findall("[0-9a-f]{128}", (clone / ".env").read_text())[0]
             claims = claims_of(answer, secret)
             show(f"make docker on port {port}: arrived with {claims}")
@@ -490,6 +494,14 @@ def _make_docker(clone: Path, upstream: Upstream, user: str, port: int, **variab
     assert f"listening on http://localhost:{port}" in logged + output
     assert f"GET {url} 200" in output
     return output
+
+
+def _again(clone: Path, name: str) -> None:
+    """Run `make docker` while it serves: it says what to do."""
+    again = run("make", "docker", f"IMAGE={name}", cwd=clone, check=False)
+    assert again.returncode
+    assert f"jwtproxy: error: there is a container named '{name}' already (running)\n" in again.stderr
+    assert f"jwtproxy: hint: end it with: docker rm --force {name}\n" in again.stderr
 
 
 def _wait_for(url: str, process: subprocess.Popen[str]) -> None:
