@@ -12,9 +12,13 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy import mode_specs
 
+from jwtproxy.mitm import patches
+
+patches.require_suitable()
+
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import carrying, flows, gate, limits, patches
+from jwtproxy.mitm import carrying, flows, gate, limits
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from jwtproxy.observe import pages

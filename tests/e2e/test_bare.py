@@ -157,6 +157,16 @@ def test_without_pyjwt_it_signs_or_says_what_to_do(
         assert "pipx inject mitmproxy pyjwt" in process.output
 
 
+@pytest.mark.parametrize("script", [INJECT, STATUS], ids=["jwt_inject", "status"])
+def test_an_older_mitmproxy_is_told_of_in_one_line(start_bare: StartBare, tmp_path: Path, script: Path) -> None:
+    """Before 12.2 it goes on when a script exits, and would pass all requests unsigned."""
+    (tmp_path / "sitecustomize.py").write_text("from mitmproxy import version\nversion.VERSION = '12.1.2'\n")
+    process = start_bare(scripts=[script], env={"PYTHONPATH": str(tmp_path)}, wait=False)
+    assert outcome(process) == 1
+    told(process, "this is mitmproxy 12.1.2")
+    assert "pip install 'mitmproxy>=12.2,<13'" in process.output
+
+
 # --- mistakes
 
 MISTAKES: dict[str, tuple[str, Sequence[str], Mapping[str, str | None]]] = {

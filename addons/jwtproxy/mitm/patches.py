@@ -4,13 +4,20 @@ Ours are imported only after a look at mitmproxy, so that an unsuitable one is t
 part trips over it first.
 """
 
+import importlib
 import inspect
+import os
 import pkgutil
+import platform
+import re
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
+
+from mitmproxy.version import VERSION
 
 from ..config.errors import SettingsError
 
+_OLDEST = 12, 2
 SUITABLE = "mitmproxy>=12.2,<13"
 """The versions that this was made for, as pip wants them."""
 
@@ -180,6 +187,34 @@ def install_or_exit() -> None:
         install()
     except SettingsError as error:
         sys.exit(f"jwtproxy: error: {error}\njwtproxy: hint: {error.hint}")
+
+
+def require_suitable(*, pyjwt: bool = False) -> None:
+    """For a script: end where mitmproxy is too old a one, or has no PyJWT if that is needed, before it trips over it.
+
+    The whole process ends: before 12.2, mitmproxy goes on, and passes requests unsigned, if a script exits.
+    """
+    if tuple(map(int, re.findall("[0-9]+", VERSION)[:2])) < _OLDEST:
+        _end(
+            f"this is mitmproxy {VERSION}, and Python {platform.python_version()}",
+            f"install a suitable one, with Python 3.12 or newer: pip install '{SUITABLE}'",
+        )
+    try:
+        if pyjwt:
+            importlib.import_module("jwt")
+    except ModuleNotFoundError as error:
+        if error.name != "jwt":
+            raise
+        _end(
+            "PyJWT is not installed in mitmproxy's environment",
+            "run: pipx inject mitmproxy pyjwt, or pip install pyjwt in that environment",
+        )
+
+
+def _end(error: str, hint: str) -> NoReturn:
+    sys.stdout.flush()
+    print(f"jwtproxy: error: {error}\njwtproxy: hint: {hint}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def undo() -> None:
