@@ -6,7 +6,7 @@ that what is not near to one of ours is only worth a warning.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from .errors import SettingsError
@@ -48,6 +48,7 @@ _MEANT = {_OURS + word: name for name, words in _WORDS.items() for word in words
 _LINK = re.compile(
     r"JWT_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII
 )
+_NAME = re.compile(r"[A-Za-z0-9]{1,16}([_-][A-Za-z0-9]{0,16}){0,9}", re.ASCII)
 _LINKED_PORT = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -59,6 +60,11 @@ class Suspect(NamedTuple):
     """What it may have been meant as; empty if nothing comes to mind."""
     is_slip: bool
     """Whether it is so near to that as to be a mistake, and not another program's."""
+
+    @property
+    def shown(self) -> str:
+        """Its name, but for what may be a part of its value, where a line lacks its `=`, or has a colon there."""
+        return self.name if _NAME.fullmatch(self.name) else f"{self.name[: len('JWT_SHARED_SECRET')]}…"
 
 
 def check(
@@ -72,9 +78,9 @@ def check(
     found = list(suspects(variables, known))
     for suspect in found:
         if strict or (slips and suspect.is_slip):
-            raise SettingsError(f"unknown variable {suspect.name}{place}", _hint(suspect, place))
-    strange = [suspect.name for suspect in found if not suspect.meant]
-    warnings = [f"unknown variable {name}{place}: did you mean {meant}?" for name, meant, _ in found if meant]
+            raise SettingsError(f"unknown variable {suspect.shown}{place}", _hint(suspect, place))
+    strange = [suspect.shown for suspect in found if not suspect.meant]
+    warnings = [f"unknown variable {one.shown}{place}: did you mean {one.meant}?" for one in found if one.meant]
     if strange:
         warnings.append(f"unknown variables, which have no effect{place}: {', '.join(strange)}")
     return warnings
@@ -102,10 +108,14 @@ def likely_option(name: str, known: Iterable[str]) -> str:
     """The option that was meant by a name that is none, with or without its prefix; empty if none comes to mind."""
     names = {_spelled(option): option for option in known}
     forms = (_spelled(name), _OURS + _spelled(name))
-    found = next((form for form in forms if form in names), "") or next(
-        filter(None, (_meant(form, names) for form in forms)), ""
+    ways: tuple[Callable[[str], str], ...] = (
+        lambda form: form,
+        lambda form: _MEANT.get(form, ""),
+        lambda form: _nearest(form, names),
+        lambda form: _longer_or_shorter(form, names),
     )
-    return names.get(found, "")
+    found = (meant for way in ways for form in forms if (meant := way(form)) in names)
+    return names.get(next(found, ""), "")
 
 
 def _suspect(name: str, spelled: str, known: Collection[str]) -> Suspect:
@@ -119,7 +129,7 @@ def _suspect(name: str, spelled: str, known: Collection[str]) -> Suspect:
 
 def _hint(suspect: Suspect, place: str) -> str:
     meant = f"did you mean {suspect.meant}? If not, " if suspect.meant else ""
-    without = f"remove it{place}" if place else f"start jwtproxy without it: env -u {suspect.name} jwtproxy-run"
+    without = f"remove it{place}" if place else f"start jwtproxy without it: env -u {suspect.shown} jwtproxy-run"
     return f"{meant}{without}" + ("" if suspect.is_slip else f" ({STRICT} makes an error of it)")
 
 
@@ -131,12 +141,6 @@ def _is_link(name: str, value: str) -> bool:
 
 def _spelled(name: str) -> str:
     return name.upper().replace("-", "_")
-
-
-def _meant(spelled: str, known: Collection[str]) -> str:
-    """What another name stands for, if that is known."""
-    word = _MEANT.get(spelled, "")
-    return word if word in known else _nearest(spelled, known) or _longer_or_shorter(spelled, known)
 
 
 def _nearest(spelled: str, known: Iterable[str]) -> str:

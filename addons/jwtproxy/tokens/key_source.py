@@ -86,7 +86,7 @@ def find(*sources: Mapping[str, str]) -> KeySource:
             return _source(named[0], source[named[0]], *_find_passphrase(*sources))
     hint = f"{GENERATE}; or name a file in {SECRET_FILE} or {KEY_FILE}, or a folder in {KEY_DIR}"
     if near := next((suspect for source in sources for suspect in _near_misses(source)), None):
-        raise SettingsError(f"{SECRET} is not set, but {near.name} is", f"did you mean {near.meant}? If not, {hint}")
+        raise SettingsError(f"{SECRET} is not set, but {near.shown} is", f"did you mean {near.meant}? If not, {hint}")
     raise SettingsError(f"{SECRET} is not set", hint)
 
 

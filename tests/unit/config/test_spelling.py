@@ -164,6 +164,28 @@ def test_where_slips_are_none_they_are_worth_a_line() -> None:
     assert check({"JWT_USR": "x"}, KNOWN, slips=False) == ["unknown variable JWT_USR: did you mean JWT_USER?"]
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (f"JWT_SHARED_SECRET:{'ab' * 32}", "JWT_SHARED_SECRET…"),
+        (f"JWT_SHARED_SECRET{'ab' * 32}", "JWT_SHARED_SECRET…"),
+        (f"JWT_SHARED_SECRET_{'ab' * 32}", "JWT_SHARED_SECRET…"),
+        ("JWT_SHARED SECRET", "JWT_SHARED SECRET…"),
+        ("JWT_REFRESH_COOKIE_PATH", "JWT_REFRESH_COOKIE_PATH"),
+    ],
+)
+def test_what_may_be_a_part_of_a_value_is_not_shown_either(name: str, shown: str) -> None:
+    (found,) = suspects({name: "="}, KNOWN)
+    assert found.shown == shown
+    for strict in (True, False):
+        try:
+            said = " ".join(check({name: "="}, KNOWN, strict=strict))
+        except SettingsError as error:
+            said = f"{error} {error.hint}"
+        assert shown in said
+        assert "abab" not in said
+
+
 def test_nothing_of_a_value_is_shown() -> None:
     for warning in check({"JWT_SECRET": "hidden", "JWT_A_B": "hidden"}, KNOWN):
         assert "hidden" not in warning
