@@ -38,8 +38,9 @@ _WORDS = {
     "JWT_USER": "NAME",
     "JWT_CLAIMS": "PAYLOAD ROLE ROLES SCOPE",
     "JWT_RESPONSE_TIMEOUT": "TIMEOUT",
-    "HTTP_PORT": "PORT",
-    "HTTP_HOST": "HOST",
+    "HTTP_PORT": "PORT HTTP_PORT LISTEN_PORT",
+    "HTTP_HOST": "HOST HTTP_HOST LISTEN_HOST",
+    "WORKERS": "WORKERS WORKER",
     "": "UUID",
 }
 _MEANT = {_OURS + word: name for name, words in _WORDS.items() for word in words.split()}
@@ -129,7 +130,7 @@ def _suspect(name: str, spelled: str, known: Collection[str]) -> Suspect:
 
 def _hint(suspect: Suspect, place: str) -> str:
     meant = f"did you mean {suspect.meant}? If not, " if suspect.meant else ""
-    without = f"remove it{place}" if place else f"start jwtproxy without it: env -u {suspect.shown} jwtproxy-run"
+    without = "remove it there" if place else f"start jwtproxy without it: env -u {suspect.shown} jwtproxy-run"
     return f"{meant}{without}" + ("" if suspect.is_slip else f" ({STRICT} makes an error of it)")
 
 
@@ -147,7 +148,8 @@ def _nearest(spelled: str, known: Iterable[str]) -> str:
     """The nearest of those that are a slip or two away, and of which at least half of the letters are right."""
     best, least = "", _SLIPS + 1
     for name in known:
-        one, other = spelled.removeprefix(_OURS), name.removeprefix(_OURS)
+        both = spelled.startswith(_OURS) and name.startswith(_OURS)  # what they share says nothing
+        one, other = (spelled.removeprefix(_OURS), name.removeprefix(_OURS)) if both else (spelled, name)
         if abs(len(one) - len(other)) < least:
             slips = distance(one, other)
             if slips < least and 2 * slips <= max(len(one), len(other)):

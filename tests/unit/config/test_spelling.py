@@ -92,6 +92,9 @@ WORDS = {
     "JWT_HEADER_NAME": "JWT_HEADER",
     "JWT_CONNECT": "JWT_CONNECT_TIMEOUT",
     "JWT_PORT": "HTTP_PORT",
+    "JWT_HTTP_PORT": "HTTP_PORT",
+    "JWT_WORKERS": "WORKERS",
+    "JWT_HTTP_PORTS": "",
     "JWT_SUB": "",  # as nothing here is what it means
     "JWT_MAX": "",  # two begin so
     "JWT_UUID": "",
@@ -137,7 +140,7 @@ def test_a_slip_is_an_error() -> None:
     with pytest.raises(SettingsError) as caught:
         check({"JWT_EXP": "1", "JWT_USR": "me"}, KNOWN, place=" in .env")
     assert str(caught.value) == "unknown variable JWT_USR in .env"
-    assert caught.value.hint == "did you mean JWT_USER? If not, remove it in .env"
+    assert caught.value.hint == "did you mean JWT_USER? If not, remove it there"
     with pytest.raises(SettingsError) as caught:
         check({"JWT_USR": "me"}, KNOWN)
     assert caught.value.hint == "did you mean JWT_USER? If not, start jwtproxy without it: env -u JWT_USR jwtproxy-run"
