@@ -92,10 +92,8 @@ class _Layer(NamedTuple):
 
 def _layers(options: Options, args: argparse.Namespace, found: environment.Sources, dotenv: Path) -> Iterator[_Layer]:
     """Strongest first."""
-    given = vars(args)
-    flags = {name: flag for name, flag in commandline.FLAGS.items() if given.get(_destination(flag)) is not None}
-    theirs = {name: f"--{name.replace('_', '-')}" for name in _LISTENING if given.get(name) is not None}
-    yield _Layer("flag", theirs | flags)
+    names = (*(row.name for row in environment.OPTIONS), *_LISTENING)
+    yield _Layer("flag", {name: flag for name in names if (flag := _flag(name, vars(args)))})
     yield _Layer("--set", dict.fromkeys((spec.partition("=")[0] for spec in args.setoptions), "--set"))
     environ, *files = found
     yield _Layer("environment", {name: name for name in environment.VARIABLES if environ.get(name)})
@@ -104,8 +102,15 @@ def _layers(options: Options, args: argparse.Namespace, found: environment.Sourc
     yield _Layer("config.yaml", _configured(options, args))
 
 
-def _destination(flag: str) -> str:
-    return flag.removeprefix("--").replace("-", "_")
+def _flag(name: str, given: Mapping[str, Any]) -> str:
+    """The flag, ours or mitmdump's, that sets an option on this command line; empty if none does."""
+    ours = commandline.FLAGS.get(name, "")
+    apart = ours.removeprefix("--").replace("-", "_")  # where argparse keeps it, if not under the option's name
+    if given.get(apart) is not None:
+        return ours
+    if given.get(name) is None:
+        return ""
+    return ours if ours and apart not in given else f"--{name.replace('_', '-')}"
 
 
 def _configured(options: Options, args: argparse.Namespace) -> dict[str, str]:

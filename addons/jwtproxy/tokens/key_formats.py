@@ -22,22 +22,20 @@ _PRIVATE = ("PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVA
 _PUBLIC = ("PUBLIC KEY", "RSA PUBLIC KEY")
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
-_NOT_HEX = tuple(
-    (kind, re.compile(form, re.DOTALL), hint)
-    for kind, form, hint in (
-        ("holds a key in PEM form", "-----BEGIN", "a key in PEM or JWK form belongs in a file: JWT_KEY_FILE"),
-        ("holds a key in JWK form", r"^\{", "a key in PEM or JWK form belongs in a file: JWT_KEY_FILE"),
-        ("is in quotes", r"^(['\"`\u201c\u2018]).*", "remove them: what reads this variable or file does not"),
-        ("begins with 0x", "^0[xX]", "remove that"),
-        # Of so many random letters, some are capitals and some not, and there are digits; a phrase is not like that.
-        (
-            "looks like base64",
-            r"^(?=.*[A-Z])(?=.*[a-z])(?=.*[0-9])[A-Za-z0-9+/_-]{16,}={0,2}$",
-            "turn it into hexadecimal with: base64 -d | od -An -vtx1",
-        ),
-    )
+_IN_A_FILE = "a key in PEM or JWK form belongs in a file: JWT_KEY_FILE"
+_NOT_HEX = (
+    (re.compile("-----BEGIN"), "holds a key in PEM form", _IN_A_FILE),
+    (re.compile(r"^\{"), "holds a key in JWK form", _IN_A_FILE),
+    (re.compile("^['\"`\u2018\u201c]"), "is in quotes", "remove them"),
+    (re.compile("^0[xX]"), "begins with 0x", "remove that"),
+    # Of so many random letters, some are capitals and some not, and there are digits; a phrase is not like that.
+    (
+        re.compile(r"^(?=.*[A-Z])(?=.*[a-z])(?=.*[0-9])[A-Za-z0-9+/_-]{16,}={0,2}\Z"),
+        "looks like base64",
+        "turn it into hexadecimal with: base64 -d | od -An -vtx1",
+    ),
 )
-"""What people write for a shared secret that is none, white space removed: what it is, how to tell, what to do."""
+"""What people write for a shared secret that is none, white space removed: how to tell, what it is, what to do."""
 
 
 def parse(text: str, place: str, request: KeyRequest = ANY_KEY) -> list[Key]:
@@ -73,7 +71,7 @@ def decode_hex(text: str, place: str) -> bytes:
             "is a digit missing at either end?",
         )
     kind, hint = next(
-        ((kind, hint) for kind, form, hint in _NOT_HEX if form.search(digits)),
+        ((kind, hint) for form, kind, hint in _NOT_HEX if form.search(digits)),
         ("", f"use only the digits 0-9 and a-f; {GENERATE}"),
     )
     raise SettingsError(f"{place} is not hexadecimal{kind and ': it '}{kind}", hint)
