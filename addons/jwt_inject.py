@@ -78,8 +78,9 @@ class JwtInject:
             logger.error("jwtproxy: error: %s\njwtproxy: hint: %s", error, error.hint)
 
     def running(self) -> None:
-        """Say what will pass unsigned, keep tokens off the terminal, follow changed files."""
-        for warning in stock.bypasses(ctx.options):
+        """Say what will pass unsigned, or has no effect, keep tokens off the terminal, follow changed files."""
+        unknown = options.warnings(os.environ, (*OPTIONS, *pages.OPTIONS)) if self._is_script else ()
+        for warning in (*stock.bypasses(ctx.options), *unknown):
             logger.warning("jwtproxy: warning: %s", warning)
         redacted.terminal(ctx.master.addons)
         if self.current:

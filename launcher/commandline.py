@@ -22,10 +22,19 @@ from jwtproxy.tokens.key_source import KeySource
 from . import environment, option_checks
 from .master import Master
 from .option_checks import as_settings_errors
+from .report import warn
 
 GRACE = 8.0
 """Seconds that requests in flight have to finish after SIGTERM; docker kills after 10."""
 GRACE_LIMIT = 86_400.0
+
+FLAGS = {
+    "listen_port": "--port",
+    "listen_host": "--host",
+    "workers": "--workers",
+    CLIENTS: "--allow-client",
+}
+"""The flags of our own that say the same as an option."""
 
 _EXAMPLES = """\
 examples:
@@ -80,6 +89,7 @@ def parser(options: Options) -> argparse.ArgumentParser:
         help=f"how long requests in flight may go on after SIGTERM ({GRACE:g})",
     )
     ours.add_argument("--check", action="store_true", help="check all settings, report the result, and exit")
+    ours.add_argument("--json", action="store_true", help="with --check: all settings and where each comes from")
     return parser
 
 
@@ -106,9 +116,8 @@ def set_options(options: Options, args: argparse.Namespace, variables: dict[str,
     """
     with as_settings_errors():
         options.update(rawtcp=False, listen_host="127.0.0.1")
-        confdir = [spec.removeprefix("confdir=") for spec in args.setoptions if spec.startswith("confdir=")]
-        for name in ("config.yaml", "config.yml"):
-            optmanager.load_paths(options, Path(confdir[-1] if confdir else options.confdir) / name)
+        for path in config_files(options, args):
+            optmanager.load_paths(options, path)
         for name, value in list(options.deferred.items()):
             if name.startswith("jwt_") and value is None:
                 del options.deferred[name]
@@ -126,6 +135,13 @@ def set_options(options: Options, args: argparse.Namespace, variables: dict[str,
             options.update(connection_strategy="lazy")
 
 
+def config_files(options: Options, args: argparse.Namespace) -> list[Path]:
+    """Where mitmproxy's configuration may be."""
+    folders = [spec.removeprefix("confdir=") for spec in args.setoptions if spec.startswith("confdir=")]
+    folder = Path(folders[-1] if folders else options.default("confdir"))
+    return [folder / name for name in ("config.yaml", "config.yml")]
+
+
 @contextmanager
 def preview() -> Iterator[Master]:
     """A master on which settings can be tried: it writes no file, and leaves no log handler behind."""
@@ -139,8 +155,11 @@ def preview() -> Iterator[Master]:
 
 def configure(master: Master, args: argparse.Namespace, found: environment.Sources) -> tuple[KeySource, CurrentPolicy]:
     """Set and check all options, with our addons there; the key's source, and the policy. Raises SettingsError."""
+    warnings = environment.warnings(found)
     set_options(master.options, args, environment.options(found))
     check_known(master.options.deferred, environment.OPTIONS)
+    if not master.options.scripts:
+        option_checks.check_declared(master.options, (row.name for row in environment.OPTIONS))
     source = key_source.find(*_named_keys(master.options, args, found))
     signing = JwtInject(source)
     with as_settings_errors():
@@ -148,6 +167,8 @@ def configure(master: Master, args: argparse.Namespace, found: environment.Sourc
     option_checks.check(master.options)
     if not signing.current:  # mitmproxy only logs what it did not expect
         raise SettingsError("the settings cannot be used", "check the last change, and please report this")
+    for warning in () if args.quiet else warnings:
+        warn(warning)
     return source, signing.current
 
 

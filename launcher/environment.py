@@ -8,7 +8,9 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from jwtproxy.addons import jwt_inject, status
+from jwtproxy.config import spelling
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.config.options import UNSEEN
 from jwtproxy.lane import switch
 from jwtproxy.policy import connections
 
@@ -17,12 +19,32 @@ from .processes import capacity
 OPTIONS = (*jwt_inject.OPTIONS, *status.OPTIONS, *switch.OPTIONS, *connections.OPTIONS)
 """The rows of all our options."""
 
+VARIABLES = (
+    *(option.variable for option in OPTIONS),
+    *UNSEEN,
+    *("HTTP_PORT", "HTTP_HOST", "WORKERS", spelling.STRICT),
+)
+"""All that is read of an environment."""
+
+DOTENV = ".env"
+
 Sources = tuple[Mapping[str, str], ...]
 
 
 def sources(directory: Path) -> Sources:
     """Environment first, then the .env of this directory. Raises SettingsError for a .env that cannot be read."""
-    return os.environ, _dotenv(directory / ".env")
+    return os.environ, _dotenv(directory / DOTENV)
+
+
+def warnings(found: Sources) -> list[str]:
+    """What to warn of: variables that are none of ours, but look so. Raises SettingsError for a misspelt one."""
+    strict = spelling.is_strict(_first(spelling.STRICT, found) or "")
+    places = ("", f" in {DOTENV}")
+    return [
+        warning
+        for place, source in zip(places, found, strict=False)
+        for warning in spelling.check(source, VARIABLES, strict=strict, place=place)
+    ]
 
 
 def options(found: Sources) -> dict[str, object]:

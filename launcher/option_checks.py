@@ -1,7 +1,7 @@
 """Check what mitmproxy would notice late, in a trace-back, or never."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from mitmproxy.options import Options
 from OpenSSL import SSL
 
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.config.spelling import likely_option
 
 
 def check(options: Options) -> None:
@@ -29,6 +30,24 @@ def check(options: Options) -> None:
                 re.compile(pattern)
             except re.error as error:
                 raise SettingsError(f"bad value {pattern!r} for {name}: {error}", "use a regular expression") from None
+
+
+def undeclared(options: Options) -> list[str]:
+    """The names that `--set` gives to nobody yet: a script that is not loaded may have them."""
+    return sorted(name for name, value in options.deferred.items() if hasattr(value, "val"))  # of config.yaml, none has
+
+
+def check_declared(options: Options, others: Iterable[str] = ()) -> None:
+    """Refuse what `--set` gives and nobody declares. `others`: those whose addons are to come. Raises SettingsError.
+
+    A name in config.yaml may be another program's: mitmproxy and mitmweb read that, too.
+    """
+    known = {*options.keys(), *others}
+    for name in undeclared(options):
+        if name not in known:
+            meant = likely_option(name, sorted(known))
+            hint = f"did you mean {meant}?" if meant else "jwtproxy-run --options lists every option"
+            raise SettingsError(f"unknown option {name!r}", hint)
 
 
 def _check_tls(options: Options) -> None:

@@ -1,4 +1,4 @@
-"""Errors and hints on stderr, in one voice."""
+"""Errors, hints and warnings on stderr, in one voice."""
 
 import sys
 
@@ -11,6 +11,11 @@ def report(message: str, hint: str = "") -> None:
     print(f"jwtproxy: error: {_in_our_voice(message)}", file=sys.stderr)
     if hint:
         print(f"jwtproxy: hint: {' '.join(hint.split())}", file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """One line on stderr about what may be a mistake, and is none yet."""
+    print(f"jwtproxy: warning: {message}", file=sys.stderr)
 
 
 def _in_our_voice(text: str) -> str:

@@ -7,6 +7,7 @@ from mitmproxy.addons import errorcheck
 
 from jwtproxy.config.errors import SettingsError
 
+from .. import option_checks
 from ..processes.sockets import Loop
 
 
@@ -16,10 +17,16 @@ class StartCheck(errorcheck.ErrorCheck):
     name = "errorcheck"
 
     async def shutdown_if_errored(self) -> None:
-        """Raise SettingsError for the first error logged so far."""
+        """Raise SettingsError for what is wrong so far."""
         await asyncio.sleep(0)  # as in mitmproxy: what is being logged right now counts too
+        self.check()
+
+    def check(self) -> None:
+        """Raise SettingsError for the first error logged so far, or an option that no script has declared."""
         if self.logger.has_errored:
             raise SettingsError(self.logger.has_errored[0].getMessage(), "fix what it names; -v shows more")
+        if all(script.ns for script in ctx.master.addons.get("scriptloader").addons):
+            option_checks.check_declared(ctx.options)
 
     def finish(self) -> None:
         """The start is over: from here on errors are logged, and clients, whose doing they may be, are let in."""

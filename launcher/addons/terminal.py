@@ -77,6 +77,8 @@ class Requests(dumper.Dumper):
         self.out_has_vt_codes = colours_wanted(self.outfp)
         self.idle = False
         """Whether nothing is to be printed of flows."""
+        self.tokens = ""
+        """What the greeting tells of how requests are signed."""
 
     def configure(self, updated: set[str]) -> None:
         """Follow the detail that is wanted."""
@@ -146,6 +148,8 @@ class Requests(dumper.Dumper):
             if ctx.options.jwt_pages != "off":
                 self.echo(f"  status  {url}/status")
             self.echo(f"  try     curl --proxy {url} http://example.com/")
+        if self.tokens:
+            self.echo(f"  tokens  {self.tokens}")
         if ctx.options.jwt_fast_lane == "on" and (name := stock.uncommon(ctx.options)):
             self.echo(f"  speed   no fast lane, as {name} is set")
         self.echo(f"  CA      {_certificate()} (for HTTPS, have clients trust it)")

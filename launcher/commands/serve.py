@@ -28,7 +28,7 @@ from jwtproxy.observe.counters import Counters
 from jwtproxy.policy.current import KEPT, CurrentPolicy
 from jwtproxy.tokens.key_source import KeySource
 
-from .. import commandline, environment
+from .. import commandline, environment, in_force, option_checks
 from ..master import Master
 from ..option_checks import as_settings_errors
 from ..processes import capacity, descriptors, secrecy
@@ -57,6 +57,8 @@ class Plan:
     """Seconds."""
     terminal: bool
     """Whether we were started from one."""
+    tokens: str = ""
+    """What the start tells of how requests are signed."""
 
 
 def run(arguments: list[str]) -> int:
@@ -109,6 +111,8 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
         return None
     if (word := next(iter(args.filter_args), None)) in COMMANDS:
         raise SettingsError(f"{word!r} comes after an option", f"put it first: jwtproxy-run {word} …")
+    if args.json and not args.check:
+        raise SettingsError("--json without --check", "jwtproxy-run --check --json prints all settings")
     grace = commandline.grace(args)
     found = environment.sources(Path())
     asked = environment.workers(args.workers, found)
@@ -119,8 +123,10 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
         return None
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # to be killed while the CA is written would spoil it
     _prepare_ca(options)
+    told = in_force.gather(options, args, found, source, current)
     if args.check:
-        print("jwtproxy: all settings are valid")
+        _check_options_of_scripts(master)
+        print(told.as_json() if args.json else f"jwtproxy: all settings are valid\n{told.as_table()}")
         return None
     if reason and options.flow_detail:
         print(f"jwtproxy: one worker, as {reason}")
@@ -129,7 +135,8 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
     changed = {name: option.current() for name, option in options.items() if option.has_changed()}
     changed["confdir"] = options.confdir  # has mitmproxy read the CA before it listens, not after
     counters = Counters(processes=workers, limits=status.LIMITS)
-    return Plan(source, current, changed, dict(options.deferred), sockets, counters, workers, grace, os.isatty(0))
+    deferred, terminal = dict(options.deferred), os.isatty(0)
+    return Plan(source, current, changed, deferred, sockets, counters, workers, grace, terminal, told.as_line())
 
 
 def _listen(options: Options) -> Sockets:
@@ -173,10 +180,21 @@ def _print_reference(master: Master, args: argparse.Namespace) -> None:
     if args.commands:
         master.commands.dump()
     else:
-        for script in master.addons.get("scriptloader").addons:  # their options are part of it
-            if script.ns is None:
-                script.loadscript()
+        _load_scripts(master)  # their options are part of it
         optmanager.dump_defaults(master.options, sys.stdout)
+
+
+def _check_options_of_scripts(master: Master) -> None:
+    """See whether scripts declare what `--set` gives to nobody else. Raises SettingsError."""
+    if option_checks.undeclared(master.options):
+        _load_scripts(master)
+        master.addons.get("errorcheck").check()
+
+
+def _load_scripts(master: Master) -> None:
+    for script in master.addons.get("scriptloader").addons:
+        if script.ns is None:
+            script.loadscript()
 
 
 def _serve_together(plan: Plan) -> int:
@@ -249,6 +267,7 @@ async def _run(
     master = Master(Options())
     signing = JwtInject(plan.source, plan.current, announces=plan.workers == 1)
     fast_lane = master.add_ours(signing, plan.counters, announces=number == 1)
+    master.addons.get("dumper").tokens = plan.tokens
     running.wrap = fast_lane.wrap
     master.connections.attend(running)
     stop = partial(signals.put_nowait, signal.SIGTERM)

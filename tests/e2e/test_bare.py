@@ -103,6 +103,14 @@ def test_what_it_cannot_promise_is_said(start_bare: StartBare, recorder: Recorde
     signed(process, recorder)
 
 
+def test_what_has_no_effect_is_said(start_bare: StartBare, recorder: Recorder) -> None:
+    """Other programs have variables that begin like ours."""
+    process = start_bare(env={"JWT_USR": "me", "JWT_COOKIE_SECURE": "1"})
+    process.wait_for_output(r"jwtproxy: warning: unknown variable JWT_USR: did you mean JWT_USER\?\n")
+    process.wait_for_output(r"jwtproxy: warning: unknown variables, which have no effect: JWT_COOKIE_SECURE\n")
+    signed(process, recorder)
+
+
 # --- without our package, without PyJWT
 
 # Found on PYTHONPATH before any other; takes modules out of the interpreter's sight.
@@ -179,6 +187,7 @@ MISTAKES: dict[str, tuple[str, Sequence[str], Mapping[str, str | None]]] = {
     "file-missing": ("cannot read", [], {"JWT_SHARED_SECRET": None, "JWT_SHARED_SECRET_FILE": "nowhere"}),
     "file-is-a-folder": ("cannot read", [], {"JWT_SHARED_SECRET": None, "JWT_SHARED_SECRET_FILE": "."}),
     "unknown-option": ("jwt_x", ["--set", "jwt_x=1"], {}),
+    "misspelt-option": ("'jwt-ttl'", ["--set", "jwt-ttl=5"], {}),
     "algorithm": ("'none'", ["--set", "jwt_algorithm=none"], {}),
     "algorithm-variable": ("'none'", [], {"JWT_ALGORITHM": "none"}),
     "pages": ("'maybe'", ["--set", "jwt_pages=maybe"], {}),
@@ -189,7 +198,7 @@ MISTAKES: dict[str, tuple[str, Sequence[str], Mapping[str, str | None]]] = {
 }
 
 
-FEW = "missing short file-missing unknown-option algorithm timeout header-rule".split()
+FEW = "missing short file-missing misspelt-option algorithm timeout header-rule".split()
 
 
 @pytest.mark.parametrize(("says", "args", "env"), rows(MISTAKES, *FEW))

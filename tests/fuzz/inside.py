@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import secrets
@@ -109,6 +110,9 @@ _ENV_PIECES = [
         b"JWT_SHARED_SECRET_FILE=",
         b"HTTP_PORT=",
         b"WORKERS=",
+        b"JWT_USR=",
+        b"JWT_SECRET=",
+        b"JWT_STRICT_ENV=",
     ),
 ]
 
@@ -122,7 +126,8 @@ def check_env(value: bytes, folder: Path) -> str:
 
     def read() -> None:
         found = environment.sources(folder)[1:]  # without the environment itself
-        for wanted in (environment.options, lambda found: environment.workers(None, found), _find):
+        workers = functools.partial(environment.workers, None)
+        for wanted in (environment.warnings, environment.options, workers, _find):
             wanted(found)
 
     wrong = _complaint(read, SECRET)

@@ -305,3 +305,40 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for word in ("jwtproxy-run", "--check", "--workers", "JWT_SHARED_SECRET", "HTTP_PORT", "examples:", "--mode"):
         assert word in text
+
+
+# --- what is misspelt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "config", "said", "hint"),
+    [
+        ((), {"JWT_USR": "me"}, "", "unknown variable JWT_USR", "did you mean JWT_USER?"),
+        ((), {"JWT_EXP": "5", "JWT_STRICT_ENV": "1"}, "", "unknown variable JWT_EXP", "did you mean JWT_TTL?"),
+        (_set(foo="1"), {}, "", "unknown option 'foo'", "--options"),
+        (("--set", "jwt-ttl=5"), {}, "", "unknown option 'jwt-ttl'", "did you mean jwt_ttl?"),
+        ((), {}, "jwt-ttl: 5", "unknown option 'jwt-ttl'", "did you mean jwt_ttl?"),
+        ((), {}, "JWT_TTL: 5", "unknown option 'JWT_TTL'", "did you mean jwt_ttl?"),
+    ],
+)
+def test_what_is_misspelt_is_refused(
+    arguments: tuple[str, ...], environ: dict[str, str], config: str, said: str, hint: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        _configured(*arguments, environ=SHARED | environ, config=config)
+    assert str(caught.value) == said
+    assert hint in caught.value.hint
+
+
+def test_what_may_be_another_programs_is_worth_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    _configured(environ=SHARED | {"JWT_EXP": "5"}, config="web_port: 1\nfoo: 2")
+    assert capsys.readouterr() == ("", "jwtproxy: warning: unknown variable JWT_EXP: did you mean JWT_TTL?\n")
+    _configured("-q", environ=SHARED | {"JWT_EXP": "5"})
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("files")
+def test_a_mistake_is_told_without_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SettingsError, match="for jwt_ttl"):
+        _configured("--set", "jwt_ttl=soon", environ=SHARED | {"JWT_EXP": "5"})
+    assert capsys.readouterr() == ("", "")

@@ -123,3 +123,31 @@ def test_bad_workers_name_where_they_come_from(tmp_path: Path, value: str) -> No
         environment.workers(None, _sources(tmp_path, f"WORKERS={value}"))
     with pytest.raises(SettingsError, match=r"^bad value '.+' for --workers$"):
         environment.workers(value, _sources(tmp_path))
+
+
+def test_what_is_misspelt_is_an_error_wherever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"^unknown variable JWT_USR in \.env$"):
+        environment.warnings(_sources(tmp_path, "JWT_USR=me"))
+    monkeypatch.setenv("JWT_USR", "me")
+    with pytest.raises(SettingsError, match=r"^unknown variable JWT_USR$"):
+        environment.warnings(_sources(tmp_path))
+
+
+def test_what_may_be_another_programs_is_worth_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_COOKIE_SECURE", "1")
+    assert environment.warnings(_sources(tmp_path, "JWT_EXP=60")) == [
+        "unknown variables, which have no effect: JWT_COOKIE_SECURE",
+        "unknown variable JWT_EXP in .env: did you mean JWT_TTL?",
+    ]
+
+
+@pytest.mark.parametrize("dotenv", ["JWT_EXP=60\nJWT_STRICT_ENV=1", "JWT_STRICT_ENV=on\nWORKER=2", "JWT_STRICT_ENV=x"])
+def test_unless_it_is_to_be_strict(dotenv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError):
+        environment.warnings(_sources(tmp_path, dotenv))
+    monkeypatch.setenv("JWT_STRICT_ENV", "0")
+    environment.warnings(_sources(tmp_path, dotenv))
+
+
+def test_no_variable_of_ours_is_unknown() -> None:
+    assert environment.warnings((dict.fromkeys(environment.VARIABLES, "1"),)) == []

@@ -102,3 +102,23 @@ def test_credentials_for_the_next_proxy_are_not_repeated() -> None:
         _check(upstream_auth="onlyapassword")
     assert "onlyapassword" not in str(caught.value)
     assert caught.value.hint == "use USER:PASSWORD"
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [("foo=1", "--options"), ("ttl=5", "did you mean jwt_ttl?"), ("listen-port=1", "listen_port"), ("mod", "mode")],
+)
+def test_an_option_that_nobody_has_is_refused(spec: str, hint: str) -> None:
+    options = Options()
+    options.set(spec, defer=True)
+    with pytest.raises(SettingsError, match=f"^unknown option '{spec.partition('=')[0]}'$") as caught:
+        option_checks.check_declared(options, ["jwt_ttl"])
+    assert hint in caught.value.hint
+
+
+def test_what_others_have_or_a_config_names_is_not() -> None:
+    options = Options()
+    options.set("jwt_ttl=5", defer=True)
+    options.update_defer(web_port=1)
+    option_checks.check_declared(options, ["jwt_ttl"])
+    assert option_checks.undeclared(options) == ["jwt_ttl"]

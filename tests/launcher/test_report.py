@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jwtproxy.launcher.report import report
+from jwtproxy.launcher.report import report, warn
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,8 @@ def test_an_error_is_one_line_and_a_hint_another(
 ) -> None:
     report(message, hint)
     assert capsys.readouterr() == ("", printed)
+
+
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    warn("look at this")
+    assert capsys.readouterr() == ("", "jwtproxy: warning: look at this\n")

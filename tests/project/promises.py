@@ -152,8 +152,8 @@ PROMISES = (
     Promise(
         "unit/tokens/test_key_source.py::test_no_error_repeats_the_secret",
         f"{_JWT}/tokens/key_formats.py",
-        'f"{place} is not hexadecimal", f"use only',
-        'f"{place} is not hexadecimal: {text}", f"use only',
+        "is not hexadecimal{kind and ': it '}{kind}\"",
+        'is not hexadecimal: {text}"',
     ),
     Promise(
         "unit/tokens/test_key_formats.py::test_what_cannot_be_used_is_refused_and_not_repeated",

@@ -116,9 +116,10 @@ def test_compose_hands_on_no_other_options() -> None:
 
 
 def variables(text: str) -> set[str]:
-    """The variables that lines begin with, but for those of the key, which is never an option."""
+    """The variables that lines begin with, but for those that are no options."""
     found = set(re.findall(r"^#?(JWT_[A-Z_]+)", text, re.MULTILINE))
-    return {name for name in found if not name.startswith(("JWT_SHARED_SECRET", "JWT_KEY_PASSPHRASE"))}
+    others = ("JWT_SHARED_SECRET", "JWT_KEY_PASSPHRASE", "JWT_STRICT_ENV")
+    return {name for name in found if not name.startswith(others)}
 
 
 @each

@@ -54,8 +54,8 @@ SOURCE = "".join(
 SECRET = secrets.token_hex(64)
 UNSEEN = {key_source.SECRET, key_source.SECRET_FILE, key_source.PASSPHRASE, key_source.PASSPHRASE_FILE}
 """Variables that are no options, lest a process list shows them."""
-VARIABLES = UNSEEN | {"HTTP_PORT", "HTTP_HOST", "WORKERS"} | {option.variable for option in OPTIONS}
-OWN_FLAGS = {"--port", "--host", "--workers", "--allow-client", "--grace", "--check"}
+VARIABLES = UNSEEN | {"HTTP_PORT", "HTTP_HOST", "WORKERS", "JWT_STRICT_ENV"} | {option.variable for option in OPTIONS}
+OWN_FLAGS = {"--port", "--host", "--workers", "--allow-client", "--grace", "--check", "--json"}
 
 
 def blocks(language: str, text: str) -> list[str]:
@@ -200,11 +200,31 @@ def test_the_table_gives_the_length_of_a_key() -> None:
 
 @pytest.mark.parametrize("text", [README, MANUAL["settings"]], ids=["README", "settings"])
 def test_the_example_of_a_mistake_is_what_is_printed(text: str, tmp_path: Path) -> None:
-    (example,) = (block for block in blocks("console", text) if "jwtproxy: error" in block)
+    examples = [block for block in blocks("console", text) if "jwtproxy: error" in block]
+    assert examples
+    for example in examples:
+        command, said = example.split("\n", 1)
+        variable, value = re.findall(r"\$ (\w+)=(\w+) jwtproxy-run", command)[0]
+        done = run(folder=tmp_path, **{variable: value})
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_the_example_of_what_is_in_force_is_what_is_printed(tmp_path: Path) -> None:
+    (example,) = (block for block in blocks("console", MANUAL["settings"]) if "all settings are valid" in block)
     command, said = example.split("\n", 1)
-    assert command == "$ JWT_SHARED_SECRET=00 jwtproxy-run"
-    done = run(folder=tmp_path, JWT_SHARED_SECRET="00")
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+    (tmp_path / "secret").write_text(SECRET)
+    words = shlex.split(command.removeprefix("$ "))
+    done = run(*words[2:], folder=tmp_path, **dict([words[0].split("=", 1)]))
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
+def test_the_start_shown_says_what_is_in_force(tmp_path: Path) -> None:
+    (start,) = blocks("text", MANUAL["starting"])
+    (shown,) = (line for line in start.splitlines() if line.startswith("  tokens  "))
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "ends.py").write_text("import os\ndef running(): os.kill(os.getpid(), 15)\n")
+    done = run("-p", "0", "-s", "ends.py", folder=tmp_path, JWT_SHARED_SECRET_FILE="secret")
+    assert shown in done.stdout.splitlines()
 
 
 def test_the_example_env_file_names_every_variable_with_its_default() -> None:

@@ -8,11 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from . import spelling
 from .errors import SettingsError
 
 Parser = Callable[[str], Any]
 
 _DIGITS = 9
+UNSEEN = ("JWT_SHARED_SECRET", "JWT_SHARED_SECRET_FILE", "JWT_KEY_PASSPHRASE", "JWT_KEY_PASSPHRASE_FILE")
+"""Variables that are no options, lest a list of processes shows what they hold."""
 
 
 class Option(NamedTuple):
@@ -64,8 +67,22 @@ def check_known(names: Iterable[str], rows: Iterable[Option]) -> None:
     """Refuse a name that looks like one of ours but is none, and has no effect. Raises SettingsError."""
     known = [row.name for row in rows]
     for name in sorted(names):
-        if name.startswith("jwt_") and name not in known:
-            raise SettingsError(f"unknown option {name!r}", f"the options are {', '.join(known)}")
+        if name.lower().replace("-", "_").startswith("jwt_") and name not in known:
+            raise SettingsError(f"unknown option {name!r}", _hint(name, known))
+
+
+def _hint(name: str, known: list[str]) -> str:
+    """What to write in place of a name that is none."""
+    if (variable := name.upper().replace("-", "_")) in UNSEEN:
+        return f"it is no option, as lists of processes show those: set the variable {variable}"
+    if meant := spelling.likely_option(name, known):
+        return f"did you mean {meant}?"
+    return f"the options are {', '.join(known)}"
+
+
+def warnings(environ: Mapping[str, str], rows: Iterable[Option]) -> list[str]:
+    """What to warn of in the environment of a script, which may be another program's: variables that are none."""
+    return spelling.check(environ, [*(row.variable for row in rows), *UNSEEN, spelling.STRICT], slips=False)
 
 
 def check_elsewhere(rows: Iterable[Option], values: Any, environ: Mapping[str, str]) -> None:

@@ -86,7 +86,7 @@ class Settings:
     kid: str
     issuer: str
     subject: str
-    audience: str
+    audience: str | tuple[str, ...]
     ttl: int
     """Seconds; 0: tokens do not expire."""
     claims: dict[str, Any]

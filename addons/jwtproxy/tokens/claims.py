@@ -115,6 +115,24 @@ def _parse_claims(value: str) -> dict[str, Any]:
     return members
 
 
+def _parse_audience(value: str) -> str | tuple[str, ...]:
+    """One, or several: a JSON list of strings, or values between commas."""
+    if value.lstrip().startswith("["):
+        try:
+            listed = json.loads(value)
+        except (ValueError, RecursionError):
+            listed = None
+        if not listed or not all(isinstance(one, str) and one for one in listed):
+            raise ValueError('use a JSON list of strings, such as ["a", "b"], or values between commas')
+        return tuple(map(string, listed))
+    several = [one.strip() for one in string(value).split(",")]
+    if len(several) == 1:
+        return value
+    if not all(several):
+        raise ValueError("write a value before and after each comma")
+    return tuple(several)
+
+
 def _no_json(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
@@ -144,9 +162,10 @@ OPTIONS = (
     Option(
         "jwt_audience",
         "",
-        string,
+        _parse_audience,
         "claims",
-        "The aud of each token; origin is scheme://host[:port] of the request's destination.",
+        "The aud of each token: one, or several by commas or as a JSON list; origin is scheme://host[:port] of the "
+        "request's destination.",
     ),
     Option(
         "jwt_ttl",

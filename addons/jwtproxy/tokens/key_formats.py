@@ -22,6 +22,21 @@ _PRIVATE = ("PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVA
 _PUBLIC = ("PUBLIC KEY", "RSA PUBLIC KEY")
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
+_IN_A_FILE = "a key in PEM or JWK form belongs in a file: JWT_KEY_FILE"
+_NOT_HEX = (
+    (re.compile("-----BEGIN"), "holds a key in PEM form", _IN_A_FILE),
+    (re.compile(r"^\{"), "holds a key in JWK form", _IN_A_FILE),
+    (re.compile("^['\"`\u2018\u201c]"), "is in quotes", "remove them"),
+    (re.compile("^0[xX]"), "begins with 0x", "remove that"),
+    # Of so many random letters, some are capitals and some not, and there are digits; a phrase is not like that.
+    (
+        re.compile(r"^(?=.*[A-Z])(?=.*[a-z])(?=.*[0-9])[A-Za-z0-9+/_-]{16,}={0,2}\Z"),
+        "looks like base64",
+        "turn it into hexadecimal with: base64 -d | od -An -vtx1",
+    ),
+)
+"""What people write for a shared secret that is none, white space removed: how to tell, what it is, what to do."""
+
 
 def parse(text: str, place: str, request: KeyRequest = ANY_KEY) -> list[Key]:
     """The keys of a file: PEM, JWK, JWKS or a shared secret in hexadecimal. Raises SettingsError."""
@@ -55,9 +70,11 @@ def decode_hex(text: str, place: str) -> bytes:
             f"{place} has an odd number of hexadecimal digits ({len(digits)})",
             "is a digit missing at either end?",
         )
-    if text.lstrip().startswith(("-----BEGIN ", "{")):
-        raise SettingsError(f"{place} is not hexadecimal", "a key in PEM or JWK form belongs in a file: JWT_KEY_FILE")
-    raise SettingsError(f"{place} is not hexadecimal", f"use only the digits 0-9 and a-f; {GENERATE}")
+    kind, hint = next(
+        ((kind, hint) for form, kind, hint in _NOT_HEX if form.search(digits)),
+        ("", f"use only the digits 0-9 and a-f; {GENERATE}"),
+    )
+    raise SettingsError(f"{place} is not hexadecimal{kind and ': it '}{kind}", hint)
 
 
 def _pem(text: str, place: str, request: KeyRequest) -> Key:

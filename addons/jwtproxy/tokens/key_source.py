@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..config import files
+from ..config import files, spelling
 from ..config.errors import SettingsError
 from ..config.options import Option, string
 from .algorithms import GENERATE
@@ -17,6 +17,8 @@ KEY_FILE = "JWT_KEY_FILE"
 KEY_DIR = "JWT_KEY_DIR"
 PASSPHRASE = "JWT_KEY_PASSPHRASE"
 PASSPHRASE_FILE = "JWT_KEY_PASSPHRASE_FILE"
+
+_NAMES = (SECRET, SECRET_FILE, KEY_FILE, KEY_DIR)
 
 OPTIONS = (
     Option(
@@ -74,7 +76,7 @@ def find(*sources: Mapping[str, str]) -> KeySource:
     """
     for source in sources:
         named = [SECRET] if SECRET in source else []
-        named += [name for name in (SECRET_FILE, KEY_FILE, KEY_DIR) if source.get(name)]
+        named += [name for name in _NAMES[1:] if source.get(name)]
         if len(named) > 1:
             if source.get(SECRET) == "":
                 said = f"{SECRET} is set but empty, and so conflicts with {named[1]}"
@@ -82,10 +84,10 @@ def find(*sources: Mapping[str, str]) -> KeySource:
             raise SettingsError(f"both {named[0]} and {named[1]} are set", "keep one of the two")
         if named:
             return _source(named[0], source[named[0]], *_find_passphrase(*sources))
-    raise SettingsError(
-        f"{SECRET} is not set",
-        f"{GENERATE}; or name a file in {SECRET_FILE} or {KEY_FILE}, or a folder in {KEY_DIR}",
-    )
+    hint = f"{GENERATE}; or name a file in {SECRET_FILE} or {KEY_FILE}, or a folder in {KEY_DIR}"
+    if near := next((suspect for source in sources for suspect in _near_misses(source)), None):
+        raise SettingsError(f"{SECRET} is not set, but {near.shown} is", f"did you mean {near.meant}? If not, {hint}")
+    raise SettingsError(f"{SECRET} is not set", hint)
 
 
 def find_for_script(options: Mapping[str, str], environ: Mapping[str, str]) -> KeySource:
@@ -95,6 +97,13 @@ def find_for_script(options: Mapping[str, str], environ: Mapping[str, str]) -> K
     Raises SettingsError.
     """
     return find({name: value for name, value in options.items() if value != environ.get(name, "")}, environ)
+
+
+def _near_misses(source: Mapping[str, str]) -> Iterator[spelling.Suspect]:
+    """Variables that may have been meant to name a key."""
+    for suspect in spelling.suspects(source, (*_NAMES, PASSPHRASE, PASSPHRASE_FILE)):
+        if suspect.meant in _NAMES:
+            yield suspect
 
 
 def check_path(path: str, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 import pytest
 from mitmproxy.options import Options
@@ -38,3 +39,25 @@ def test_after_the_start_errors_are_logged(capsys: pytest.CaptureFixture[str]) -
 
     asyncio.run(run())
     assert capsys.readouterr().err == "jwtproxy: error: late\n"
+
+
+@pytest.mark.parametrize(("name", "hint"), [("mine", ""), ("min", "did you mean mine?"), ("foo", "--options")])
+def test_an_option_that_no_script_has_ends_the_start_once_all_are_loaded(name: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("def load(loader):\n    loader.add_option('mine', str, '', 'Of a script.')\n")
+
+    async def run() -> None:
+        master = Master(Options())
+        master.options.set(f"scripts={tmp_path}/script.py", f"{name}=1", defer=True)
+        check = master.addons.get("errorcheck")
+        check.check()
+        for script in master.addons.get("scriptloader").addons:
+            script.loadscript()
+        if hint:
+            with pytest.raises(SettingsError, match=f"^unknown option '{name}'$") as caught:
+                check.check()
+            assert hint in caught.value.hint
+        else:
+            check.check()
+        await master.done()
+
+    asyncio.run(run())

@@ -210,6 +210,18 @@ def test_the_greeting_says_where_we_are_and_how_to_try_it(
     assert f"{tmp_path}/.mitmproxy/mitmproxy-ca-cert.pem" in rest[2]
 
 
+def test_the_greeting_says_how_requests_are_signed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(master: Master) -> None:
+        monkeypatch.setattr(master.addons.get("proxyserver"), "listen_addrs", lambda: [("127.0.0.1", 8080)])
+        master.addons.get("dumper").tokens = "key K, user me"
+        master.addons.get("dumper").running()
+
+    _with(look)
+    assert "  tokens  key K, user me\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

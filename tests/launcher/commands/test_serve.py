@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import re
 import secrets
@@ -89,7 +90,51 @@ def _started(port: int, number: int) -> threading.Thread:
 @pytest.mark.usefixtures("key")
 def test_check_checks_and_serves_nothing(capsys: pytest.CaptureFixture[str], taken: int) -> None:
     assert serve.run(["--check", "--port", str(taken)]) == 0
-    assert capsys.readouterr() == ("jwtproxy: all settings are valid\n", "")
+    printed, errors = capsys.readouterr()
+    assert errors == ""
+    first, *rest = printed.splitlines()
+    assert first == "jwtproxy: all settings are valid"
+    assert rest[0].split() == ["key", "JWT_SHARED_SECRET", "(environment)"]
+    assert len(rest) == 9
+
+
+@pytest.mark.usefixtures("key")
+def test_check_tells_programs_of_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.run(["--check", "--json", "--set", "jwt_user=ci"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["options"]["jwt_user"] == {"value": "ci", "source": "--set", "where": "--set"}
+    assert KEY.hex() not in json.dumps(told)
+    assert serve.run(["--json"]) == 2
+    assert capsys.readouterr().err.startswith("jwtproxy: error: --json without --check\n")
+
+
+SCRIPT = "def load(loader):\n    loader.add_option('mine', str, '', 'Of a script.')\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "mine=1", "-s", "mine.py"], ""),
+        (["--set", "min=1", "-s", "mine.py"], "unknown option 'min'"),
+        (["--set", "mine=1"], "unknown option 'mine'"),
+        (["--set", "mine=1", "-s", "broken.py"], "error in script broken.py"),
+    ],
+)
+@pytest.mark.usefixtures("key")
+def test_check_knows_the_options_of_scripts(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    (tmp_path / "broken.py").write_text("def broken(")
+    assert serve.run(["--check", *arguments]) == (2 if said else 0)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("key")
+def test_what_no_script_has_ends_the_start(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    assert serve.run(["--port", "0", "--set", "min=1", "-s", "mine.py"]) == 2
+    assert capsys.readouterr() == ("", "jwtproxy: error: unknown option 'min'\njwtproxy: hint: did you mean mine?\n")
 
 
 def test_version_needs_no_key(capsys: pytest.CaptureFixture[str]) -> None:

@@ -760,6 +760,22 @@ def test_what_passes_unsigned_is_said_at_the_start(
         assert "unsigned" in said
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [(None, ["jwtproxy: warning: unknown variable JWT_USR: did you mean JWT_USER?"]), (SOURCE, [])],
+    ids=["script", "launcher"],
+)
+def test_a_script_says_which_variables_have_no_effect(
+    source: KeySource | None, said: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher has done so itself."""
+    monkeypatch.setenv("JWT_SHARED_SECRET", "00" * 64)
+    monkeypatch.setenv("JWT_USR", "me")
+    addon, _ = _configured(source, rawtcp=False)
+    _running(addon)
+    assert caplog.messages == said
+
+
 def test_a_library_that_is_missing_ends_the_start(tmp_path: Path) -> None:
     code = f"import sys; sys.modules['h11'] = None; sys.path.insert(0, {str(ADDONS)!r}); import jwt_inject"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

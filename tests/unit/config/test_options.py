@@ -109,11 +109,13 @@ def test_all_are_read_from_whatever_has_them() -> None:
     [
         ({"jwt_user", "jwt_size", "jwt_note"}, None),
         (set(), None),
-        ({"listen_port", "jwtx", "JWT_USER", "my_jwt_user"}, None),
+        ({"listen_port", "jwtx", "jwt", "my_jwt_user"}, None),
         ({"jwt_usr", "jwt_user"}, "jwt_usr"),
         ({"jwt_z", "jwt_a"}, "jwt_a"),
         ({"jwt_"}, "jwt_"),
         ({"jwt_Size"}, "jwt_Size"),
+        ({"jwt-size"}, "jwt-size"),
+        ({"JWT_USER"}, "JWT_USER"),
     ],
 )
 def test_a_misspelled_option_is_refused_and_all_are_listed(names: set[str], found: str | None) -> None:
@@ -123,8 +125,22 @@ def test_a_misspelled_option_is_refused_and_all_are_listed(names: set[str], foun
         with pytest.raises(SettingsError) as caught:
             check_known(given_names, ROWS)
         assert str(caught.value) == f"unknown option {found!r}"
-        assert caught.value.hint == "the options are jwt_user, jwt_size, jwt_note"
+        meant = {"jwt_usr": "user", "jwt_Size": "size", "jwt-size": "size", "JWT_USER": "user"}.get(found)
+        listed = "the options are jwt_user, jwt_size, jwt_note"
+        assert caught.value.hint == (f"did you mean jwt_{meant}?" if meant else listed)
     return None
+
+
+@pytest.mark.parametrize("name", ["jwt_shared_secret", "jwt-key-passphrase", "jwt_shared_secret_file"])
+def test_of_what_must_not_be_an_option_the_variable_is_named(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"^unknown option '{name}'$") as caught:
+        check_known([name], ROWS)
+    assert caught.value.hint.endswith(f"set the variable {name.upper().replace('-', '_')}")
+
+
+def test_a_script_is_warned_of_variables_that_it_does_not_know() -> None:
+    environ = {"JWT_USER": "me", "JWT_USR": "me", "JWT_SHARED_SECRET": "x", "JWT_STRICT_ENV": "1", "HTTPPORT": "1"}
+    assert options.warnings(environ, ROWS) == ["unknown variable JWT_USR: did you mean JWT_USER?"]
 
 
 class Values(dict[str, str]):

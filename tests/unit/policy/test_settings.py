@@ -159,7 +159,24 @@ BAD = [
     ("jwt_ttl", ["0", "-1", "1.5", "1h", "٣", "+5", " 5", "1e3", "3153600001", "9" * 5000]),
     ("jwt_jwks_max_age", ["-1", "0.5", "5m", "3153600001", "9" * 5000]),
     ("jwt_claims", ["scope", "[]"]),
+    ("jwt_audience", ["a,", ",", "a,,b", "[]", "[1]", '["a", 2]', '["a"', '[""]', '["a"] b', "[" * 5000]),
 ]
+
+
+@pytest.mark.parametrize(
+    ("value", "audience"),
+    [
+        ("a", "a"),
+        ("origin", "origin"),
+        ("a b", "a b"),
+        ("a,b", ("a", "b")),
+        (" https://a , origin ", ("https://a", "origin")),
+        ('["a"]', ("a",)),
+        (' ["a, b", "origin"] ', ("a, b", "origin")),
+    ],
+)
+def test_the_audience_may_be_several(value: str, audience: str | tuple[str, ...]) -> None:
+    assert parse(jwt_audience=value).profile.audience == audience
 
 
 @pytest.mark.parametrize(("option", "value"), [(option, value) for option, values in BAD for value in values])

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +38,7 @@ PLACE = "JWT_KEY_FILE 'key'"
 PHRASE = b"open sesame"
 NOTHING_ASKED, OPENS = KeyRequest(), KeyRequest(passphrase=PHRASE)
 SECRET = secrets.token_bytes(64)
+BASE64 = b64encode(b"+/" + bytes(range(60, 122))).decode()
 
 RSA, OTHER_RSA = (rsa.generate_private_key(65537, 2048) for _ in range(2))
 P256, P384, P521 = (ec.generate_private_key(curve()) for curve in (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1))
@@ -297,8 +298,20 @@ def test_white_space_and_case_do_not_matter(text: str) -> None:
         ("xy", "it is not hexadecimal", "use only the digits 0-9 and a-f"),
         ("٣٣", "it is not hexadecimal", "use only the digits 0-9 and a-f"),
         ("٣", "it is not hexadecimal", "use only the digits 0-9 and a-f"),
-        (" -----BEGIN PRIVATE KEY-----", "it is not hexadecimal", "JWT_KEY_FILE"),
-        ('\n{"kty": "oct"}', "it is not hexadecimal", "JWT_KEY_FILE"),
+        (" -----BEGIN PRIVATE KEY-----", "it is not hexadecimal: it holds a key in PEM form", "JWT_KEY_FILE"),
+        ('"-----BEGIN PRIVATE KEY-----"', "it is not hexadecimal: it holds a key in PEM form", "JWT_KEY_FILE"),
+        ('\n{"kty": "oct"}', "it is not hexadecimal: it holds a key in JWK form", "JWT_KEY_FILE"),
+        (f'"{"ab" * 64}"', "it is not hexadecimal: it is in quotes", "remove them"),
+        (f"'{'ab' * 64}'\n", "it is not hexadecimal: it is in quotes", "remove them"),
+        (f"\u201c{'ab' * 64}\u201d", "it is not hexadecimal: it is in quotes", "remove them"),
+        (f"'{'ab' * 64}", "it is not hexadecimal: it is in quotes", "remove them"),
+        (f"0x{'ab' * 64}", "it is not hexadecimal: it begins with 0x", "remove that"),
+        (BASE64, "it is not hexadecimal: it looks like base64", "base64 -d | od -An -vtx1"),
+        (f"{BASE64[:44]}\n{BASE64[44:]}\n", "it is not hexadecimal: it looks like base64", "base64 -d"),
+        (BASE64.rstrip("=").translate({43: 45, 47: 95}), "it is not hexadecimal: it looks like base64", "base64 -d"),
+        ("correct-horse-battery-staple" * 5, "it is not hexadecimal", "use only the digits"),
+        ("Tr0ub4dor&3, and what else there is", "it is not hexadecimal", "use only the digits"),
+        ("ab" * 63 + "ag", "it is not hexadecimal", "use only the digits"),
     ],
 )
 def test_what_is_not_hexadecimal_is_said(text: str, said: str, hint: str) -> None:

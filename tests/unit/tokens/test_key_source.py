@@ -77,7 +77,7 @@ def test_no_error_repeats_the_secret(left: str, right: str, broken: str, shown: 
         ("", f"{SECRET} is empty", "openssl rand -hex 64"),
         (" \n\t ", f"{SECRET} is empty", "openssl rand -hex 64"),
         ("xyz", f"{SECRET} is not hexadecimal", "0-9 and a-f"),
-        ("0x00", f"{SECRET} is not hexadecimal", "0-9 and a-f"),
+        ("0x00", f"{SECRET} is not hexadecimal: it begins with 0x", "remove that"),
         ("é" * 64, f"{SECRET} is not hexadecimal", "0-9 and a-f"),
         ("abc", f"{SECRET} has an odd number of hexadecimal digits (3)", "missing"),
         ("a b c\n", f"{SECRET} has an odd number of hexadecimal digits (3)", "missing"),
@@ -98,6 +98,34 @@ def test_no_key_anywhere_is_an_error_that_names_every_way() -> None:
         find({}, {})
     assert "openssl rand -hex 64" in caught.value.hint
     assert all(name in caught.value.hint for name in PATHS)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("JWT_SECRET", SECRET),
+        ("JWT_SECRET_KEY", SECRET),
+        ("JWT_SHARED_SECERT", SECRET),
+        ("jwt_shared_secret", SECRET),
+        ("JWT_KEY", KEY_FILE),
+        ("JWT_KEYFILE", KEY_FILE),
+        ("JWT_SECRET_FILE", SECRET_FILE),
+        ("JWT_KEYDIR", KEY_DIR),
+    ],
+)
+def test_no_key_but_nearly_one_is_an_error_that_names_it(name: str, meant: str) -> None:
+    for sources in [({name: KEY.hex()},), ({"JWT_USER": "x"}, {"JWT_EXP": "1", name: KEY.hex()})]:
+        with pytest.raises(SettingsError) as caught:
+            find(*sources)
+        assert str(caught.value) == f"{SECRET} is not set, but {name} is"
+        assert caught.value.hint.startswith(f"did you mean {meant}? If not, ")
+        assert KEY.hex() not in str(caught.value) + caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["JWT_EXP", "JWT_PASSWORD", "JWT_USR", "SECRET", "JWT_KID", "JWT_ISSUER"])
+def test_what_names_no_key_is_not_taken_for_one(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{SECRET} is not set$"):
+        find({name: "x"})
 
 
 @pytest.mark.parametrize("weaker", PATHS)

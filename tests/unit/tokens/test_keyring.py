@@ -203,7 +203,11 @@ def test_the_pass_phrase_opens_it(tmp_path: Path) -> None:
         ("JWT_KEY_FILE", "der", "JWT_KEY_FILE '{}' is not text"),
         ("JWT_KEY_FILE", "empty", "JWT_KEY_FILE '{}' is empty"),
         ("JWT_SHARED_SECRET_FILE", "empty", "JWT_SHARED_SECRET_FILE '{}' is empty"),
-        ("JWT_SHARED_SECRET_FILE", "key.pem", "JWT_SHARED_SECRET_FILE '{}' is not hexadecimal"),
+        (
+            "JWT_SHARED_SECRET_FILE",
+            "key.pem",
+            "JWT_SHARED_SECRET_FILE '{}' is not hexadecimal: it holds a key in PEM form",
+        ),
         ("JWT_SHARED_SECRET_FILE", "short", "JWT_SHARED_SECRET_FILE '{}' has 4 bytes, HS512 needs at least 64"),
         ("JWT_KEY_FILE", "a\0b", "cannot read JWT_KEY_FILE '{}': not a usable path"),
         ("JWT_KEY_DIR", "a\0b", "cannot read JWT_KEY_DIR '{}': no such folder"),
