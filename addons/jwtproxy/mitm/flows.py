@@ -204,8 +204,12 @@ def cannot_connect(place: str, reason: str) -> Reason:
         reason = os.strerror(number).lower() if number > 0 else match[2].lower()
     elif reason[1:2].islower():
         reason = reason[:1].lower() + reason[1:]
-    reason = reason.replace("mitmproxy's ", "").replace("mitmproxy", "the proxy")
-    return Reason(f"cannot connect to {place}: {reason}", error)
+    return Reason(f"cannot connect to {place}: {in_our_name(reason)}", error)
+
+
+def in_our_name(reason: str) -> str:
+    """What mitmproxy says, where that names mitmproxy."""
+    return reason.replace("mitmproxy's ", "").replace("mitmproxy", "the proxy")
 
 
 def failure(status: int, reason: str, otherwise: ErrorType) -> Page:
