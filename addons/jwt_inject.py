@@ -10,23 +10,20 @@ import sys
 
 from mitmproxy import addonmanager, ctx, exceptions, http
 
+from jwtproxy.mitm import patches
+
 try:
     from jwtproxy.config import options
     from jwtproxy.config.errors import SettingsError
-    from jwtproxy.mitm import carrying, connect_deadline, filters, gate, patches, redacted, stock
+    from jwtproxy.mitm import carrying, connect_deadline, filters, gate, redacted, stock
     from jwtproxy.observe import pages
     from jwtproxy.policy import settings
     from jwtproxy.policy.current import Change, CurrentPolicy, announce, follow
     from jwtproxy.policy.judge import Policy
     from jwtproxy.tokens import key_source
     from jwtproxy.tokens.key_source import KeySource
-except ModuleNotFoundError as error:
-    if error.name != "jwt":
-        raise
-    sys.exit(
-        "jwtproxy: error: PyJWT is not installed in mitmproxy's environment\n"
-        "jwtproxy: hint: run: pipx inject mitmproxy pyjwt, or pip install pyjwt in that environment"
-    )
+except ImportError as error:
+    patches.exit_for(error)
 
 # Those that this addon declares.
 OPTIONS = (*settings.OPTIONS, *carrying.OPTIONS)

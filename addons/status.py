@@ -12,16 +12,21 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy import mode_specs
 
-from jwtproxy.conduct.proxy_status import ErrorType
-from jwtproxy.config import options
-from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import carrying, flows, gate, limits, patches
-from jwtproxy.mitm.gate import Gate
-from jwtproxy.mitm.guard import Guard
-from jwtproxy.observe import pages
-from jwtproxy.observe.counters import Counters
-from jwtproxy.policy import access, connections
-from jwtproxy.policy.faults import UNSIGNED
+from jwtproxy.mitm import patches
+
+try:
+    from jwtproxy.conduct.proxy_status import ErrorType
+    from jwtproxy.config import options
+    from jwtproxy.config.errors import SettingsError
+    from jwtproxy.mitm import carrying, flows, gate, limits
+    from jwtproxy.mitm.gate import Gate
+    from jwtproxy.mitm.guard import Guard
+    from jwtproxy.observe import pages
+    from jwtproxy.observe.counters import Counters
+    from jwtproxy.policy import access, connections
+    from jwtproxy.policy.faults import UNSIGNED
+except ImportError as error:
+    patches.exit_for(error)
 
 # Those that this addon declares.
 OPTIONS = pages.OPTIONS

@@ -16,8 +16,8 @@ from mitmproxy.utils import human, strutils, vt_codes
 from jwtproxy import __version__
 from jwtproxy.mitm import flows, stock
 
-_TLS_FAILED = "Client TLS handshake failed."
-"""How mitmproxy begins to tell of that."""
+_TLS_FAILED = ("Client TLS handshake failed.", "Server TLS handshake failed.")
+"""How mitmproxy begins to tell of that, of each attempt."""
 _UNTRUSTED = "the client does not trust the proxy's CA"
 _CLOSED = "the client closed the connection in the TLS handshake, perhaps as it does not trust the proxy's CA"
 _REJECTED = (_UNTRUSTED, _CLOSED)
@@ -55,7 +55,9 @@ class Logs(termlog.TermLog):
         """Not yet: errors of the start are reported once, at its end. Not ours to repeat: each connection's story."""
         if self.starting and (record.levelno >= logging.ERROR or not self.announces):
             return False
-        if _TLS_FAILED in str(record.msg) and ctx.options.flow_detail > 0:  # told by the line for it
+        if (
+            str(record.msg).startswith(_TLS_FAILED) and ctx.options.flow_detail > 0
+        ):  # told by the request's line, or ours
             return bool(ctx.options.termlog_verbosity == "debug")
         chatter = record.levelno <= logging.INFO and record.name.startswith("mitmproxy.")
         return not chatter or ctx.options.termlog_verbosity == "debug"
@@ -122,7 +124,7 @@ class Requests(dumper.Dumper):
         self.echo(f"{time.strftime('%H:%M:%S')} {line}", fg="red")
         if reason in _REJECTED and not self._hinted:
             self._hinted = True
-            self.echo(f"jwtproxy: hint: have clients trust {_certificate()}, as told by: jwtproxy-run help https")
+            self.echo(f"jwtproxy: hint: have clients trust {_certificate()}; see: jwtproxy-run help https")
 
     @property
     def wants_messages(self) -> bool:

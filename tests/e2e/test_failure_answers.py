@@ -126,6 +126,15 @@ ROWS = (
     Row("a large body", "http", 413, "http_request_error", "the request's body exceeds body_size_limit", method="POST",
         body=2000, proxy="small", shown="Request body exceeds body_size_limit\\."),
     Row("block_list", "http", 403, "http_request_denied", "block_list blocks this request", "/listed", proxy="small"),
+    Row("refused by the next proxy", "http", 502, "connection_refused",
+        "cannot connect to http://\\S+: connection refused", proxy="by-next"),
+    Row("denied the tunnel", "tunnel h2", 502, "destination_unavailable",
+        "cannot connect to https\\S+: the proxy \\S+ refused the tunnel: 403 Forbidden", proxy="by-strict"),
+    Row("behind a reverse proxy", "http", 502, "connection_refused",
+        "cannot connect to http://\\S+: connection refused", line="GET /x HTTP/1.1", proxy="reverse"),
+    Row("CONNECT to a reverse proxy", "connect", 400, "http_request_error",
+        "CONNECT is not served here: within a tunnel, or in this mode", proxy="reverse",
+        shown="the proxy received an HTTP CONNECT request .*"),
     Row("no such page", "http", 404, "", "this is a proxy; the only pages here are /status and /.well-known/jwks.json",
         line="GET /nope HTTP/1.1"),
     Row("no method of a page", "http", 405, "", "/status is read-only", line="POST /status HTTP/1.1"),
@@ -224,7 +233,15 @@ def stage(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Au
         def start(args: list[str]) -> Proxy:
             return stack.enter_context(Proxy(*trust, *args, cwd=folder, confdir=confdir))
 
+        nobody = stack.enter_context(socket.socket())
+        nobody.bind(("127.0.0.1", 0))
+        closed = "127.0.0.1:{1}".format(*nobody.getsockname())
+        settings |= {
+            "by-next": ["--mode", f"upstream:http://{closed}"],
+            "reverse": ["--mode", f"reverse:http://{closed}"],
+        }
         proxies = {name: start(args) for name, args in settings.items()}
+        proxies["by-strict"] = start(["--mode", f"upstream:{proxies['narrow-clients'].url}"])
         plain, secure = stack.enter_context(Recorder()), stack.enter_context(Recorder(authority=authority))
         secure_h2 = stack.enter_context(Recorder(authority=authority, alpn=("h2",)))
         untrusted = stack.enter_context(Recorder(authority=other))
@@ -236,16 +253,15 @@ def stage(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Au
             upstream.route("/nonsense", raw(b"nonsense\r\n\r\n"))
             upstream.route("/silent", silent())
         found = Stage(proxies, confdir / "mitmproxy-ca-cert.pem", plain, secure, secure_h2)
-        bound, listener = stack.enter_context(socket.socket()), stack.enter_context(socket.socket())
-        for each in (bound, listener):
-            each.bind(("127.0.0.1", 0))
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         for _ in range(4):
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         found.places = {
-            "nobody": f"127.0.0.1:{bound.getsockname()[1]}", "deaf": f"127.0.0.1:{listener.getsockname()[1]}",
+            "nobody": closed, "deaf": f"127.0.0.1:{listener.getsockname()[1]}",
             "untrusted": untrusted.authority, "plain": stack.enter_context(_no_tls()),
         }  # fmt: skip
         yield found
@@ -384,7 +400,7 @@ def test_a_client_that_rejects_the_ca_is_told_of_on_the_terminal(stage: Stage, a
             with pytest.raises(OSError, match="certificate verify failed"):
                 client.start_tls(client_context(authority.pem))
         proxy.wait_for_output(rf"\d TLS {re.escape(place)} the client does not trust the proxy's CA\n")
-    proxy.wait_for_output(rf"jwtproxy: hint: have clients trust {re.escape(str(stage.ca))}, ")
+    proxy.wait_for_output(rf"jwtproxy: hint: have clients trust {re.escape(str(stage.ca))}; see: ")
     assert proxy.output.count("hint: have clients trust") == 1
     assert "Client TLS handshake failed" not in proxy.output
 

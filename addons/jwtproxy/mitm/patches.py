@@ -4,15 +4,18 @@ Ours are imported only after a look at mitmproxy, so that an unsuitable one is t
 part trips over it first.
 """
 
+import asyncio
 import inspect
 import pkgutil
 import sys
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, NoReturn
 
 from ..config.errors import SettingsError
 
 SUITABLE = "mitmproxy>=12.2,<13"
 """The versions that this was made for, as pip wants them."""
+_HINT = f"install a suitable one: pip install '{SUITABLE}'"
 
 _HTTP = "mitmproxy.proxy.layers.http"
 
@@ -163,8 +166,7 @@ def install(*, faster: bool = False) -> list[str]:
     Raises SettingsError, and changes nothing, where it lacks what makes it safe.
     """
     if lacking := missing(NEEDED):
-        hint = f"install a suitable one: pip install '{SUITABLE}'"
-        raise SettingsError(f"this mitmproxy is not suitable: it lacks {', '.join(lacking)}", hint)
+        raise SettingsError(f"this mitmproxy is not suitable: it lacks {', '.join(lacking)}", _HINT)
     lacking = missing(FASTER) or _changed() if faster else []
     for patch in NEEDED if lacking or not faster else NEEDED + FASTER:
         if patch not in _replaced:
@@ -180,6 +182,20 @@ def install_or_exit() -> None:
         install()
     except SettingsError as error:
         sys.exit(f"jwtproxy: error: {error}\njwtproxy: hint: {error.hint}")
+
+
+def exit_for(error: ImportError) -> NoReturn:
+    """For a script that something is missing of. Raises the error itself where that is a part of ours."""
+    if (error.name or "").partition(".")[0] == "jwtproxy":
+        raise error
+    reason, hint = f"this mitmproxy is not suitable: {error}", _HINT
+    if error.name == "jwt":
+        reason = "PyJWT is not installed in mitmproxy's environment"
+        hint = "run: pipx inject mitmproxy pyjwt, or pip install pyjwt in that environment"
+    message = f"jwtproxy: error: {reason}\njwtproxy: hint: {hint}"
+    with suppress(RuntimeError):  # below 12.2 mitmproxy goes on, unsigned, whatever a script raises to end it
+        asyncio.get_running_loop().call_soon(sys.exit, message)
+    sys.exit(message)
 
 
 def undo() -> None:

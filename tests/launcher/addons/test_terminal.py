@@ -153,18 +153,23 @@ def test_why_tls_with_a_client_failed_is_told_with_a_hint_once(
     _with(look)
     lines = capsys.readouterr().out.splitlines()
     assert [line[9:] for line in lines if "hint" not in line] == ([f"TLS a.example {said}"] * 2 if said else [])
-    hint = f"jwtproxy: hint: have clients trust {tmp_path}/.mitmproxy/mitmproxy-ca-cert.pem, as told by: "
+    hint = f"jwtproxy: hint: have clients trust {tmp_path}/.mitmproxy/mitmproxy-ca-cert.pem; see: "
     assert [line for line in lines if "hint" in line] == ([f"{hint}jwtproxy-run help https"] if hinted else [])
     _with(look, flow_detail=0)
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("options", "told"), [({}, False), ({"flow_detail": 0}, True)])
+@pytest.mark.parametrize("side", ["Client", "Server"])
+@pytest.mark.parametrize(
+    ("options", "told"), [({}, False), ({"flow_detail": 0}, True), ({"termlog_verbosity": "debug"}, True)]
+)
 def test_mitmproxys_own_line_about_it_is_for_those_who_do_not_see_ours(
-    options: dict[str, Any], told: bool, capsys: pytest.CaptureFixture[str]
+    side: str, options: dict[str, Any], told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    message = f"{side} TLS handshake failed. {UNTRUSTED}"
+
     def say() -> None:
-        logging.getLogger("mitmproxy.proxy.server").warning("Client TLS handshake failed. %s", UNTRUSTED)
+        logging.getLogger("mitmproxy.proxy.server").warning(message)
 
     assert bool(_logged(say, capsys, **options)) is told
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import pkgutil
 import subprocess
 import sys
@@ -193,3 +195,40 @@ def test_bare_mitmdump_tells_it_in_one_line_and_serves_nothing(tmp_path: Path, s
     assert done.returncode == 1
     assert done.stderr == TOLD
     assert "listening" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("No module named 'jwt'", name="jwt"), "PyJWT is not installed in mitmproxy's environment"),
+        (
+            ModuleNotFoundError("No module named 'bcrypt'", name="bcrypt"),
+            "this mitmproxy is not suitable: No module named 'bcrypt'",
+        ),
+        (ImportError("cannot import name 'x'", name="mitmproxy.http"), "not suitable: cannot import name 'x'"),
+    ],
+)
+def test_a_script_that_something_is_missing_of_says_so_in_one_line(error: ImportError, said: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        patches.exit_for(error)
+    first, second = str(caught.value).split("\n")
+    assert first.startswith("jwtproxy: error: ")
+    assert said in first
+    assert second.startswith("jwtproxy: hint: ")
+
+
+def test_what_is_wrong_with_ours_is_not_said_to_be_mitmproxys() -> None:
+    with pytest.raises(ImportError, match="ours"):
+        patches.exit_for(ImportError("ours", name="jwtproxy.mitm.gate"))
+
+
+def test_it_ends_a_mitmproxy_that_takes_no_notice_of_that() -> None:
+    """Below 12.2 it returns in the `finally` of what loads a script."""
+
+    async def load() -> None:
+        with contextlib.suppress(SystemExit):
+            patches.exit_for(ImportError("cannot import name 'x'", name="mitmproxy.http"))
+        await asyncio.sleep(5)
+
+    with pytest.raises(SystemExit, match="cannot import name 'x'"):
+        asyncio.run(load())
