@@ -129,7 +129,7 @@ ROWS = (
     Row("refused by the next proxy", "http", 502, "connection_refused",
         "cannot connect to http://\\S+: connection refused", proxy="by-next"),
     Row("denied the tunnel", "tunnel h2", 502, "destination_unavailable",
-        "cannot connect to https\\S+: the proxy \\S+ refused the tunnel: 403 Forbidden", proxy="by-strict"),
+        "cannot connect to http\\S+: the proxy \\S+ refused the tunnel: 403 Forbidden", proxy="by-strict"),
     Row("behind a reverse proxy", "http", 502, "connection_refused",
         "cannot connect to http://\\S+: connection refused", line="GET /x HTTP/1.1", proxy="reverse"),
     Row("CONNECT to a reverse proxy", "connect", 400, "http_request_error",
