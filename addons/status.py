@@ -16,6 +16,7 @@ from jwtproxy.mitm import patches
 
 patches.require_suitable()
 
+from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.mitm import carrying, flows, gate, limits
@@ -35,7 +36,7 @@ LIMITS = tuple(row.name for row in (*access.OPTIONS, *connections.OPTIONS, *carr
 logger = logging.getLogger(__name__)
 
 _EXPLICIT = (mode_specs.RegularMode, mode_specs.UpstreamMode)
-_NO_TUNNEL = pages.text(403, "no tunnel to the proxy itself")
+_NO_TUNNEL = pages.text(403, "no tunnel to the proxy itself", ErrorType.DESTINATION_IP_PROHIBITED)
 
 
 class Status:

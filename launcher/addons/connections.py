@@ -7,6 +7,7 @@ from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 
 from jwtproxy.conduct.crowd import Crowd, Full, most_each_for, most_for, most_upstream_for
+from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.lane.doors import Factory, listener_of
@@ -59,4 +60,4 @@ def refusal_of(factory: Factory) -> Refusal:
 
 
 def _answer(full: Full) -> bytes:
-    return error_answer(pages.text(503, full.text))
+    return error_answer(pages.text(503, full.text, ErrorType.HTTP_REQUEST_DENIED))

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from mitmproxy import ctx, http, log
+from mitmproxy import ctx, http, log, tls
 from mitmproxy.addons import dumper, termlog
 from mitmproxy.contrib import click as miniclick
 from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, UpstreamMode
@@ -15,6 +15,12 @@ from mitmproxy.utils import human, strutils, vt_codes
 
 from jwtproxy import __version__
 from jwtproxy.mitm import flows, stock
+
+_TLS_FAILED = ("Client TLS handshake failed.", "Server TLS handshake failed.")
+"""How mitmproxy begins to tell of that, of each attempt."""
+_UNTRUSTED = "the client does not trust the proxy's CA"
+_CLOSED = "the client closed the connection in the TLS handshake, perhaps as it does not trust the proxy's CA"
+_REJECTED = (_UNTRUSTED, _CLOSED)
 
 _COLOURS = {2: "green", 3: "magenta", 4: "red", 5: "red"}
 
@@ -49,6 +55,10 @@ class Logs(termlog.TermLog):
         """Not yet: errors of the start are reported once, at its end. Not ours to repeat: each connection's story."""
         if self.starting and (record.levelno >= logging.ERROR or not self.announces):
             return False
+        if (
+            str(record.msg).startswith(_TLS_FAILED) and ctx.options.flow_detail > 0
+        ):  # told by the request's line, or ours
+            return bool(ctx.options.termlog_verbosity == "debug")
         chatter = record.levelno <= logging.INFO and record.name.startswith("mitmproxy.")
         return not chatter or ctx.options.termlog_verbosity == "debug"
 
@@ -75,6 +85,8 @@ class Requests(dumper.Dumper):
     def __init__(self) -> None:
         super().__init__()
         self.out_has_vt_codes = colours_wanted(self.outfp)
+        self._hinted = False
+        """Whether it has been told how clients come to trust us."""
         self.idle = False
         """Whether nothing is to be printed of flows."""
         self.tokens = ""
@@ -105,6 +117,17 @@ class Requests(dumper.Dumper):
         elif not _is_health_check(f):
             self._echo_line(f)
 
+    def tls_failed_client(self, data: tls.TlsData) -> None:
+        """Tell why a client gets nowhere, which it may have shown nobody."""
+        if ctx.options.flow_detail == 0 or not (reason := _tls_failure(data.conn.error or "")):
+            return
+        place = data.conn.sni or human.format_address(data.context.server.address)
+        line = strutils.escape_control_characters(f"TLS {place} {reason}")
+        self.echo(f"{time.strftime('%H:%M:%S')} {line}", fg="red")
+        if reason in _REJECTED and not self._hinted:
+            self._hinted = True
+            self.echo(f"jwtproxy: hint: have clients trust {_certificate()}; see: jwtproxy-run help https")
+
     @property
     def wants_messages(self) -> bool:
         """Whether to print the messages of WebSockets: not where each request is one line."""
@@ -130,11 +153,12 @@ class Requests(dumper.Dumper):
     def _outcome(self, flow: http.HTTPFlow) -> str:
         if flow.error or not flow.response:
             reason = flow.error.msg if flow.error else "no answer"
-            return self.style(strutils.escape_control_characters(reason), fg="red")
-        code = flow.response.status_code
+            return self.style(strutils.escape_control_characters(flows.in_our_name(reason)), fg="red")
+        code, why = flow.response.status_code, flows.reason_of(flow)
         colour = {"fg": colour} if (colour := _COLOURS.get(code // 100)) else {}
         duration = human.pretty_duration((flow.response.timestamp_end or 0) - flow.request.timestamp_start)
-        return f"{self.style(str(code), **colour)} {duration}"
+        said = strutils.escape_control_characters(why) if why else duration
+        return f"{self.style(str(code), **colour)} {said}"
 
     def _greet(self, addresses: list[tuple[Any, ...]]) -> None:
         if not addresses:
@@ -163,6 +187,19 @@ def _dialable(host: str) -> str:
 
 def _certificate() -> Path:
     return (Path(ctx.options.confdir).expanduser() / "mitmproxy-ca-cert.pem").resolve()
+
+
+def _tls_failure(error: str) -> str:
+    """Why TLS with a client has failed, of what mitmproxy says at length; empty where there is nothing to tell."""
+    if error.startswith("The client does not trust "):
+        return _UNTRUSTED
+    if error.startswith("The client disconnected "):
+        return _CLOSED
+    if error == "connection closed early":
+        return ""
+    if error.startswith("Client and mitmproxy cannot agree "):
+        return "the client offers no version of TLS that tls_version_client_min allows"
+    return f"TLS failed: {error}"
 
 
 def _is_health_check(flow: http.HTTPFlow) -> bool:

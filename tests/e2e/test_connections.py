@@ -76,6 +76,7 @@ def test_a_client_at_its_limit_gets_503_and_keeps_out_nobody_else(
         reply = served(proxy, get(recorder))
         assert (reply.status, reply.body) == (503, b"jwtproxy: too many connections of this client\n")
         assert reply.values("connection") == ["close"]
+        assert reply.values("proxy-status") == ["jwtproxy; error=http_request_denied"]
         assert served(proxy, get(recorder), "127.0.0.2").status == 200
         assert first.request(get(recorder)).status == 200
         assert reached(proxy)["jwt_max_client_connections"] == 1
@@ -244,6 +245,7 @@ def test_where_all_connections_to_upstreams_are_at_work_a_request_gets_503(
             reply = client.reply(client.send(plain(third, "/x")))
             text = f"jwtproxy: cannot connect to http://{third}: too many connections to upstreams\n"
             assert (reply.status, reply.body.decode()) == (503, text)
+            assert reply.values("proxy-status") == ["jwtproxy; error=connection_limit_reached"]
         client.h2.reset_stream(1)
         client.flush()
         deadline = time.monotonic() + 10

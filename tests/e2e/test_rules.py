@@ -389,7 +389,7 @@ def _observed(case: Case, proxy: Proxy, upstreams: dict[str, Recorder]) -> Outco
 
 def _told(proxy: Proxy, line: int) -> str:
     """The rule at the end of the terminal's line of a request."""
-    found = proxy.wait_for_output(rf"\A(?:.*\n){{{line}}}.* \d+(?:\.\d+)?m?s(?: \((.+)\))?\n")
+    found = proxy.wait_for_output(rf"\A(?:.*\n){{{line}}}.* (?:\d+(?:\.\d+)?m?s|\d{{3}} .+?)(?: \((.+)\))?\n")
     return found[1] or REFUSED
 
 

@@ -24,6 +24,7 @@ from mitmproxy.options import Options
 from ruamel.yaml import YAML
 
 from jwtproxy import __version__
+from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config.options import Option
 from jwtproxy.launcher import commandline
 from jwtproxy.launcher.addons import streaming
@@ -65,7 +66,8 @@ def blocks(language: str, text: str) -> list[str]:
 
 def table(text: str) -> list[list[str]]:
     """The rows of the first table, without its head."""
-    rows = [line for line in text.splitlines() if line.startswith("|")]
+    beyond = itertools.dropwhile(lambda line: not line.startswith("|"), text.splitlines())
+    rows = list(itertools.takewhile(lambda line: line.startswith("|"), beyond))
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows[2:]]
 
 
@@ -323,6 +325,12 @@ def test_every_text_of_ours_in_the_table_of_failures_is_in_the_code() -> None:
         form = re.sub(r"(?<=cannot connect to \{\}: ).*", "", form)  # the reason is the system's
         form = re.sub(r"\b(?:30|60|300)\b|(?<=wait )8\b|/status( and /.well-known/jwks.json)?", "{}", form)
         assert form in code or text in code, text
+
+
+def test_every_type_of_failure_is_in_the_table() -> None:
+    _, _, types = MANUAL["failures"].partition("| Type | What |\n")
+    listed = [error for row in table(f"| Type | What |\n{types}") for error in quoted(row[0])]
+    assert sorted(listed) == sorted(ErrorType)
 
 
 def test_what_switches_streaming_off_is_listed() -> None:

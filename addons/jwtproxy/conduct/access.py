@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from .addresses import IP, parse_ip
 from .destination import normalise
+from .proxy_status import ErrorType
 
 _REMEMBERED = 1024
 _LONGEST = 253  # characters of a name that is remembered
@@ -36,6 +37,11 @@ class Denial(StrEnum):
     def limit(self) -> str:
         """The option that allows it; empty where nothing does."""
         return _LIMITS.get(self, "")
+
+    @property
+    def error(self) -> ErrorType:
+        """Of which type that is."""
+        return ErrorType.HTTP_REQUEST_DENIED if self is Denial.PORT else ErrorType.DESTINATION_IP_PROHIBITED
 
     @property
     def reason(self) -> str:

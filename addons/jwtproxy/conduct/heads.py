@@ -1,7 +1,7 @@
 """The heads of HTTP/1.1 messages: lines in, values out, or what is wrong with them (RFC 9112 §2 to §5)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -73,6 +73,16 @@ def response(lines: Sequence[bytes]) -> ReceivedResponse:
     version, status, reason = found.groups()
     fields = _read_fields(_unfold(lines[1:]))
     return ReceivedResponse(_understood(version), int(status), reason or b"", fields)
+
+
+def accept_in(lines: Iterable[bytes]) -> str:
+    """What the client accepts (RFC 9110 §12.5.1), as far as a head tells that has faults or is not complete."""
+    return next((line[7:].decode("latin-1") for line in lines if line[:7].lower() == b"accept:"), "")
+
+
+def is_head(line: bytes) -> bool:
+    """Whether a request that begins so is answered without a body, whatever else is wrong with it."""
+    return line.startswith(b"HEAD ")
 
 
 def write_request(method: bytes, target: bytes, fields: Fields) -> bytes:

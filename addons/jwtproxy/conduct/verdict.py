@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from .fields import Fields
+from .proxy_status import ErrorType
 
 DEFAULT = "default"
 """What is said to have decided where no rule did."""
@@ -32,6 +33,8 @@ class Refuse(NamedTuple):
     """What else the answer's head says."""
     limit: str = ""
     """The option whose limit it went beyond."""
+    error: ErrorType = ErrorType.HTTP_REQUEST_DENIED
+    """What programs are told."""
 
 
 Verdict = Forward | Refuse

@@ -24,6 +24,7 @@ from ..conduct.forwarding import response_fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
+from ..conduct.proxy_status import ErrorType, Reason
 from ..conduct.retries import may_go_again
 from ..conduct.target import Target
 from ..config.errors import trace
@@ -36,7 +37,7 @@ from . import boring, portions
 from .body import Body
 from .boring import Answer, Head
 from .switch import Lane, Route
-from .upstream import Upstream
+from .upstream import CLOSED, Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,8 @@ class Engine(asyncio.Protocol):
             return True
         if not flow.error:
             logger.error("jwtproxy: error: a request was refused: a hook on %s would have to wait", hook)
-            self._refuse(502, "the request could not be signed and was not forwarded")
+            reason = "the request could not be signed and was not forwarded"
+            self._refuse(502, Reason(reason, ErrorType.PROXY_INTERNAL_ERROR))
         else:
             self._end_in_error()
         return False
@@ -271,7 +273,7 @@ class Engine(asyncio.Protocol):
             return
         self._upstreams[address] = upstream
         if not upstream.is_free:  # a hook waited, and it has hung up, or said what nobody asked for
-            self._fail("server closed connection")
+            self._fail(CLOSED)
         elif self._may_leave():  # once more: it may have taken long, and a token is for now
             self._ask(upstream)
 
@@ -347,7 +349,7 @@ class Engine(asyncio.Protocol):
         if harmless and not self._done and not retries.is_second_try(flow):
             self._go_again(flow)
         else:
-            self._fail("server closed connection")
+            self._fail(CLOSED)
 
     def _go_again(self, flow: HTTPFlow) -> None:
         """Send the request to another connection, with another token; in a tunnel it is mitmproxy that makes one."""
@@ -396,7 +398,8 @@ class Engine(asyncio.Protocol):
         response = flow.response
         if self._body:
             response.headers["connection"] = "close"
-        flows.complete(response, here=True)
+        flows.complete(flow, here=True)
+        response = flow.response
         response.timestamp_end = time.time()
         if not self._hear("response") or not self._send_head():
             return
@@ -417,7 +420,7 @@ class Engine(asyncio.Protocol):
             head = heads.write_response(response.status_code, response.data.reason, framed.fields)
         except MalformedError as error:
             self._let_go()
-            self._refuse(502, f"in the answer, {error}")
+            self._refuse(502, Reason(f"in the answer, {error}", ErrorType.PROXY_INTERNAL_ERROR))
             return False
         self._answered = True
         self._bodiless = framing.has_no_body(method, response.status_code)
@@ -485,7 +488,9 @@ class Engine(asyncio.Protocol):
         if not self._done:
             self.flow.error = Error(reason)
         if not self._answered:
-            self._send(error_answer(pages.text(status, reason), self.flow.request.data.method))
+            otherwise = ErrorType.HTTP_REQUEST_ERROR if status < 500 else ErrorType.HTTP_PROTOCOL_ERROR
+            page = flows.failure(status, reason, otherwise)
+            self._send(error_answer(page, self.flow.request.data.method, flows.accept_of(self.flow)))
         self._end_in_error()
 
     def _end_in_error(self) -> None:
@@ -811,8 +816,7 @@ class Engine(asyncio.Protocol):
             self._time_out()
         elif name == time_limits.HEAD:
             self._due_at = 0.0
-            self._send(error_answer(pages.text(408, time_limits.late_head(self.lane.limits.head))))
-            self._hang_up()
+            self._refuse_late_head(time_limits.late_head(self.lane.limits.head))
         elif name == time_limits.BODY:
             self._let_go()
             self._refuse(408, time_limits.late_body(self.lane.limits.body))
@@ -821,6 +825,13 @@ class Engine(asyncio.Protocol):
         else:
             self.transport.abort()
 
+    def _refuse_late_head(self, message: str) -> None:
+        lines = self._buffer.split(b"\r\n")
+        method = b"HEAD" if heads.is_head(lines[0]) else b""
+        page = pages.text(408, message, ErrorType.HTTP_REQUEST_ERROR)
+        self._send(error_answer(page, method, heads.accept_in(lines)))
+        self._hang_up()
+
     def _time_out(self) -> None:
         flow = self.flow
         assert flow
@@ -828,7 +839,8 @@ class Engine(asyncio.Protocol):
         request = flow.request
         origin = f"{request.scheme}://{request.host}:{request.port}"
         self._let_go()
-        flows.respond(flow, pages.text(504, f"no answer from {origin} within {self.lane.response_timeout:g} s"))
+        message = f"no answer from {origin} within {self.lane.response_timeout:g} s"
+        flows.respond(flow, pages.text(504, message, ErrorType.HTTP_RESPONSE_TIMEOUT))
         self._answer_here()
         self.flush()
 

@@ -11,11 +11,15 @@ from ..conduct import framing, heads
 from ..conduct.heads import ReceivedResponse
 from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
+from ..conduct.proxy_status import ErrorType, Reason
 from ..mitm import retries, turns
 from ..mitm.limits import Limits, check_head
 from . import boring, portions
 from .body import Body
 from .boring import Answer
+
+CLOSED = Reason("server closed connection", ErrorType.CONNECTION_TERMINATED)
+_CUT = Reason("server closed connection within its answer's head", ErrorType.HTTP_RESPONSE_INCOMPLETE)
 
 
 class Asker(Protocol):
@@ -268,8 +272,7 @@ class Upstream(asyncio.Protocol):
             self._asker.answer_never_began(reused=self._reused)
             return
         if self._body is None:
-            within = " within its answer's head" if self._buffer else ""
-            self._fail(f"server closed connection{within}")
+            self._fail(_CUT if self._buffer else CLOSED)
             return
         try:
             self._body.close()

@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 import time
 from contextlib import suppress
 from typing import Any
@@ -18,6 +17,7 @@ from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.host import Fault
 from ..conduct.malformed import MalformedError
+from ..conduct.proxy_status import ERROR_NUMBER, ErrorType, Reason, of_connection, type_of
 from ..conduct.request import RequestHead
 from ..conduct.target import to_ascii
 from ..observe import pages
@@ -28,8 +28,11 @@ RULE = "jwtproxy_rule"
 
 _TO_SELF, _FAULT, _TUNNEL = "jwtproxy_to_self", "jwtproxy_fault", "jwtproxy_tunnel"
 _RELAYED = "jwtproxy_relayed"
+_REASON = "jwtproxy_reason"
+"""Among an answer's attributes, if it is ours."""
+_BLOCKED = "blocklisted"
 _USER = "proxyauth"
-"""Where mitmproxy notes user and password."""
+"""Where mitmproxy notes what its `block_list` has answered, and user and password."""
 
 _SCHEMES = {b"http": "http", b"https": "https"}
 
@@ -138,8 +141,9 @@ def encode_path(request: Request) -> None:
             request.data.path = to_ascii(request.data.path)
 
 
-def answer_of(page: Page) -> Response:
-    """A page of our own, as mitmproxy's answer."""
+def answer_of(page: Page, accept: str = "") -> Response:
+    """A page of our own, as mitmproxy's answer, for a client that sends this Accept."""
+    page = pages.in_form(page, accept)
     body = page.body.encode()
     headers = {**page.headers, "Server": pages.SERVER}
     if page.code not in (204, 304):  # it would be that of the page (RFC 9110 §8.6)
@@ -147,7 +151,19 @@ def answer_of(page: Page) -> Response:
     fields = forwarding.with_date(tuple((name.encode(), value.encode()) for name, value in headers.items()))
     response = response_of(ReceivedResponse(b"HTTP/1.1", page.code, heads.phrase(page.code), fields))
     response.data.content, response.data.timestamp_end = body, time.time()
+    vars(response)[_REASON] = page.detail
     return response
+
+
+def reason_of(flow: HTTPFlow) -> str:
+    """Why the answer is ours; empty where it is another's, or nothing is wrong."""
+    return vars(flow.response).get(_REASON, "") if flow.response else ""
+
+
+def accept_of(flow: HTTPFlow) -> str:
+    """In what form its client wants to be answered."""
+    accept: str = flow.request.headers.get("accept", "")
+    return accept
 
 
 def new_flow(client: Client, server: Server, request: Request) -> HTTPFlow:
@@ -167,10 +183,12 @@ _VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 def no_connection(place: str, reason: str) -> Page:
     """The answer where no connection could be made to this place, or none may be made."""
     if denial := denial_in(reason):
-        return pages.text(403, denied(place, denial))
+        return pages.text(403, denied(place, denial), denial.error)
     if is_full(reason):
-        return pages.text(503, cannot_connect(place, TOO_MANY_UPSTREAM))
-    return pages.text(502, cannot_connect(place, reason))
+        said = cannot_connect(place, TOO_MANY_UPSTREAM)
+        return pages.text(503, said, ErrorType.CONNECTION_LIMIT_REACHED)
+    said = cannot_connect(place, reason)
+    return pages.text(502, said, said.error)
 
 
 def is_refused(reason: str) -> bool:
@@ -178,31 +196,42 @@ def is_refused(reason: str) -> bool:
     return bool(denial_in(reason)) or is_full(reason)
 
 
-_ERROR_NUMBER = re.compile(r"(?:Multiple exceptions: .*?)?\[Errno (-?\d+)\] (.*)")
-"""As Python writes an error, and asyncio those of a name with several addresses."""
-
-
-def cannot_connect(place: str, reason: str) -> str:
+def cannot_connect(place: str, reason: str) -> Reason:
     """What to tell of a connection that could not be made: in words, and with none of the addresses that were tried."""
-    if match := _ERROR_NUMBER.match(reason):
+    error = of_connection(reason)
+    if match := ERROR_NUMBER.match(reason):
         number = int(match[1])
         reason = os.strerror(number).lower() if number > 0 else match[2].lower()
     elif reason[1:2].islower():
         reason = reason[:1].lower() + reason[1:]
-    return f"cannot connect to {place}: {reason}"
+    return Reason(f"cannot connect to {place}: {in_our_name(reason)}", error)
 
 
-def complete(response: Response, *, here: bool) -> None:
-    """Add what an answer lacks: Date, and who made one about the proxy. `here`: it comes from no upstream."""
-    headers = response.headers
-    if here and response.status_code == 407 and "server" not in headers:
-        headers["Server"] = pages.SERVER
-    headers.fields = forwarding.with_date(headers.fields)
+def in_our_name(reason: str) -> str:
+    """What mitmproxy says, where that names mitmproxy."""
+    return reason.replace("mitmproxy's ", "").replace("mitmproxy", "the proxy")
+
+
+def failure(status: int, reason: str, otherwise: ErrorType) -> Page:
+    """The answer where there is no other for this reason, of this type where it does not say of which it is."""
+    return pages.text(status, reason, type_of(reason, otherwise))
+
+
+def complete(flow: HTTPFlow, *, here: bool) -> None:
+    """Add what an answer lacks: Date, and, of mitmproxy's own, who made it, and why. `here`: it is no upstream's."""
+    response = flow.response
+    assert response
+    if here and _BLOCKED in flow.metadata and response.headers.get("server", "").startswith("mitmproxy"):
+        response.headers["Server"] = pages.SERVER
+        if response.status_code >= 400 and not response.raw_content:
+            page = pages.text(response.status_code, "block_list blocks this request", ErrorType.HTTP_REQUEST_DENIED)
+            response = flow.response = answer_of(page, accept_of(flow))
+    response.headers.fields = forwarding.with_date(response.headers.fields)
 
 
 def respond(flow: HTTPFlow, page: Page) -> None:
     """Answer the flow with this page at once: its body, if any, is not waited for."""
-    flow.response = answer_of(page)
+    flow.response = answer_of(page, accept_of(flow))
     if page.code == 400 and not flow.request.is_http2:
         flow.response.headers["Connection"] = "close"  # who is wrong about one message may be about where it ends
     flow.request.stream = True

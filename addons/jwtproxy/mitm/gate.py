@@ -17,6 +17,7 @@ from mitmproxy.options import Options
 from ..conduct import forwarding, framing
 from ..conduct.access import Access
 from ..conduct.fields import Fields
+from ..conduct.proxy_status import ErrorType
 from ..conduct.request import RequestHead
 from ..conduct.verdict import Refuse, Verdict
 from ..config.errors import SettingsError
@@ -37,7 +38,7 @@ _SIGNED = "jwtproxy_signed"
 """Among a flow's attributes, which neither copies nor recordings of it have."""
 
 _NARROW = Access(deny_private=True)
-_UNSIGNED = pages.text(502, "the request could not be signed and was not forwarded")
+_UNSIGNED = pages.text(502, "the request could not be signed and was not forwarded", ErrorType.PROXY_INTERNAL_ERROR)
 
 
 class Judge(Protocol):
@@ -256,7 +257,9 @@ def count(options: Options) -> None:
 def _page(refusal: Refuse) -> Page:
     limits.reached(refusal.limit)
     fields = {name.decode(): value.decode() for name, value in refusal.fields}
-    return pages.text(refusal.status, refusal.text, **fields) if refusal.text else Page(refusal.status, "", fields)
+    if not refusal.text:
+        return Page(refusal.status, "", fields)
+    return pages.text(refusal.status, refusal.text, refusal.error, **fields)
 
 
 def _decided_by(flow: HTTPFlow) -> tuple[bytes, str, int, bytes, bytes]:

@@ -26,9 +26,10 @@ from ..conduct import framing, heads, target
 from ..conduct.closing import still_listens
 from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
+from ..conduct.proxy_status import ErrorType, Reason
 from ..observe import pages
 from ..observe.pages import Page
-from . import flows, handlers, limits, pressure, prior_knowledge, time_limits
+from . import failures, flows, handlers, limits, pressure, prior_knowledge, socks, time_limits
 from .limits import check_head, limits_of
 from .pipes import HalfClose
 from .pressure import Pressure, Why
@@ -103,6 +104,10 @@ class Server(http.Http1Server):
                 yield Log("the client closed the connection before its request was complete")
             yield CloseConnection(self.conn)
             return
+        if not self._begun and (said := socks.refuse(self.context, bytes(self.buf))):
+            yield SendData(self.conn, said)
+            yield from self._hang_up()
+            return
         if self._begins_with_http2():
             yield from self._refuse_http2()
             return
@@ -119,7 +124,7 @@ class Server(http.Http1Server):
             length = framing.request_length(head.version, head.fields)
         except MalformedError as error:
             yield Log(f"{human.format_address(self.conn.peername)}: {error}")
-            yield from self._refuse(error, b"HEAD" if lines and lines[0].startswith(b"HEAD ") else b"")
+            yield from self._refuse(error, lines)
             return
         self._ends = self._is_last = not framing.persists(head.version, head.fields)
         self.request = flows.request_of(head)
@@ -146,7 +151,9 @@ class Server(http.Http1Server):
             if isinstance(command, http.ReceiveHttp) and isinstance(command.event, http.RequestProtocolError):
                 command.event.message = "the request's body is malformed or incomplete"
             elif isinstance(command, CloseConnection) and isinstance(event, events.DataReceived) and not self._answered:
-                yield from self._send_page(400, "the request's body is malformed")
+                yield from self._send_page(
+                    pages.text(400, "the request's body is malformed", ErrorType.HTTP_REQUEST_ERROR)
+                )
             yield command
         if self.state == self.read_body and isinstance(event, events.DataReceived):
             yield from self._await_more(time.monotonic())
@@ -167,7 +174,7 @@ class Server(http.Http1Server):
         elif isinstance(event, http.ResponseEndOfMessage):
             yield from self._send_end()
         elif isinstance(event, http.ResponseProtocolError):  # not trailers, which mitmproxy has no way to send
-            yield from self._give_up(event.code.http_status_code(), event.message)
+            yield from self._give_up(failures.page_of(event))
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
         """Note that one side has said all; after both have, go on, close, or become a pipe."""
@@ -217,7 +224,7 @@ class Server(http.Http1Server):
         try:
             head = self._head(event.response)
         except MalformedError as error:  # only a hook can have made it
-            yield from self._give_up(502, f"in the answer, {error}")
+            yield from self._give_up(pages.text(502, f"in the answer, {error}", ErrorType.PROXY_INTERNAL_ERROR))
         else:
             self.response = event.response
             if not self._answered:
@@ -255,8 +262,12 @@ class Server(http.Http1Server):
         yield from self._drop(events.DataReceived(self.conn, data))
         yield from refusal.begin(data)
 
-    def _refuse(self, error: MalformedError, method: bytes) -> CommandGenerator[None]:
-        yield SendData(self.conn, error_answer(pages.text(error.status, str(error)), method))
+    def _refuse(self, error: MalformedError, lines: list[bytes] | None = None) -> CommandGenerator[None]:
+        """Answer a head with a fault, which these lines are, or one that is not complete."""
+        lines = lines or bytes(self.buf).split(b"\r\n")
+        page = pages.text(error.status, str(error), ErrorType.HTTP_REQUEST_ERROR)
+        method = b"HEAD" if heads.is_head(lines[0]) else b""
+        yield SendData(self.conn, error_answer(page, method, heads.accept_in(lines)))
         yield from self._hang_up()
 
     def _hang_up(self) -> CommandGenerator[None]:
@@ -288,7 +299,7 @@ class Server(http.Http1Server):
             yield self._watch
         elif in_head:
             limits.reached(time_limits.HEAD)
-            yield from self._refuse(MalformedError(time_limits.late_head(limit), 408), b"")
+            yield from self._refuse(MalformedError(time_limits.late_head(limit), 408))
         else:
             limits.reached(time_limits.BODY)
             yield from self._refuse_late_body(time_limits.late_body(limit))
@@ -305,7 +316,7 @@ class Server(http.Http1Server):
 
     def _refuse_late_body(self, message: str) -> CommandGenerator[None]:
         if not self._answered:
-            yield from self._send_page(408, message)
+            yield from self._send_page(pages.text(408, message, ErrorType.HTTP_REQUEST_ERROR))
         self._over = True
         yield from self._hang_up()
         yield http.ReceiveHttp(http.RequestProtocolError(self.stream_id, message, http.ErrorCode.CANCEL))
@@ -323,14 +334,14 @@ class Server(http.Http1Server):
         assert self.request
         yield from super().make_pipe() if self.request.data.method == b"CONNECT" else _pass_on_all(self)
 
-    def _give_up(self, status: int | None, message: str) -> CommandGenerator[None]:
+    def _give_up(self, page: Page | None) -> CommandGenerator[None]:
         """Close the connection, after a page that says why if no answer has begun."""
         # A pipe may have been closed by half already.
         needed = ConnectionState.OPEN if self.state == self.passthrough else ConnectionState.CAN_WRITE
         if not self.conn.state & needed:
             return
-        if status is not None and not self._answered:
-            yield from self._send_page(status, message)
+        if page and not self._answered:
+            yield from self._send_page(page)
         yield CloseConnection(self.conn)
         self._over = True
 
@@ -339,9 +350,10 @@ class Server(http.Http1Server):
         self.buf.maybe_extract_at_most(len(self.buf))
         yield from ()
 
-    def _send_page(self, status: int, message: str) -> CommandGenerator[None]:
-        method = self.request.data.method if self.request else b""
-        yield SendData(self.conn, error_answer(pages.text(status, message), method))
+    def _send_page(self, page: Page) -> CommandGenerator[None]:
+        request = self.request
+        method, accept = (request.data.method, request.headers.get("accept", "")) if request else (b"", "")
+        yield SendData(self.conn, error_answer(page, method, accept))
 
 
 class Client(http.Http1Client):
@@ -472,7 +484,8 @@ class Client(http.Http1Client):
         if self.conn.state & ConnectionState.CAN_WRITE:
             yield CloseConnection(self.conn)
         if self.stream_id and self.buf:
-            yield self._error("server closed connection within its answer's head")
+            reason = "server closed connection within its answer's head"
+            yield self._error(Reason(reason, ErrorType.HTTP_RESPONSE_INCOMPLETE))
         elif self.stream_id:
             yield http.ReceiveHttp(NoAnswer(self.stream_id, "server closed connection"))
 
@@ -518,9 +531,9 @@ class Tunnel(HttpUpstreamProxy):
         return False, f"the answer of the proxy {place} has no end" if too_long else None
 
 
-def error_answer(page: Page, method: bytes = b"") -> bytes:
+def error_answer(page: Page, method: bytes = b"", accept: str = "") -> bytes:
     """An answer of our own, after which the connection is closed; to HEAD without its body."""
-    response = flows.answer_of(page)
+    response = flows.answer_of(page, accept)
     response.headers["Connection"] = "close"
     head: bytes = assemble.assemble_response_head(response)
     return head if framing.has_no_body(method, page.code) else head + (response.raw_content or b"")

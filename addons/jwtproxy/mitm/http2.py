@@ -21,8 +21,10 @@ from ..conduct.fields import Fields, check
 from ..conduct.heads import ReceivedResponse
 from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
+from ..conduct.proxy_status import ErrorType
 from ..observe import pages
-from . import farewell, flows, gate, handlers, limits, retries, time_limits
+from ..observe.pages import Page
+from . import failures, farewell, flows, gate, handlers, limits, retries, time_limits
 from .dispatch import Address
 from .http2_connection import Connection, Leaving, Lengths
 from .http2_queue import Queue
@@ -197,14 +199,18 @@ class Server(http.Http2Server):
 
     def _refuse(self, event: Any, error: MalformedError) -> CommandGenerator[None]:
         _set_aside(self.h2_conn, self._lengths, event)
-        yield from self._refuse_stream(_id(event), error)
+        accept = ""
+        if isinstance(event, h2.events.RequestReceived):
+            accept = dict(_raw(event.headers)).get(b"accept", b"").decode("latin-1")
+        yield from self._refuse_stream(_id(event), error, accept)
 
-    def _refuse_stream(self, stream: int, error: MalformedError) -> CommandGenerator[None]:
+    def _refuse_stream(self, stream: int, error: MalformedError, accept: str = "") -> CommandGenerator[None]:
         yield Log(str(error))
         if stream in self.streams:  # its head has passed already
             code = http.ErrorCode.GENERIC_CLIENT_ERROR
             yield http.ReceiveHttp(http.RequestProtocolError(stream, str(error), code))
-        if not self._send_page(stream, error.status, str(error)) and not self.is_closed(stream):
+        page = pages.text(error.status, str(error), ErrorType.HTTP_REQUEST_ERROR)
+        if not self._send_page(stream, page, accept) and not self.is_closed(stream):
             self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.PROTOCOL_ERROR)
         self.streams.pop(stream, None)
         self._end(stream)
@@ -250,7 +256,7 @@ class Server(http.Http2Server):
         limits.reached(time_limits.HEAD)
         message = time_limits.late_head(limit)
         if stream := self.h2_conn.begun:
-            answer = flows.answer_of(pages.text(408, message))
+            answer = flows.answer_of(pages.text(408, message, ErrorType.HTTP_REQUEST_ERROR))
             fields = ((b":status", b"408"), *_lowered(answer.headers.fields))
             yield from self._flush()
             yield SendData(self.conn, self.h2_conn.refuse(stream, fields, answer.raw_content or b""))
@@ -266,15 +272,15 @@ class Server(http.Http2Server):
         yield from _fail_all(self, msg)
 
     def _tell(self, event: http.ResponseProtocolError) -> bool:
-        status = event.code.http_status_code()
-        return status is not None and self._send_page(event.stream_id, status, event.message)
+        page = failures.page_of(event)
+        return page is not None and self._send_page(event.stream_id, page)
 
-    def _send_page(self, stream: int, status: int, message: str) -> bool:
-        """Answer with a page of our own, if nothing of an answer has been sent."""
+    def _send_page(self, stream: int, page: Page, accept: str = "") -> bool:
+        """Answer with a page of our own, if nothing of an answer has been sent. `accept`: where no flow tells it."""
         if not self.is_open_for_us(stream) or self.h2_conn.streams[stream].state_machine.headers_sent:
             return False
-        answer = flows.answer_of(pages.text(status, message))
-        head = [(b":status", b"%d" % status), *_lowered(answer.headers.fields)]
+        answer = flows.answer_of(page, accept or self._accept_of(stream))
+        head = [(b":status", b"%d" % page.code), *_lowered(answer.headers.fields)]
         bodiless = stream in self._heads
         self.h2_conn.send_headers(stream, head, end_stream=bodiless)
         if not bodiless:
@@ -282,6 +288,13 @@ class Server(http.Http2Server):
         if not self.is_closed(stream) and not self.h2_conn.stream_buffers.get(stream):
             self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.NO_ERROR)  # RFC 9113 §8.1
         return True
+
+    def _accept_of(self, stream: int) -> str:
+        """In what form a client wants its answer: asked where that fails, and so not kept of each request."""
+        layers: list[Any] = self.context.layers
+        parent = layers[layers.index(self) - 1]
+        flow = getattr(getattr(parent, "streams", {}).get(stream), "flow", None)
+        return flows.accept_of(flow) if flow else ""
 
     def _flush(self) -> CommandGenerator[None]:
         if data := self.h2_conn.data_to_send():

@@ -20,6 +20,7 @@ from mitmproxy.proxy.commands import CloseConnection, Log, RequestWakeup, SendDa
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.utils import human
 
+from ..conduct.proxy_status import ErrorType
 from ..observe import pages
 from . import flows
 
@@ -79,7 +80,8 @@ class Refusal:
             said = [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-status", _UNIMPLEMENTED)]
             self._h2.send_headers(stream, [*said, (b"grpc-message", self._text)], end_stream=True)
             return
-        answer = flows.answer_of(pages.text(505, self._reason))
+        page = pages.text(505, self._reason, ErrorType.HTTP_REQUEST_ERROR)
+        answer = flows.answer_of(page, dict(fields).get(b"accept", b"").decode("latin-1"))
         said = [(b":status", b"505"), *((name.lower(), value) for name, value in answer.headers.fields)]
         bodiless = (b":method", b"HEAD") in fields
         self._h2.send_headers(stream, said, end_stream=bodiless)

@@ -14,6 +14,7 @@ from mitmproxy.proxy.layers.modes import Socks5AuthData
 
 from ..conduct.crowd import site
 from ..conduct.patience import Patience
+from ..conduct.proxy_status import ErrorType
 from ..config.options import Option, number
 from ..observe import pages
 from . import flows, limits
@@ -34,6 +35,11 @@ _PATIENCE = "jwtproxy_patience"
 """Among the attributes of mitmproxy's addon."""
 _SHA = "{SHA}"
 
+_REALM = 'Basic realm="jwtproxy"'
+_WANTED = "the user and password are missing or wrong"
+_ASK_AS_PROXY = pages.text(407, _WANTED, ErrorType.HTTP_REQUEST_DENIED, **{"Proxy-Authenticate": _REALM})
+_ASK_AS_SERVER = pages.text(401, _WANTED, ErrorType.HTTP_REQUEST_DENIED, **{"WWW-Authenticate": _REALM})
+
 _authenticate = proxyauth.ProxyAuth.authenticate_http
 _socks5_auth = proxyauth.ProxyAuth.socks5_auth
 
@@ -48,9 +54,11 @@ def authenticate_http(self: proxyauth.ProxyAuth, flow: HTTPFlow) -> bool:
     turn = _Turn(self, peer, given)
     if turn.wait:
         text = f"too many wrong passwords; wait {turn.wait} s"
-        flows.respond(flow, pages.text(429, text, **{"Retry-After": str(turn.wait)}))
+        flows.respond(flow, pages.text(429, text, ErrorType.HTTP_REQUEST_DENIED, **{"Retry-After": str(turn.wait)}))
         return False
     is_right = _authenticate(self, flow)
+    if not is_right:
+        flows.respond(flow, _ASK_AS_PROXY if proxyauth.is_http_proxy(flow) else _ASK_AS_SERVER)
     if given:  # clients ask without one first, to learn that one is wanted
         turn.end(is_right=is_right)
     return is_right

@@ -32,6 +32,7 @@ from ..conduct.heads import ReceivedResponse
 from ..conduct.host import Fault
 from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
+from ..conduct.proxy_status import ErrorType
 from ..conduct.retries import may_go_again
 from ..observe.pages import text
 from . import flows, forgetting, gate, http1, limits, pipes, response_timeout, retries, turns, whole_bodies
@@ -251,10 +252,10 @@ class Stream(http.HttpStream):
 
     def send_response(self, already_streamed: bool = False) -> CommandGenerator[None]:
         """Send the answer, or the rest of it; no body where there can be none (RFC 9110 §6.4.1)."""
+        if not already_streamed:
+            flows.complete(self.flow, here=self.server_state != self.state_consume_response_body)
         response = self.flow.response
         assert response
-        if not already_streamed:
-            flows.complete(response, here=self.server_state != self.state_consume_response_body)
         bodiless = framing.has_no_body(self.flow.request.data.method, response.status_code)
         for command in super().send_response(already_streamed):
             if not (bodiless and _sends(command, _BODY)):
@@ -298,7 +299,7 @@ class Stream(http.HttpStream):
     def handle_connect_finish(self) -> CommandGenerator[None]:
         """Answer a CONNECT."""
         if response := self.flow.response:
-            flows.complete(response, here=True)
+            flows.complete(self.flow, here=True)
             if framing.is_tunnel(b"CONNECT", response.status_code):
                 response.raw_content = b""
         yield from super().handle_connect_finish()
@@ -559,7 +560,7 @@ class Stream(http.HttpStream):
         self.server_state = self.state_errored  # an answer that comes after all is dropped
         limits.reached(response_timeout.NAME)
         message = f"no answer from {self._origin} within {seconds:g} s"
-        flows.respond(self.flow, text(504, message))
+        flows.respond(self.flow, text(504, message, ErrorType.HTTP_RESPONSE_TIMEOUT))
         yield from self._answer()
         yield self._abandon(message)
 

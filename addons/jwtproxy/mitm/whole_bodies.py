@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mitmproxy.options import Options
 
+from ..conduct.proxy_status import ErrorType
 from ..observe import pages
 from ..observe.pages import Page
 from . import limits
@@ -41,7 +42,8 @@ def refusal(exceeded: str, *, of_request: bool) -> Page:
     """What the client hears where this limit is exceeded."""
     limits.reached(exceeded)
     if exceeded == "jwt_max_bodies":
-        return pages.text(503, "too many large bodies at a time; try again later")
+        error = ErrorType.HTTP_REQUEST_DENIED if of_request else ErrorType.HTTP_RESPONSE_BODY_SIZE
+        return pages.text(503, "too many large bodies at a time; try again later", error)
     if of_request:
-        return pages.text(413, "the request's body is too large to be held whole")
-    return pages.text(502, "the answer's body is too large to be held whole")
+        return pages.text(413, "the request's body is too large to be held whole", ErrorType.HTTP_REQUEST_ERROR)
+    return pages.text(502, "the answer's body is too large to be held whole", ErrorType.HTTP_RESPONSE_BODY_SIZE)

@@ -3,17 +3,24 @@
 import html
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import generate_etag, parse_accept_header, parse_etags
 
+from ..conduct import heads, proxy_status
+from ..conduct.proxy_status import ErrorType
 from ..config.options import Option, one_of
 
 _ALLOW = "GET, HEAD, OPTIONS"
 _JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 _JWKS = "application/jwk-set+json"  # RFC 7517 §8.5.2
+_PROBLEM = "application/problem+json"  # RFC 9457 §3
+_FORMS = {_TEXT: _TEXT, "text/plain": _TEXT, _PROBLEM: _PROBLEM, _JSON: _PROBLEM, _HTML: _HTML, "text/html": _HTML}
+"""Of what we have to say: what clients may ask for, and what they get then; the first where anything will do."""
+_LONGEST_ACCEPT = 1024
+"""Characters of one that is read: it is not worth more to know in what form somebody is refused."""
 
 SERVER = "jwtproxy"
 """Who answers, on every answer of our own."""
@@ -44,6 +51,8 @@ class Page:
     code: int
     body: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    detail: str = ""
+    """What it says in one line, where that may take other forms."""
 
 
 Read = Callable[[Mapping[str, str]], Page]
@@ -87,9 +96,30 @@ def jwks(headers: Mapping[str, str], body: str, max_age: int) -> Page:
     return Page(200, body, {"Content-Type": _JWKS, **own})
 
 
-def text(code: int, message: str, **headers: str) -> Page:
-    """A short plain answer in our voice."""
-    return Page(code, f"jwtproxy: {message}\n", {"Content-Type": _TEXT, **headers})
+def text(code: int, message: str, error: ErrorType | None = None, **headers: str) -> Page:
+    """A short answer in our voice: plain, unless it is given another form.
+
+    `error`: where it takes the place of an upstream's answer, of which type that failure is.
+    """
+    told = {proxy_status.NAME: error.field} if error else {}
+    fields = {"Content-Type": _TEXT, **told, **headers, "Vary": "Accept"}
+    return Page(code, f"jwtproxy: {message}\n", fields, message)
+
+
+def in_form(page: Page, accept: str) -> Page:
+    """The page as a client wants it who sends this Accept: in plain text, HTML, or as RFC 9457 has it, in JSON."""
+    if not page.detail or accept in ("", "*/*") or len(accept) > _LONGEST_ACCEPT:
+        return page
+    form = _FORMS[parse_accept_header(accept, MIMEAccept).best_match(_FORMS, _TEXT)]
+    if form == _TEXT:
+        return page
+    title = heads.phrase(page.code).decode()
+    if form == _PROBLEM:
+        members = {"type": "about:blank", "title": title, "status": page.code, "detail": page.detail}
+        body = json.dumps(members) + "\n"
+    else:
+        body = _document(f"{page.code} {title}", f"<p>jwtproxy: {html.escape(page.detail)}\n")
+    return replace(page, body=body, headers={**page.headers, "Content-Type": form})
 
 
 NONE = text(404, "this is a proxy; it serves no pages here")
@@ -108,10 +138,14 @@ def _html(members: Mapping[str, Any]) -> str:
     rows = "".join(
         f"<tr><th scope=row>{html.escape(name)}<td>{html.escape(str(value))}\n" for name, value in _flat(members)
     )
+    return _document("jwtproxy", f"<table>\n{rows}</table>\n")
+
+
+def _document(title: str, content: str) -> str:
     return (
         "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n"
-        "<meta name=viewport content='width=device-width'>\n<title>jwtproxy</title>\n"
+        f"<meta name=viewport content='width=device-width'>\n<title>{title}</title>\n"
         "<style>body{font:16px/1.5 system-ui,sans-serif;margin:3rem;color-scheme:light dark}"
         "th{text-align:left;font-weight:400;padding-right:2rem}td{font-variant-numeric:tabular-nums}</style>\n"
-        f"<h1>jwtproxy</h1>\n<table>\n{rows}</table>\n"
+        f"<h1>{title}</h1>\n{content}"
     )

@@ -8,17 +8,18 @@ from ..conduct.access import OPEN, Access
 from ..conduct.fields import Fields, strip
 from ..conduct.host import Fault
 from ..conduct.malformed import MalformedError
+from ..conduct.proxy_status import ErrorType
 from ..conduct.request import RequestHead
 from ..conduct.verdict import Forward, Refuse, Verdict
 
 _REFUSALS = {
-    Fault.TARGET: Refuse(400, target.NO_FORM),
-    Fault.HOST: Refuse(400, target.BAD_AUTHORITY),
-    Fault.NO_HOST: Refuse(400, "the request has no Host header"),
+    Fault.TARGET: Refuse(400, target.NO_FORM, error=ErrorType.HTTP_REQUEST_ERROR),
+    Fault.HOST: Refuse(400, target.BAD_AUTHORITY, error=ErrorType.HTTP_REQUEST_ERROR),
+    Fault.NO_HOST: Refuse(400, "the request has no Host header", error=ErrorType.HTTP_REQUEST_ERROR),
     Fault.LOOP: Refuse(
         502,
         "the request has been here before: two proxies lead to each other",
-        fields=((b"Proxy-Status", b"jwtproxy; error=proxy_loop_detected"),),  # RFC 9209 §2.3.16
+        error=ErrorType.PROXY_LOOP_DETECTED,
     ),
     Fault.HOPS: Refuse(200, "", fields=((b"Allow", forwarding.ALLOW),)),
 }
@@ -55,7 +56,7 @@ def denial(head: RequestHead, access: Access) -> Refuse | None:
         return None
     host = f"[{head.host}]" if ":" in head.host else head.host
     place = f"{head.scheme}://{host}:{head.port}" if head.scheme else f"{host}:{head.port}"
-    return Refuse(403, going.denied(place, denial), limit=denial.limit)
+    return Refuse(403, going.denied(place, denial), limit=denial.limit, error=denial.error)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,13 @@ def forward(head: RequestHead) -> Verdict:
     try:
         return Forward(passing(head))
     except MalformedError as error:
-        return Refuse(error.status, str(error))
+        return malformed(error)
+
+
+def malformed(error: MalformedError, rule: str | None = None, place: str | None = None) -> Refuse:
+    """The refusal of what no message can carry: below 500 its client has sent that, else a hook has made it."""
+    kind = ErrorType.HTTP_REQUEST_ERROR if error.status < 500 else ErrorType.PROXY_INTERNAL_ERROR
+    return Refuse(error.status, str(error), rule, place, error=kind)
 
 
 def passing(head: RequestHead, never: frozenset[bytes] = frozenset()) -> Fields:

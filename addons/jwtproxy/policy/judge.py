@@ -61,7 +61,7 @@ class Policy:
         try:
             kept = faults.passing(head, self.token_fields)
         except MalformedError as error:
-            return Refuse(error.status, str(error), rule, place)
+            return faults.malformed(error, rule, place)
         if self.via == "on" or (head.to_proxy and self.via == "auto"):
             kept = with_via(kept, via(head.http_version, self.pseudonym))
         if not maker:

@@ -17,13 +17,16 @@ import pytest
 from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.options import Options
+from mitmproxy.proxy.context import Context
 from mitmproxy.test import tflow, tutils
+from mitmproxy.tls import TlsData
 
 import jwtproxy
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.launcher.addons import terminal
 from jwtproxy.launcher.master import Master
 from jwtproxy.mitm import flows
+from jwtproxy.observe import pages
 from jwtproxy.tokens.key_source import SECRET, KeySource
 
 pytestmark = pytest.mark.usefixtures("pristine")
@@ -106,6 +109,69 @@ def test_a_failed_request_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     flow = _flow()
     flow.error = Error("connection\x1b refused")
     assert re.fullmatch(r"\S+ GET http://up.example/x connection. refused\n", _printed(flow, capsys))
+
+
+def test_an_answer_of_our_own_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    flow = _flow(method="CONNECT")
+    flow.response = flows.answer_of(pages.text(502, "cannot\x1b resolve"))
+    _with(lambda master: master.addons.get("dumper").http_connect_error(flow))
+    assert re.fullmatch(r"\S+ CONNECT \S+ 502 cannot. resolve\n", capsys.readouterr().out)
+
+
+UNTRUSTED = "The client does not trust the proxy's certificate for a.example (tlsv1 alert unknown ca)"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "hinted"),
+    [
+        (UNTRUSTED, "the client does not trust the proxy's CA", True),
+        (
+            "The client disconnected during the handshake. If this happens consistently for a.example, this may …",
+            "the client closed the connection in the TLS handshake, perhaps as it does not trust the proxy's CA",
+            True,
+        ),
+        (
+            "Client and mitmproxy cannot agree on a TLS version to use. You may need to adjust mitmproxy's option.",
+            "the client offers no version of TLS that tls_version_client_min allows",
+            False,
+        ),
+        ("Cannot parse ClientHello: 00", "TLS failed: Cannot parse ClientHello: 00", False),
+        ("connection closed early", "", False),
+    ],
+)
+def test_why_tls_with_a_client_failed_is_told_with_a_hint_once(
+    error: str, said: str, hinted: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    client = tflow.tclient_conn()
+    client.error, client.sni = error, "a.example"
+    data = TlsData(client, Context(client, Options()))
+
+    def look(master: Master) -> None:
+        for _ in range(2):
+            master.addons.get("dumper").tls_failed_client(data)
+
+    _with(look)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[9:] for line in lines if "hint" not in line] == ([f"TLS a.example {said}"] * 2 if said else [])
+    hint = f"jwtproxy: hint: have clients trust {tmp_path}/.mitmproxy/mitmproxy-ca-cert.pem; see: "
+    assert [line for line in lines if "hint" in line] == ([f"{hint}jwtproxy-run help https"] if hinted else [])
+    _with(look, flow_detail=0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("side", ["Client", "Server"])
+@pytest.mark.parametrize(
+    ("options", "told"), [({}, False), ({"flow_detail": 0}, True), ({"termlog_verbosity": "debug"}, True)]
+)
+def test_mitmproxys_own_line_about_it_is_for_those_who_do_not_see_ours(
+    side: str, options: dict[str, Any], told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = f"{side} TLS handshake failed. {UNTRUSTED}"
+
+    def say() -> None:
+        logging.getLogger("mitmproxy.proxy.server").warning(message)
+
+    assert bool(_logged(say, capsys, **options)) is told
 
 
 def test_an_unanswered_request_says_so(capsys: pytest.CaptureFixture[str]) -> None:

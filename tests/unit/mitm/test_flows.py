@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from mitmproxy.http import Headers, HTTPFlow
+from mitmproxy.http import Headers, HTTPFlow, Response
 from mitmproxy.test import tflow, tutils
 
 from jwtproxy.conduct.host import Fault
+from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.conduct.request import RequestHead
 from jwtproxy.mitm import flows
 from jwtproxy.observe import pages
@@ -93,3 +94,36 @@ def test_not_modified_has_no_length() -> None:
     flows.respond(flow, Page(304, headers={"ETag": '"a"'}))
     assert flow.response
     assert (flow.response.headers["etag"], "content-length" in flow.response.headers) == ('"a"', False)
+
+
+def test_an_answer_of_ours_says_why_it_is_and_takes_the_form_that_is_preferred() -> None:
+    flow = tflow.tflow()
+    flow.request.headers["accept"] = "application/json"
+    flows.respond(flow, pages.text(403, "no"))
+    assert flow.response
+    assert flow.response.headers["content-type"] == "application/problem+json"
+    assert flows.reason_of(flow) == "no"
+    flow.response = Response.make(200)
+    assert flows.reason_of(flow) == ""
+    flow.response = None
+    assert flows.reason_of(flow) == ""
+
+
+@pytest.mark.parametrize(("status", "words"), [(403, "jwtproxy: block_list blocks this request\n"), (204, "")])
+def test_what_block_list_answers_is_told_in_our_words(status: int, words: str) -> None:
+    flow = tflow.tflow()
+    flow.metadata["blocklisted"] = True
+    flow.response = Response.make(status, headers={"Server": "mitmproxy 12.2.3"})
+    flows.complete(flow, here=True)
+    assert (flow.response.status_code, flow.response.text) == (status, words)
+    assert flow.response.headers["server"] == "jwtproxy"
+
+
+def test_what_mitmproxy_says_of_tls_is_told_without_its_name() -> None:
+    said = "The server and mitmproxy cannot agree on a TLS version. You may adjust mitmproxy's tls_version_x option."
+    reason = flows.cannot_connect("https://a:443", said)
+    assert reason == (
+        "cannot connect to https://a:443: the server and the proxy cannot agree on a TLS version. "
+        "You may adjust tls_version_x option."
+    )
+    assert reason.error is ErrorType.TLS_PROTOCOL_ERROR

@@ -764,3 +764,43 @@ def test_a_slow_client_that_is_in_time_is_served(serve: Serve, upstream: type[Up
                 assert (await client.reply()).code == 200
 
     asyncio.run(run())
+
+
+# --- in what form failures are told
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"HEAD http://a.example/ HTTP/1.1\r\nAccept: text/html\r\nX: a\0b\r\n\r\n", 400),
+        (b"HEAD http://a.example/ HTTP/1.1\r\nAccept: text/html\r\nX: " + bytes(DEFAULT.max_head), 431),
+    ],
+    ids=["malformed", "endless"],
+)
+def test_a_head_request_gets_no_body_whatever_is_wrong_with_it(serve: Serve, head: bytes, status: int) -> None:
+    async def run() -> None:
+        async with serve(Opens()) as proxy, proxy.client() as client:
+            client.send(head)
+            answer = await client.rest()
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert answer.endswith(b"\r\n\r\n")
+            assert answer.count(b"\r\n\r\n") == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "rest", [b"X: a\0b\r\n\r\n", b"Transfer-Encoding: chunked\r\nHost: {}\r\n\r\nnonsense\r\n"], ids=["head", "body"]
+)
+def test_a_fault_is_told_in_the_form_that_is_preferred(serve: Serve, upstream: type[Upstream], rest: bytes) -> None:
+    async def run() -> None:
+        async with upstream() as server, serve(Opens(), Streams()) as proxy, proxy.client() as client:
+            start = b"POST http://%s/ HTTP/1.1\r\naccept: application/json\r\n" % server.authority.encode()
+            client.send(start + rest.replace(b"{}", server.authority.encode()))
+            head, _, body = (await client.rest()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 ")
+            assert b"\r\nContent-Type: application/problem+json\r\n" in head
+            assert b"\r\nProxy-Status: jwtproxy; error=http_request_error\r\n" in head
+            assert body.startswith(b'{"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "')
+
+    asyncio.run(run())

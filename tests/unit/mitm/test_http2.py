@@ -541,3 +541,13 @@ def test_who_ends_with_another_as_the_connection_does_is_told_once(kind: type[Se
             peer.streams.pop(3, None)
     assert told == [1]
     assert not peer.streams
+
+
+@pytest.mark.parametrize("changes", [[(b"x", b"a\nb")], []], ids=["a fault in the head", "no answer"])
+def test_a_failure_is_told_in_the_form_that_is_preferred(changes: list[tuple[bytes, bytes]]) -> None:
+    client = Http2()
+    stream = client.raw(_with((b"accept", b"application/json"), *changes))
+    if not changes:
+        client.answer(b"nonsense\r\n\r\n")
+    assert client.codes == {stream: "400" if changes else "502"}
+    assert client.bodies[stream].startswith(b'{"type": "about:blank", ')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import subprocess
 import sys
@@ -193,3 +194,35 @@ def test_bare_mitmdump_tells_it_in_one_line_and_serves_nothing(tmp_path: Path, s
     assert done.returncode == 1
     assert done.stderr == TOLD
     assert "listening" not in done.stdout
+
+
+def _told_at_the_end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, pyjwt: bool) -> str:
+    """What is said where the process would end."""
+
+    def end(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit) as caught:
+        patches.require_suitable(pyjwt=pyjwt)
+    assert caught.value.code == 1
+    return capsys.readouterr().err
+
+
+def test_a_script_ends_an_older_mitmproxy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(patches, "VERSION", "12.1.3")
+    said = _told_at_the_end(monkeypatch, capsys, pyjwt=False)
+    assert said.startswith("jwtproxy: error: this is mitmproxy 12.1.3, and Python 3.")
+    assert f"pip install '{patches.SUITABLE}'" in said
+
+
+def test_a_script_that_needs_pyjwt_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    patches.require_suitable()
+    assert "PyJWT is not installed" in _told_at_the_end(monkeypatch, capsys, pyjwt=True)
+
+
+@pytest.mark.parametrize("version", ["12.2", "12.2.3", "13.0.0", "12.10.0 dev"])
+def test_a_suitable_mitmproxy_is_left_alone(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(patches, "VERSION", version)
+    patches.require_suitable(pyjwt=True)

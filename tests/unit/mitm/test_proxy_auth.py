@@ -14,6 +14,7 @@ import pytest
 from mitmproxy.addons.proxyauth import Htpasswd, ProxyAuth, SingleUser
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.layers.modes import Socks5AuthData
+from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons, tflow
 
 from jwtproxy.mitm import limits, patches, proxy_auth
@@ -73,6 +74,27 @@ def test_wrong_passwords_make_a_client_wait(counted: list[str]) -> None:
 def test_no_password_is_no_wrong_one(counted: list[str]) -> None:
     addon = with_validator(SingleUser("a:good"))
     assert {code(asked(addon)) for _ in range(9)} == {407}
+    assert not counted
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "field"),
+    [("regular", 407, "proxy-authenticate"), ("reverse:http://a:1", 401, "www-authenticate")],
+)
+def test_who_is_asked_for_a_password_is_asked_in_our_voice(
+    counted: list[str], mode: str, status: int, field: str
+) -> None:
+    flow = tflow.tflow()
+    flow.client_conn.proxy_mode = ProxyMode.parse(mode)
+    with_validator(SingleUser("a:good")).authenticate_http(flow)
+    assert flow.response
+    assert (flow.response.status_code, flow.response.text) == (
+        status,
+        "jwtproxy: the user and password are missing or wrong\n",
+    )
+    assert flow.response.headers[field] == 'Basic realm="jwtproxy"'
+    assert flow.response.headers["server"] == "jwtproxy"
+    assert b"mitmproxy" not in b"".join(map(b": ".join, flow.response.headers.fields))
     assert not counted
 
 

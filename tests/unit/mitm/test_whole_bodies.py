@@ -33,13 +33,14 @@ def test_all_together_are_bounded_until_they_are_forgotten(options: Options) -> 
 
 
 @pytest.mark.parametrize(
-    ("exceeded", "of_request", "code"),
+    ("exceeded", "of_request", "code", "error"),
     [
-        ("jwt_max_body", True, 413),
-        ("jwt_max_body", False, 502),
-        ("jwt_max_bodies", True, 503),
-        ("jwt_max_bodies", False, 503),
+        ("jwt_max_body", True, 413, "http_request_error"),
+        ("jwt_max_body", False, 502, "http_response_body_size"),
+        ("jwt_max_bodies", True, 503, "http_request_denied"),
+        ("jwt_max_bodies", False, 503, "http_response_body_size"),
     ],
 )
-def test_the_client_is_told(exceeded: str, of_request: bool, code: int) -> None:
-    assert refusal(exceeded, of_request=of_request).code == code
+def test_the_client_is_told(exceeded: str, of_request: bool, code: int, error: str) -> None:
+    page = refusal(exceeded, of_request=of_request)
+    assert (page.code, page.headers["Proxy-Status"]) == (code, f"jwtproxy; error={error}")

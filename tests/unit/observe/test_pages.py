@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.observe import pages
 
@@ -167,9 +168,61 @@ def test_any_if_none_match_has_an_answer(sent: str) -> None:
 
 
 def test_a_short_answer_speaks_in_our_voice() -> None:
-    page = pages.text(502, "no way", Allow="GET")
-    assert page == pages.Page(502, "jwtproxy: no way\n", {"Content-Type": "text/plain; charset=utf-8", "Allow": "GET"})
+    page = pages.text(405, "no way", Allow="GET")
+    fields = {"Content-Type": "text/plain; charset=utf-8", "Allow": "GET", "Vary": "Accept"}
+    assert page == pages.Page(405, "jwtproxy: no way\n", fields, "no way")
     assert pages.NONE.code == 404
+
+
+def test_what_takes_an_upstreams_place_says_of_which_type_it_is() -> None:
+    page = pages.text(502, "no way", ErrorType.DNS_ERROR)
+    assert page.headers["Proxy-Status"] == "jwtproxy; error=dns_error"
+    assert "Proxy-Status" not in pages.NONE.headers
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        *((accept, "text/plain; charset=utf-8") for accept in ("", "*/*", "text/plain", "text/*", "image/png", "???")),
+        ("text/html;q=0.2, text/plain;q=0.3", "text/plain; charset=utf-8"),
+        ("application/json, text/plain, */*", "text/plain; charset=utf-8"),
+        ("text/html" + ", text/html" * 100, "text/plain; charset=utf-8"),
+        *((accept, "text/html; charset=utf-8") for accept in ("text/html", BROWSER, "text/html;charset=utf-8")),
+        ("application/json", "application/problem+json"),
+        ("application/problem+json", "application/problem+json"),
+        ("application/*", "application/problem+json"),
+        ("text/html;q=0.2, application/json", "application/problem+json"),
+    ],
+)
+def test_a_short_answer_has_the_form_that_is_preferred(accept: str, form: str) -> None:
+    page = pages.in_form(pages.text(502, "<no> way", ErrorType.DNS_ERROR), accept)
+    assert (page.code, page.headers["Content-Type"], page.headers["Vary"]) == (502, form, "Accept")
+    assert page.headers["Proxy-Status"] == "jwtproxy; error=dns_error"
+    if form.startswith("text/plain"):
+        assert page.body == "jwtproxy: <no> way\n"
+    elif form.startswith("text/html"):
+        assert "<title>502 Bad Gateway</title>" in page.body
+        assert "<p>jwtproxy: &lt;no&gt; way\n" in page.body
+    else:
+        assert json.loads(page.body) == {
+            "type": "about:blank",
+            "title": "Bad Gateway",
+            "status": 502,
+            "detail": "<no> way",
+        }
+
+
+@given(st.text())
+def test_any_accept_has_a_form(accept: str) -> None:
+    assert "no way" in pages.in_form(pages.text(502, "no way"), accept).body
+
+
+def test_other_pages_keep_their_form() -> None:
+    page = pages.Page(200, "a", {"Content-Type": "text/plain"})
+    assert pages.in_form(page, "text/html") is page
 
 
 # --- the option

@@ -11,6 +11,7 @@ import pytest
 
 from jwtproxy.conduct.fields import Fields
 from jwtproxy.conduct.host import Fault
+from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.conduct.request import RequestHead
 from jwtproxy.conduct.verdict import Forward, Refuse
 from jwtproxy.policy.faults import UNSIGNED, Unsigned, passing, refusal
@@ -25,7 +26,7 @@ MISDIRECTED = (
 
 
 LOOP = "the request has been here before: two proxies lead to each other"
-LOOP_FIELDS = ((b"Proxy-Status", b"jwtproxy; error=proxy_loop_detected"),)  # RFC 9209 §2.3.16
+WRONG = ErrorType.HTTP_REQUEST_ERROR
 ALLOW: Fields = ((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT"),)
 TRACE = Refuse(405, "TRACE would show the token; jwt_trace=on permits it", fields=ALLOW)
 
@@ -33,10 +34,10 @@ TRACE = Refuse(405, "TRACE would show the token; jwt_trace=on permits it", field
 @pytest.mark.parametrize(
     ("fault", "mismatch", "expected"),
     [
-        (Fault.TARGET, "allow", Refuse(400, "the request's target is neither a URL nor a path")),
-        (Fault.HOST, "allow", Refuse(400, "the request's host or port is not valid")),
-        (Fault.NO_HOST, "allow", Refuse(400, "the request has no Host header")),
-        (Fault.LOOP, "allow", Refuse(502, LOOP, fields=LOOP_FIELDS)),
+        (Fault.TARGET, "allow", Refuse(400, "the request's target is neither a URL nor a path", error=WRONG)),
+        (Fault.HOST, "allow", Refuse(400, "the request's host or port is not valid", error=WRONG)),
+        (Fault.NO_HOST, "allow", Refuse(400, "the request has no Host header", error=WRONG)),
+        (Fault.LOOP, "allow", Refuse(502, LOOP, error=ErrorType.PROXY_LOOP_DETECTED)),
         (Fault.HOPS, "allow", Refuse(200, "", fields=ALLOW)),
         (Fault.TUNNEL, "refuse", Refuse(421, MISDIRECTED)),
     ],
@@ -87,7 +88,7 @@ def test_nor_does_anything_name_us_in_via() -> None:
 
 def test_a_connection_field_that_is_no_list_is_refused_there_too() -> None:
     verdict = UNSIGNED.verdict(replace(HEAD, fields=((b"Connection", b'"x"'),)), NOW)
-    assert verdict == Refuse(400, "Connection is not a list of tokens")
+    assert verdict == Refuse(400, "Connection is not a list of tokens", error=WRONG)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,7 @@ def test_nor_does_what_a_hook_has_broken_pass(changes: dict[str, Any]) -> None:
     verdict = UNSIGNED.verdict(replace(HEAD, **changes), NOW)
     assert isinstance(verdict, Refuse)
     assert verdict.status == 502, "its client is not to blame"
+    assert verdict.error is ErrorType.PROXY_INTERNAL_ERROR
 
 
 @pytest.mark.parametrize(

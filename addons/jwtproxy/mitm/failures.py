@@ -1,0 +1,36 @@
+"""What clients are told where mitmproxy reports that a request has no answer."""
+
+from mitmproxy.proxy.layers import http
+
+from ..conduct.proxy_status import ErrorType
+from ..observe import pages
+from ..observe.pages import Page
+from . import flows
+from .retries import NoAnswer
+
+_OURS = {
+    http.ErrorCode.REQUEST_TOO_LARGE: ("the request's body exceeds body_size_limit", ErrorType.HTTP_REQUEST_ERROR),
+    http.ErrorCode.RESPONSE_TOO_LARGE: ("the answer's body exceeds body_size_limit", ErrorType.HTTP_RESPONSE_BODY_SIZE),
+    http.ErrorCode.REQUEST_VALIDATION_FAILED: (
+        "CONNECT is not served here: within a tunnel, or in this mode",  # all else has been refused by then
+        ErrorType.HTTP_REQUEST_ERROR,
+    ),
+    http.ErrorCode.RESPONSE_VALIDATION_FAILED: ("the answer is not valid HTTP", ErrorType.HTTP_PROTOCOL_ERROR),
+}
+"""Our words for what mitmproxy says of itself."""
+
+
+def page_of(event: http.ResponseProtocolError) -> Page | None:
+    """The answer in place of the one that there is not; None where its client gets none."""
+    status = event.code.http_status_code()
+    if status is None:
+        return None
+    if event.code in _OURS:
+        return pages.text(status, *_OURS[event.code])
+    return flows.failure(status, event.message, _otherwise(event, status))
+
+
+def _otherwise(event: http.ResponseProtocolError, status: int) -> ErrorType:
+    if status < 500:
+        return ErrorType.HTTP_REQUEST_ERROR
+    return ErrorType.CONNECTION_TERMINATED if isinstance(event, NoAnswer) else ErrorType.HTTP_PROTOCOL_ERROR

@@ -1,0 +1,41 @@
+"""What clients are told where mitmproxy reports that a request has no answer."""
+
+from __future__ import annotations
+
+import pytest
+from mitmproxy.proxy.layers.http import ErrorCode, ResponseProtocolError
+
+from jwtproxy.conduct.proxy_status import ErrorType, Reason
+from jwtproxy.mitm.failures import page_of
+from jwtproxy.mitm.retries import NoAnswer
+
+SAID = "mitmproxy would say this"
+TYPED = Reason("gone", ErrorType.HTTP_RESPONSE_INCOMPLETE)
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "detail", "error"),
+    [
+        (ResponseProtocolError(1, "no", ErrorCode.GENERIC_SERVER_ERROR), 502, "no", "http_protocol_error"),
+        (ResponseProtocolError(1, TYPED, ErrorCode.GENERIC_SERVER_ERROR), 502, "gone", "http_response_incomplete"),
+        (NoAnswer(1, "gone"), 502, "gone", "connection_terminated"),
+        (ResponseProtocolError(1, "no", ErrorCode.GENERIC_CLIENT_ERROR), 400, "no", "http_request_error"),
+        (ResponseProtocolError(1, SAID, ErrorCode.REQUEST_TOO_LARGE), 413,
+         "the request's body exceeds body_size_limit", "http_request_error"),
+        (ResponseProtocolError(1, SAID, ErrorCode.RESPONSE_TOO_LARGE), 502,
+         "the answer's body exceeds body_size_limit", "http_response_body_size"),
+        (ResponseProtocolError(1, SAID, ErrorCode.REQUEST_VALIDATION_FAILED), 400,
+         "CONNECT is not served here: within a tunnel, or in this mode", "http_request_error"),
+        (ResponseProtocolError(1, SAID, ErrorCode.RESPONSE_VALIDATION_FAILED), 502,
+         "the answer is not valid HTTP", "http_protocol_error"),
+    ],
+)  # fmt: skip
+def test_each_has_its_answer(event: ResponseProtocolError, code: int, detail: str, error: str) -> None:
+    page = page_of(event)
+    assert page
+    assert (page.code, page.detail, page.headers["Proxy-Status"]) == (code, detail, f"jwtproxy; error={error}")
+
+
+@pytest.mark.parametrize("code", [ErrorCode.KILL, ErrorCode.CANCEL, ErrorCode.CLIENT_DISCONNECTED])
+def test_who_is_gone_or_cut_off_gets_none(code: ErrorCode) -> None:
+    assert page_of(ResponseProtocolError(1, "no", code)) is None
