@@ -20,7 +20,6 @@ from mitmproxy.options import CONF_BASENAME, Options
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.utils import debug
 
-from jwtproxy import __version__
 from jwtproxy.addons import status
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.config.errors import SettingsError
@@ -34,7 +33,7 @@ from ..option_checks import as_settings_errors
 from ..processes import capacity, descriptors, secrecy
 from ..processes.sockets import Loop, bind
 from ..report import MISTAKEN, report
-from . import COMMANDS
+from . import version
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
@@ -61,13 +60,6 @@ class Plan:
 
 def run(arguments: list[str]) -> int:
     """Run with these arguments; the exit status."""
-    try:
-        return _run_to_end(arguments)
-    finally:
-        _let_go_of_stdout()
-
-
-def _run_to_end(arguments: list[str]) -> int:
     _set_log_levels()
     descriptors.raise_limit()
     secrecy.seal()
@@ -84,14 +76,6 @@ def _run_to_end(arguments: list[str]) -> int:
         return MISTAKEN
 
 
-def _let_go_of_stdout() -> None:
-    """If nobody reads us any more, that is no failure; the interpreter would think so when it flushes at its end."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 async def _plan(arguments: list[str]) -> Plan | None:
     """Check everything, and listen; None where there is nothing to serve. Raises SettingsError."""
     try:
@@ -103,12 +87,10 @@ async def _plan(arguments: list[str]) -> Plan | None:
 
 def _check(master: Master, arguments: list[str]) -> Plan | None:
     options = master.options
-    args = commandline.parser(options).parse_args(arguments)
+    args = commandline.read(commandline.parser(options), arguments)
     if args.version:
-        print(f"jwtproxy {__version__}\n{debug.dump_system_info()}")
+        print(version.text())
         return None
-    if (word := next(iter(args.filter_args), None)) in COMMANDS:
-        raise SettingsError(f"{word!r} comes after an option", f"put it first: jwtproxy-run {word} …")
     grace = commandline.grace(args)
     found = environment.sources(Path())
     asked = environment.workers(args.workers, found)
@@ -176,7 +158,11 @@ def _print_reference(master: Master, args: argparse.Namespace) -> None:
         for script in master.addons.get("scriptloader").addons:  # their options are part of it
             if script.ns is None:
                 script.loadscript()
-        optmanager.dump_defaults(master.options, sys.stdout)
+        listed, ours = optmanager.OptManager(), commandline.defaults()  # also where variables say something else
+        for name, option in master.options.items():
+            default = ours.get(name, option.default)
+            listed.add_option(name, option.typespec, default, option.help, option.choices)
+        optmanager.dump_defaults(listed, sys.stdout)
 
 
 def _serve_together(plan: Plan) -> int:
