@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,7 +47,7 @@ def parser(options: Options) -> argparse.ArgumentParser:
     """Mitmdump's parser with our flags."""
     parser: argparse.ArgumentParser = cmdline.mitmdump(options)
     theirs = [*parser._action_groups]
-    parser.error = usage_error  # type: ignore[method-assign]
+    parser.error = partial(usage_error, parser=parser)  # type: ignore[method-assign]
     for action in parser._actions:  # argparse tells of them in no other way
         if action.dest == "filter_args":
             action.help = argparse.SUPPRESS
@@ -88,9 +90,13 @@ def read(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Name
     return args
 
 
-def usage_error(message: str) -> NoReturn:
+def usage_error(message: str, parser: argparse.ArgumentParser | None = None) -> NoReturn:
     """What argparse is to do with a mistake. Raises SettingsError."""
-    raise SettingsError(message, "jwtproxy-run --help lists the flags and commands")
+    hint = ""
+    if parser and (found := re.match(r"unrecognized arguments: (--\S+)", message)):
+        ours = {option.name for option in environment.OPTIONS}
+        hint = words.flag_hint(found[1], parser._option_string_actions, ours)
+    raise SettingsError(message, hint or "jwtproxy-run --help lists commands and flags, --help-all mitmdump's as well")
 
 
 def grace(args: argparse.Namespace) -> float:

@@ -18,6 +18,14 @@ def report(message: str, hint: str = "") -> None:
         forget(sys.stderr)
 
 
+def tell(line: str) -> None:
+    """One line on stdout of what serves, which has better to do than to fail if that cannot be printed."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        forget(sys.stdout)
+
+
 def forget(stream: IO[str]) -> None:
     """Have all that is still to be written there go nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

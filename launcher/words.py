@@ -3,7 +3,7 @@
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from jwtproxy.config.errors import SettingsError
 
@@ -38,6 +38,16 @@ def stray(words: Sequence[str]) -> SettingsError:
     if words[0] in COMMANDS:
         return SettingsError(f"{words[0]!r} comes after an option", f"put it first: jwtproxy-run {words[0]} …")
     return SettingsError(f"unexpected word {words[0]!r}", _hint(words))
+
+
+def flag_hint(flag: str, flags: Iterable[str], options: Container[str]) -> str:
+    """What to write in place of a flag that does not exist; nothing if nobody knows."""
+    name = flag.partition("=")[0]
+    option = name.removeprefix("--").replace("-", "_")
+    near = difflib.get_close_matches(name, flags, n=1, cutoff=0.7)
+    if option in options:
+        return f"options are given with --set {option}=…"
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def _meant(word: str) -> str:

@@ -16,6 +16,8 @@ from mitmproxy.utils import human, strutils, vt_codes
 from jwtproxy import __version__
 from jwtproxy.mitm import flows, stock
 
+from ..report import forget
+
 _COLOURS = {2: "green", 3: "magenta", 4: "red", 5: "red"}
 
 
@@ -94,7 +96,7 @@ class Requests(dumper.Dumper):
             super().echo(text, ident, **style)
             self.outfp.flush()
         except OSError:
-            self.outfp = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as we are
+            forget(self.outfp)
 
     def echo_flow(self, f: http.HTTPFlow) -> None:
         """Print one flow."""

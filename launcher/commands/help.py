@@ -16,7 +16,7 @@ _USAGE = """\
 usage: jwtproxy-run help [TOPIC]
 
 Without a topic, list the topics. On a terminal, a topic is shown in $PAGER (less); elsewhere it is plain Markdown.
-`jwtproxy-run --help` lists the flags, `jwtproxy-run --options` every option.
+`jwtproxy-run --help` lists commands and flags, `jwtproxy-run --options` every option.
 """
 _WIDEST = 120  # columns: longer lines are hard to read
 

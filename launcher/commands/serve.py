@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from ..master import Master
 from ..option_checks import as_settings_errors
 from ..processes import capacity, descriptors, secrecy
 from ..processes.sockets import Loop, bind
-from ..report import MISTAKEN, report
+from ..report import MISTAKEN, report, tell
 from . import version
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
@@ -153,7 +152,7 @@ def _prepare_ca(options: Options) -> None:
 
 def _print_reference(master: Master, args: argparse.Namespace) -> None:
     if args.commands:
-        master.commands.dump()
+        master.commands.dump(sys.stdout)  # its default is what that was once
     else:
         for script in master.addons.get("scriptloader").addons:  # their options are part of it
             if script.ns is None:
@@ -188,11 +187,10 @@ def _refresh(plan: Plan, asked: bool) -> None:
     if asked and _hung_up(plan):
         raise StopIteration
     change = plan.current.reload() if asked else plan.current.poll()
-    with suppress(OSError):  # nobody may be reading any more
-        if isinstance(change, SettingsError):
-            report(f"{change}; {KEPT}", change.hint)
-        elif change:
-            print(f"jwtproxy: {change}", flush=True)
+    if isinstance(change, SettingsError):
+        report(f"{change}; {KEPT}", change.hint)
+    elif change:
+        tell(f"jwtproxy: {change}")
 
 
 def _hung_up(plan: Plan) -> bool:

@@ -146,6 +146,11 @@ def test_two_answers_to_one_question_are_an_error(arguments: tuple[str, ...], sa
     ("arguments", "said", "hint"),
     [
         (("--nonsense",), "--nonsense", "--help"),
+        (("--usr", "ci"), "unrecognized arguments: --usr", "did you mean --user?"),
+        (("--tll=9",), "unrecognized arguments: --tll=9", "did you mean --ttl?"),
+        (("--anticahe",), "unrecognized arguments: --anticahe", "did you mean --anticache?"),
+        (("--jwt-via", "on"), "unrecognized arguments: --jwt-via", "options are given with --set jwt_via=…"),
+        (("--jwt_ttl=9",), "unrecognized arguments: --jwt_ttl=9", "options are given with --set jwt_ttl=…"),
         (("--port", "http"), "bad value 'http' for --port", "65535"),
         (("--set", "jwt_usr=x"), "unknown option 'jwt_usr'", "jwt_user"),
         (("--set", "jwt_pages=maybe"), "bad value 'maybe' for jwt_pages", "JWT_PAGES"),

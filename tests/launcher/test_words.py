@@ -79,6 +79,21 @@ def test_a_command_comes_first(command: str) -> None:
     assert error.hint == f"put it first: jwtproxy-run {command} …"
 
 
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        ("--usr", "did you mean --user?"),
+        ("--prot=9", "did you mean --port?"),
+        ("--jwt-ttl", "options are given with --set jwt_ttl=…"),
+        ("--jwt_ttl=9", "options are given with --set jwt_ttl=…"),
+        ("--frobnicate", ""),
+        ("--", ""),
+    ],
+)
+def test_a_flag_may_be_misspelt(flag: str, hint: str) -> None:
+    assert words.flag_hint(flag, ["--user", "--port", "-p"], {"jwt_ttl"}) == hint
+
+
 def test_an_empty_word_is_none() -> None:
     """A variable of a shell that is not set, in quotes."""
     with pytest.raises(SettingsError, match="unknown command ''"):
