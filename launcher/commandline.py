@@ -19,7 +19,7 @@ from jwtproxy.config.errors import SettingsError
 from jwtproxy.config.options import check_known
 from jwtproxy.policy.current import CurrentPolicy
 from jwtproxy.tokens import key_source
-from jwtproxy.tokens.key_source import KeySource
+from jwtproxy.tokens.key_source import KeySource, check_path
 
 from . import environment, option_checks, usage, words
 from .master import Master
@@ -77,16 +77,11 @@ def parser(options: Options) -> argparse.ArgumentParser:
     return parser
 
 
-def defaults() -> dict[str, object]:
-    """What is in force where nobody says otherwise, as far as mitmproxy does not know it."""
-    return {**DEFAULTS, "listen_port": 8080, **{option.name: option.default for option in environment.OPTIONS}}
-
-
 def read(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
     """The arguments of what takes no words. Raises SettingsError."""
     args = parser.parse_args(arguments)
-    if args.filter_args:
-        raise words.stray(args.filter_args)
+    if stray := [word for word in args.filter_args if word != "--"]:
+        raise words.stray(stray)
     return args
 
 
@@ -96,7 +91,8 @@ def usage_error(message: str, parser: argparse.ArgumentParser | None = None) -> 
     if parser and (found := re.match(r"unrecognized arguments: (--\S+)", message)):
         ours = {option.name for option in environment.OPTIONS}
         hint = words.flag_hint(found[1], parser._option_string_actions, ours)
-    raise SettingsError(message, hint or "jwtproxy-run --help lists commands and flags, --help-all mitmdump's as well")
+    hint = hint or "jwtproxy-run --help lists commands and flags, --help-all mitmdump's as well"
+    raise SettingsError(words.without_keys(message), hint)
 
 
 def grace(args: argparse.Namespace) -> float:
@@ -206,5 +202,7 @@ def _agree(flag: str, given: object, name: str, flags: dict[str, Any], specs: li
     theirs += [spec.partition("=")[2] for spec in specs if spec.startswith(f"{name}=")]
     other = next((value for value in theirs if given is not None and value != str(given)), None)
     if other is not None:
+        for value in (str(given), other) if name == _FLAGS["--key"][0] else ():
+            check_path(value, flag)  # rather than show it
         long = f"--set {name}={other}" if name.startswith("jwt_") else f"--{name.replace('_', '-')} {other}"
         raise SettingsError(f"{flag} {given} and {long} contradict each other", "keep one of the two")

@@ -10,10 +10,13 @@ from jwtproxy.config.errors import SettingsError
 from .commands import COMMANDS
 from .commands.help import topics
 
+_KEY_LIKE = re.compile(r"[0-9A-Fa-f]{32,}|-----BEGIN.*", re.DOTALL)
+
 _ALIASES = {"run": "serve", "start": "serve", "proxy": "serve", "sign": "token", "mint": "token", "test": "check"}
 """What other programs call ours."""
 
 _ASKS = "jwtproxy-run explain GET URL tells what would happen to a request, jwtproxy-run token URL prints its token"
+_NO_KEYS = "process lists show command lines: write a key to a file, and name that with --key FILE"
 _SHAPES = (
     (r"(?i:https?|wss?)://.*|GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS", _ASKS),
     (r"[0-9]+", "a port is given with --port {word}"),
@@ -29,7 +32,7 @@ def split(arguments: Sequence[str]) -> tuple[str, list[str]]:
     if not arguments or arguments[0].startswith("-"):
         return "serve", [*arguments]
     if arguments[0] not in COMMANDS:
-        raise SettingsError(f"unknown command {arguments[0]!r}", _hint(arguments))
+        raise SettingsError(f"unknown command {without_keys(arguments[0])!r}", _hint(arguments))
     return arguments[0], [*arguments[1:]]
 
 
@@ -37,7 +40,12 @@ def stray(words: Sequence[str]) -> SettingsError:
     """The mistake of words that stand where none belongs: mitmdump would take them for a filter of its log."""
     if words[0] in COMMANDS:
         return SettingsError(f"{words[0]!r} comes after an option", f"put it first: jwtproxy-run {words[0]} …")
-    return SettingsError(f"unexpected word {words[0]!r}", _hint(words))
+    return SettingsError(f"unexpected word {without_keys(words[0])!r}", _hint(words))
+
+
+def without_keys(text: str) -> str:
+    """The text, fit for an error even where somebody has written a key into a command line."""
+    return _KEY_LIKE.sub("…", text)
 
 
 def flag_hint(flag: str, flags: Iterable[str], options: Container[str]) -> str:
@@ -45,6 +53,8 @@ def flag_hint(flag: str, flags: Iterable[str], options: Container[str]) -> str:
     name = flag.partition("=")[0]
     option = name.removeprefix("--").replace("-", "_")
     near = difflib.get_close_matches(name, flags, n=1, cutoff=0.7)
+    if "secret" in option:
+        return _NO_KEYS
     if option in options:
         return f"options are given with --set {option}=…"
     return f"did you mean {near[0]}?" if near else ""
@@ -58,6 +68,8 @@ def _meant(word: str) -> str:
 
 def _hint(words: Sequence[str]) -> str:
     """What to write in place of these words."""
+    if without_keys(words[0]) != words[0]:
+        return _NO_KEYS
     if re.match(r"[~!(]", words[0]):
         flags = (place for place, word in enumerate(words) if word.startswith("-"))
         return f"a filter is given with --filter {shlex.quote(' '.join(words[: next(flags, None)]))}"

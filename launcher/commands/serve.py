@@ -1,19 +1,16 @@
 """Check everything, then run mitmdump with our addons, in one process or several."""
 
-import argparse
 import asyncio
 import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import optmanager
 from mitmproxy.certs import CertStore
 from mitmproxy.options import CONF_BASENAME, Options
 from mitmproxy.proxy.mode_specs import ProxyMode
@@ -26,7 +23,7 @@ from jwtproxy.observe.counters import Counters
 from jwtproxy.policy.current import KEPT, CurrentPolicy
 from jwtproxy.tokens.key_source import KeySource
 
-from .. import commandline, environment
+from .. import commandline, environment, reference
 from ..master import Master
 from ..option_checks import as_settings_errors
 from ..processes import capacity, descriptors, secrecy
@@ -92,12 +89,13 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
         return None
     grace = commandline.grace(args)
     found = environment.sources(Path())
+    if args.options or args.commands:  # which need no key
+        commandline.set_options(options, args, environment.options(found))
+        (reference.print_commands if args.commands else reference.print_options)(master)
+        return None
     asked = environment.workers(args.workers, found)
     source, current = commandline.configure(master, args, found)
     workers, reason = capacity.decide(asked, options)
-    if args.options or args.commands:
-        _print_reference(master, args)
-        return None
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # to be killed while the CA is written would spoil it
     _prepare_ca(options)
     if args.check:
@@ -148,20 +146,6 @@ def _prepare_ca(options: Options) -> None:
             f"cannot use the CA in {str(folder)!r}: {reason.lower()}",
             "use a folder this user may write to: --set confdir=FOLDER; or its passphrase: --set cert_passphrase=…",
         ) from None
-
-
-def _print_reference(master: Master, args: argparse.Namespace) -> None:
-    if args.commands:
-        master.commands.dump(sys.stdout)  # its default is what that was once
-    else:
-        for script in master.addons.get("scriptloader").addons:  # their options are part of it
-            if script.ns is None:
-                script.loadscript()
-        listed, ours = optmanager.OptManager(), commandline.defaults()  # also where variables say something else
-        for name, option in master.options.items():
-            default = ours.get(name, option.default)
-            listed.add_option(name, option.typespec, default, option.help, option.choices)
-        optmanager.dump_defaults(listed, sys.stdout)
 
 
 def _serve_together(plan: Plan) -> int:

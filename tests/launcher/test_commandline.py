@@ -333,6 +333,15 @@ def test_no_word_means_nothing(arguments: list[str]) -> None:
     assert caught.value.hint
 
 
+def test_no_error_repeats_a_key() -> None:
+    key = KEY.hex()
+    mistakes = [("--key", key, "--set", "jwt_key_file=x"), ("--key", "x", "--set", f"jwt_key_file={key}")]
+    for arguments in [*mistakes, (f"--secret={key}",), ("--secret", key)]:
+        error = _error(*arguments)
+        assert key[:20] not in f"{error} {error.hint}"
+        assert "file" in error.hint
+
+
 def test_the_flags_of_our_options_give_the_names_of_our_options() -> None:
     names = {name for name, _, _ in commandline._FLAGS.values()}
     assert names < {option.name for option in OPTIONS}

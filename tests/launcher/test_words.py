@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import pytest
 
 from jwtproxy.config.errors import SettingsError
@@ -20,6 +22,7 @@ def test_without_one_it_serves(arguments: list[str]) -> None:
 
 
 ASKS = "jwtproxy-run explain GET URL tells what would happen to a request, jwtproxy-run token URL prints its token"
+NO_KEYS = "process lists show command lines: write a key to a file, and name that with --key FILE"
 STRAY = [
     ("srve", "did you mean serve?"),
     ("Serve", "did you mean serve?"),
@@ -86,12 +89,25 @@ def test_a_command_comes_first(command: str) -> None:
         ("--prot=9", "did you mean --port?"),
         ("--jwt-ttl", "options are given with --set jwt_ttl=…"),
         ("--jwt_ttl=9", "options are given with --set jwt_ttl=…"),
+        ("--secret", NO_KEYS),
+        ("--jwt-shared-secret=00", NO_KEYS),
         ("--frobnicate", ""),
         ("--", ""),
     ],
 )
 def test_a_flag_may_be_misspelt(flag: str, hint: str) -> None:
     assert words.flag_hint(flag, ["--user", "--port", "-p"], {"jwt_ttl"}) == hint
+
+
+@pytest.mark.parametrize("key", [secrets.token_hex(64), "-----BEGIN PRIVATE KEY-----\nMIIE"])
+def test_a_key_is_never_repeated(key: str) -> None:
+    for error in (words.stray([key, key]), words.stray([f"secret={key}"])):
+        assert key[-20:] not in f"{error}"
+        assert error.hint == NO_KEYS
+    with pytest.raises(SettingsError) as caught:
+        words.split([f"x{key}"])
+    assert str(caught.value) == "unknown command 'x…'"
+    assert caught.value.hint == NO_KEYS
 
 
 def test_an_empty_word_is_none() -> None:
