@@ -33,7 +33,7 @@ DEFAULTS = {"rawtcp": False, "listen_host": "127.0.0.1"}
 """Where ours differ from mitmdump's."""
 
 _FLAGS = {
-    "--key": ("jwt_key_file", "FILE", "sign with the key in this file, of any usual format"),
+    "--key": ("jwt_key_file", "FILE", "a file with the key, of any usual format, or a folder"),
     "--user": ("jwt_user", "NAME", "the user that tokens name (username)"),
     "--audience": ("jwt_audience", "AUD", "their aud; origin is that of the destination (none)"),
     "--ttl": ("jwt_ttl", "SECONDS", "how long they are valid (no limit)"),

@@ -28,6 +28,12 @@ jwtproxy-run keys jwks [options]                   print the public keys, as /.w
 
 Each has a --help of its own, and `jwtproxy-run help keys` is the manual.
 """
+_EXAMPLES = """\
+examples:
+  jwtproxy-run keys new --out key.pem                  then: jwtproxy-run --key key.pem
+  jwtproxy-run keys new --alg HS512 --out secret       a shared secret, in hexadecimal
+  jwtproxy-run keys new --alg EdDSA --out keys/        one more in a folder, named by the time
+"""
 _DESCRIPTIONS = {
     "list": "List the keys that these settings name, those of rules too, and which of them sign.",
     "jwks": "Print the public keys that these settings name, as /.well-known/jwks.json shows them.",
@@ -63,7 +69,12 @@ async def _policy(command: str, arguments: list[str]) -> Policy:
 
 
 def _new(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser("jwtproxy-run keys new", description="Make a signing key.")
+    parser = argparse.ArgumentParser(
+        "jwtproxy-run keys new",
+        description="Make a signing key. A file is never overwritten, and readable for its owner alone.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.error = commandline.usage_error  # type: ignore[method-assign]
     parser.add_argument("--alg", default="ES256", metavar="ALG", help=f"one of {', '.join(ALGORITHMS)} (ES256)")
     parser.add_argument("--out", metavar="PATH", help="a new file, or a folder (stdout)")
