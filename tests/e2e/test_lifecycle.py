@@ -332,31 +332,6 @@ def test_help_teaches(tmp_path: Path) -> None:
         assert word in text, word
 
 
-def test_a_running_proxy_is_asked_for_its_status(start_proxy: StartProxy, tmp_path: Path) -> None:
-    """By whoever has the same settings; they need no key."""
-    proxy = start_proxy()
-    done = run_launcher("status", cwd=tmp_path, secret=None, env={"HTTP_PORT": str(proxy.port)})
-    assert (done.returncode, done.stderr) == (0, ""), done
-    assert re.search(r"(?m)^proxied_requests +0$", done.stdout)
-    raw = run_launcher("status", "--proxy", proxy.url, "--json", cwd=tmp_path, secret=None)
-    assert json.loads(raw.stdout)["version"] == __version__
-    proxy.stop()
-    done = run_launcher("status", "--port", str(proxy.port), cwd=tmp_path, secret=None)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(
-        f"jwtproxy: error: nobody answers at {proxy.url}: connection refused\njwtproxy: hint: "
-    )
-
-
-def test_a_token_can_be_had_without_a_request(tmp_path: Path) -> None:
-    """The same as a request would get."""
-    done = run_launcher("token", "--user", "ci", "--audience", "origin", "https://api.example/x", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    claims = verify(done.stdout.strip())
-    assert claims["aud"] == "https://api.example"
-    assert claims["payload"]["user"] == "ci"  # type: ignore[index]
-
-
 def test_the_console_script_is_the_launcher(tmp_path: Path) -> None:
     """What pip puts on PATH does the same as the module."""
     script = Path(sys.executable).with_name("jwtproxy-run")

@@ -57,17 +57,15 @@ from jwtproxy.launcher.commands import check, explain, help, keys, serve, token,
 from tests.support.fork_server import trust_keys
 
 def replace(descriptor, kind):
-    os.close(descriptor)
     if kind == "gone":
         reading, writing = os.pipe()
         os.dup2(writing, descriptor)
         os.close(reading)
     elif kind == "full":
         os.dup2(os.open("/dev/full", os.O_WRONLY), descriptor)
-    elif descriptor == 1:  # as Python does where it is closed
-        sys.stdout = None
-    else:
-        sys.stderr = None
+    else:  # as Python does where it is closed
+        os.close(descriptor)
+        setattr(sys, "stdout" if descriptor == 1 else "stderr", None)
 
 trust_keys()
 gc.freeze()
@@ -111,17 +109,20 @@ def _rows(*always: str) -> list[object]:
     return [pytest.param(args, id=name, marks=() if name in always else thorough) for name, args in COMMANDS.items()]
 
 
-@pytest.mark.parametrize("args", _rows(*COMMANDS))
+@pytest.mark.parametrize(
+    "args",
+    _rows("--help", "--help-all", "--options", "--check", "help TOPIC", "keys list", "explain", "token", "version"),
+)
 def test_a_reader_that_has_gone_is_no_failure(run: Run, args: list[str]) -> None:
     assert run("gone", *args) == (0, "")
 
 
-@pytest.mark.parametrize("args", _rows("--options", "help", "keys list", "token"))
+@pytest.mark.parametrize("args", _rows("--options", "help", "token"))
 def test_what_is_closed_is_not_wanted(run: Run, args: list[str]) -> None:
     assert run("closed", *args) == (0, "")
 
 
-@pytest.mark.parametrize("args", _rows("--options", "help TOPIC", "keys new", "token", "--check"))
+@pytest.mark.parametrize("args", _rows("--help", "keys new", "token"))
 def test_what_is_full_is_one_error(run: Run, args: list[str]) -> None:
     """A key or a token that got lost must not pass for one that was printed."""
     assert run("full", *args) == (1, TOLD)
