@@ -55,6 +55,9 @@ def _run(arguments: list[str]) -> int:
 
 def _do(arguments: list[str]) -> int:
     command, rest = words.split(arguments)
+    if command != "serve":  # to be stopped is how that ends; others have not done what they were told
+        for number in _ENDS:
+            signal.signal(number, _give_up)
     if command != "help":  # which needs no mitmproxy, and so no second to import it
         patches.install(faster=True)
     module = importlib.import_module(f".commands.{command}", __package__)
@@ -90,6 +93,10 @@ def _restart_optimised() -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     # -P: the folder we are run in must not become one that modules are imported from.
     os.execv(sys.executable, [sys.executable, "-OP", "-m", "jwtproxy.launcher", *sys.argv[1:]])  # noqa: S606  # no shell
+
+
+def _give_up(number: int, frame: FrameType | None) -> NoReturn:
+    os._exit(128 + number)
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

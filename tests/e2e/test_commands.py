@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,17 @@ def test_a_running_proxy_is_asked_for_its_status(start_proxy: StartProxy, tmp_pa
     assert done.stderr.startswith(
         f"jwtproxy: error: nobody answers at {proxy.url}: connection refused\njwtproxy: hint: "
     )
+
+
+def test_ctrl_c_ends_the_wait_for_an_answer(start_proxy: StartProxy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(15)
+        asking = start_proxy("status", "--proxy", f"127.0.0.1:{silent.getsockname()[1]}", prepared=False, wait=False)
+        with silent.accept()[0] as client:
+            client.recv(1)
+            asking.send_signal(signal.SIGINT)
+            assert asking.wait(2) == 130
+    assert asking.output.split() == ["---", "stdout", "---", "stderr"]
 
 
 def test_a_token_can_be_had_without_a_request(tmp_path: Path) -> None:

@@ -167,6 +167,15 @@ def test_a_signal_during_the_start_ends_it_at_once(run: Run, number: int, monkey
     assert calls == [(0,)]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_at_once_and_undone(run: Run, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = _leaves("_exit", monkeypatch)
+    monkeypatch.setattr(status, "run", lambda arguments: signal.raise_signal(number))
+    with pytest.raises(Left):
+        run("status")
+    assert calls == [(128 + number,)]
+
+
 @pytest.mark.parametrize(
     "arguments",
     ["-s mine.py", "-smine.py", "-ns mine.py", "--scripts mine.py", "--sc mine.py", "--set scripts=mine.py"],

@@ -111,7 +111,7 @@ def _rows(*always: str) -> list[object]:
 
 @pytest.mark.parametrize(
     "args",
-    _rows("--help", "--help-all", "--options", "--check", "help TOPIC", "keys list", "explain", "token", "version"),
+    _rows("--help", "--help-all", "--options", "--check", "help TOPIC", "keys list", "token"),
 )
 def test_a_reader_that_has_gone_is_no_failure(run: Run, args: list[str]) -> None:
     assert run("gone", *args) == (0, "")
