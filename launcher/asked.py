@@ -32,7 +32,7 @@ _KEPT = "!$%&'()*+,/:;=?@[]"  # of a path and a query as they are typed (RFC 398
 def parser(options: Options) -> argparse.ArgumentParser:
     """The parser of jwtproxy-run for a command that takes a request, and whose -H is curl's."""
     parser = commandline.parser(options)
-    # -H is mitmdump's for a rule about headers, whose long form remains; --header ours, which --set jwt_header is, too.
+    # -H is mitmdump's --modify-headers, and --header our --set jwt_header, which remain.
     request = parser.add_argument_group("request", conflict_handler="resolve")
     request.add_argument(
         "-H", "--header", action="append", default=[], metavar="LINE", help="a header field, 'Name: value'; any number"

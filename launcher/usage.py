@@ -66,7 +66,7 @@ class _Help(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         parser._action_groups = [group for group in parser._action_groups if group not in self.hidden]
-        parser.epilog = f"{(parser.epilog or '').rstrip()}{self._more}"
+        parser.epilog = f"{(parser.epilog or 'examples:').rstrip()}{self._more}" if self._more else parser.epilog
         print(parser.format_help(), end="")  # argparse itself passes over what cannot be written
         parser.exit()
 
