@@ -15,14 +15,15 @@ from typing import NoReturn
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.mitm import patches
 
-from .commands import COMMANDS
+from . import output, words
 from .report import MISTAKEN, report
 
 _ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> NoReturn:
-    """Run jwtproxy-run and exit with its status: 0 done or stopped, 1 not all recorded, 2 not started."""
+    """Run jwtproxy-run and exit with its status: 0 done or stopped, 1 not all recorded or printed, 2 not started."""
+    output.prepare()
     # Importing mitmproxy takes a second in which Ctrl-C would print a trace-back. Nothing has begun that needs an end;
     # serve puts the event loop's handlers in place of these before anything does.
     for number in _ENDS:
@@ -36,7 +37,7 @@ def main() -> NoReturn:
         # The interpreter collects all there is before it ends: a quarter of a second in each process, for nobody. Of a
         # script's, that may be what writes to its files.
         atexit.register(gc.freeze)
-    raise SystemExit(_run(sys.argv[1:]))
+    raise SystemExit(output.printed(lambda: _run(sys.argv[1:])))
 
 
 def _run(arguments: list[str]) -> int:
@@ -53,11 +54,14 @@ def _run(arguments: list[str]) -> int:
 
 
 def _do(arguments: list[str]) -> int:
-    command = arguments[0] if arguments[:1] and arguments[0] in COMMANDS else ""
+    command, rest = words.split(arguments)
+    if command != "serve":  # to be stopped is how that ends; others have not done what they were told
+        for number in _ENDS:
+            signal.signal(number, _give_up)
     if command != "help":  # which needs no mitmproxy, and so no second to import it
         patches.install(faster=True)
-    module = importlib.import_module(f".commands.{command or 'serve'}", __package__)
-    status: int = module.run(arguments[1:] if command else arguments)
+    module = importlib.import_module(f".commands.{command}", __package__)
+    status: int = module.run(rest)
     return status
 
 
@@ -89,6 +93,10 @@ def _restart_optimised() -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     # -P: the folder we are run in must not become one that modules are imported from.
     os.execv(sys.executable, [sys.executable, "-OP", "-m", "jwtproxy.launcher", *sys.argv[1:]])  # noqa: S606  # no shell
+
+
+def _give_up(number: int, frame: FrameType | None) -> NoReturn:
+    os._exit(128 + number)
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,9 +19,9 @@ from jwtproxy.config.errors import SettingsError
 from jwtproxy.config.options import check_known
 from jwtproxy.policy.current import CurrentPolicy
 from jwtproxy.tokens import key_source
-from jwtproxy.tokens.key_source import KeySource
+from jwtproxy.tokens.key_source import KeySource, check_path
 
-from . import environment, option_checks
+from . import environment, option_checks, usage, words
 from .master import Master
 from .option_checks import as_settings_errors
 from .report import warn
@@ -28,74 +30,80 @@ GRACE = 8.0
 """Seconds that requests in flight have to finish after SIGTERM; docker kills after 10."""
 GRACE_LIMIT = 86_400.0
 
+DEFAULTS = {"rawtcp": False, "listen_host": "127.0.0.1"}
+"""Where ours differ from mitmdump's."""
+
+_FLAGS = {
+    "--key": ("jwt_key_file", "FILE", "a file with the key, of any usual format, or a folder"),
+    "--user": ("jwt_user", "NAME", "the user that tokens name (username)"),
+    "--audience": ("jwt_audience", "AUD", "their aud; origin is that of the destination (none)"),
+    "--ttl": ("jwt_ttl", "SECONDS", "how long they are valid (no limit)"),
+    "--header": ("jwt_header", "NAME", "the header that carries them (x-my-jwt)"),
+    "--rules": ("jwt_rules", "FILE", "rules: other tokens, or none, for some requests"),
+}
+"""Options that people set daily: for each flag its option, its value's name, and its help."""
+
 FLAGS = {
     "listen_port": "--port",
     "listen_host": "--host",
     "workers": "--workers",
     CLIENTS: "--allow-client",
+    **{name: flag for flag, (name, *_) in _FLAGS.items()},
 }
-"""The flags of our own that say the same as an option."""
-
-_EXAMPLES = """\
-examples:
-  (umask 077; openssl rand -hex 64 >secret)        make a key that only you can read
-  JWT_SHARED_SECRET_FILE=secret jwtproxy-run       serve on http://127.0.0.1:8080
-  curl --proxy http://127.0.0.1:8080 http://…      send a request through it
-  jwtproxy-run --port 9090 --set jwt_user=ci       another port, another user in the tokens
-  jwtproxy-run --mode reverse:https://api.example  stand in front of one server
-  jwtproxy-run -s mine.py -w flows                 everything mitmdump can do
-  jwtproxy-run help keys                           the manual, a topic of it; without a topic, the list of them
-  jwtproxy-run --check                             check all settings, serve nothing
-  jwtproxy-run explain GET https://api.example/    what would happen to a request, and its token
-  jwtproxy-run keys new --alg ES256 --out key.pem  make a private key; also: keys list, keys jwks
-  jwtproxy-run --set jwt_key_file=key.pem          sign with it; public keys are at /.well-known/jwks.json
-
-environment (also read from .env in this directory; flags and --set win):
-  JWT_SHARED_SECRET        the key, in hexadecimal, at least 64 bytes for HS512
-  JWT_SHARED_SECRET_FILE   a file that holds it
-  JWT_KEY_FILE             or a file with a private key: PEM, JWK or JWKS
-  JWT_KEY_DIR              or a folder of them, for rotation
-  JWT_KEY_PASSPHRASE       the passphrase of an encrypted key; or JWT_KEY_PASSPHRASE_FILE
-  JWT_…                    every option jwt_…, in capitals; jwtproxy-run --options shows them
-  HTTP_PORT, HTTP_HOST     where to listen: 8080, 127.0.0.1; HTTP_HOST=* is every address
-  WORKERS                  how many processes serve: 1, a number, or auto (one for each core)
-"""
+"""The flags of our own that say the same as an option, by that."""
 
 
 def parser(options: Options) -> argparse.ArgumentParser:
     """Mitmdump's parser with our flags."""
     parser: argparse.ArgumentParser = cmdline.mitmdump(options)
-    parser.prog = "jwtproxy-run"
-    parser.description = "A proxy that signs every request with a fresh JSON Web Token in x-my-jwt."
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = _EXAMPLES
-    parser.error = usage_error  # type: ignore[method-assign]
-    ours = parser.add_argument_group("jwtproxy")
+    theirs = [*parser._action_groups]
+    parser.error = partial(usage_error, parser=parser)  # type: ignore[method-assign]
+    for action in parser._actions:  # argparse tells of them in no other way
+        if action.dest == "filter_args":
+            action.help = argparse.SUPPRESS
+    tokens = parser.add_argument_group(usage.TOKENS)
+    for flag, (name, value, text) in _FLAGS.items():
+        tokens.add_argument(flag, dest=name, metavar=value, help=text)
+    ours = parser.add_argument_group(usage.SERVING)
     ours.add_argument("--port", metavar="PORT", help="the port to listen on, as -p (HTTP_PORT, 8080)")
-    ours.add_argument(
-        "--host", metavar="HOST", help="the address to listen on, as --listen-host; * is all (HTTP_HOST, 127.0.0.1)"
-    )
-    ours.add_argument("--workers", metavar="N", help="how many processes serve; auto is one for each core (WORKERS, 1)")
+    ours.add_argument("--host", metavar="HOST", help="the address; * is all (HTTP_HOST, 127.0.0.1)")
+    ours.add_argument("--workers", metavar="N", help="how many processes serve, or auto (WORKERS, 1)")
     ours.add_argument(
         "--allow-client",
         action="append",
+        dest=CLIENTS,
         metavar="CIDR",
-        help="an address or network that may use the proxy, and no other; may be repeated (jwt_allow_client, all)",
+        help="the only clients that may use it; may be repeated (all)",
     )
+    ours.add_argument("--filter", metavar="EXPR", help="show and record only requests that match it (all)")
     ours.add_argument(
         "--grace",
         default=str(GRACE),
         metavar="SECONDS",
-        help=f"how long requests in flight may go on after SIGTERM ({GRACE:g})",
+        help=f"how long requests may go on after SIGTERM ({GRACE:g})",
     )
-    ours.add_argument("--check", action="store_true", help="check all settings, report the result, and exit")
+    ours.add_argument("--check", action="store_true", help="check all settings, serve nothing")
     ours.add_argument("--json", action="store_true", help="with --check: all settings and where each comes from")
+    usage.add_help(parser, theirs)
     return parser
 
 
-def usage_error(message: str) -> NoReturn:
+def read(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """The arguments of what takes no words. Raises SettingsError."""
+    args = parser.parse_args(arguments)
+    if stray := [word for word in args.filter_args if word != "--"]:
+        raise words.stray(stray)
+    return args
+
+
+def usage_error(message: str, parser: argparse.ArgumentParser | None = None) -> NoReturn:
     """What argparse is to do with a mistake. Raises SettingsError."""
-    raise SettingsError(message, "jwtproxy-run --help lists the flags and commands")
+    hint = ""
+    if parser and (found := re.match(r"unrecognized arguments: (--\S+)", message)):
+        ours = {option.name for option in environment.OPTIONS}
+        hint = words.flag_hint(found[1], parser._option_string_actions, ours)
+    hint = hint or "jwtproxy-run --help lists commands and flags, --help-all mitmdump's as well"
+    raise SettingsError(words.without_keys(message), hint)
 
 
 def grace(args: argparse.Namespace) -> float:
@@ -115,7 +123,7 @@ def set_options(options: Options, args: argparse.Namespace, variables: dict[str,
     Ours are not known to mitmproxy yet: they wait, as those of scripts do, to be set together with our addons' coming.
     """
     with as_settings_errors():
-        options.update(rawtcp=False, listen_host="127.0.0.1")
+        options.update(**DEFAULTS)
         for path in config_files(options, args):
             optmanager.load_paths(options, path)
         for name, value in list(options.deferred.items()):
@@ -125,10 +133,9 @@ def set_options(options: Options, args: argparse.Namespace, variables: dict[str,
                 options.deferred[name] = str(value)  # 5 is as good as "5"
         options.update_defer(**variables)
         options.set(*args.setoptions, defer=True)
-        if args.allow_client:
-            clients = ",".join(args.allow_client)
-            _agree("--allow-client", clients, CLIENTS, {}, args.setoptions)
-            options.set(f"{CLIENTS}={clients}", defer=True)
+        for flag, name, value in _of_ours(args):
+            _agree(flag, value, name, {}, args.setoptions)
+            options.set(f"{name}={value}", defer=True)
         options.update(**_flags(options, args))
         if all(mode.startswith(("reverse:http:", "reverse:https:")) for mode in options.mode):
             # Connecting before there is a request, an upstream that is down would leave clients without an answer.
@@ -176,11 +183,21 @@ def _named_keys(options: Options, args: argparse.Namespace, found: environment.S
     """All that may name the signing key, strongest first: flags, environment, .env, config.yaml."""
     names = {option: option.upper() for option in ("jwt_key_file", "jwt_key_dir")}
     specs = dict(spec.split("=", 1) for spec in args.setoptions if "=" in spec)
+    specs |= {name: value for _, name, value in _of_ours(args)}
     flags = {variable: specs[option] for option, variable in names.items() if option in specs}
     # What none of the others says, and is set all the same, config.yaml says.
     rest = {option: variable for option, variable in names.items() if option not in specs}
     config = {variable: str(options.deferred.get(option) or "") for option, variable in rest.items()}
     return flags, *found, config
+
+
+def _of_ours(args: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
+    """The flags given for options of ours, with the options that they set, and the values."""
+    for flag, (name, _, _) in _FLAGS.items():
+        if (value := getattr(args, name, None)) is not None:  # a command may have the flag for something else
+            yield flag, name, value
+    if clients := getattr(args, CLIENTS):
+        yield "--allow-client", CLIENTS, ",".join(clients)
 
 
 def _flags(options: Options, args: argparse.Namespace) -> dict[str, Any]:
@@ -190,9 +207,8 @@ def _flags(options: Options, args: argparse.Namespace) -> dict[str, Any]:
         flags |= {"termlog_verbosity": "error", "flow_detail": 0}
     if args.verbose:
         flags |= {"termlog_verbosity": "debug", "flow_detail": 2}
-    if args.filter_args:
-        pattern = " ".join(args.filter_args)
-        flags |= dict.fromkeys(("save_stream_filter", "readfile_filter", "dumper_filter"), pattern)
+    if args.filter:
+        flags |= dict.fromkeys(("save_stream_filter", "readfile_filter", "dumper_filter"), args.filter)
     host = "" if args.host == "*" else args.host
     port = None if args.port is None else environment.parse_port(args.port, "--port")
     for ours, name, given in (("--port", "listen_port", port), ("--host", "listen_host", host)):
@@ -208,5 +224,7 @@ def _agree(flag: str, given: object, name: str, flags: dict[str, Any], specs: li
     theirs += [spec.partition("=")[2] for spec in specs if spec.startswith(f"{name}=")]
     other = next((value for value in theirs if given is not None and value != str(given)), None)
     if other is not None:
+        for value in (str(given), other) if name == _FLAGS["--key"][0] else ():
+            check_path(value, flag)  # rather than show it
         long = f"--set {name}={other}" if name.startswith("jwt_") else f"--{name.replace('_', '-')} {other}"
         raise SettingsError(f"{flag} {given} and {long} contradict each other", "keep one of the two")

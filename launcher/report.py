@@ -1,16 +1,36 @@
 """Errors, hints and warnings on stderr, in one voice."""
 
+import os
 import sys
+from typing import IO
 
 MISTAKEN = 2
 """The exit status where what was asked for cannot be done as it was asked."""
 
 
 def report(message: str, hint: str = "") -> None:
-    """One error on stderr, in one line, and a second that says what to do."""
-    print(f"jwtproxy: error: {_in_our_voice(message)}", file=sys.stderr)
-    if hint:
-        print(f"jwtproxy: hint: {' '.join(hint.split())}", file=sys.stderr)
+    """One error on stderr, in one line, and a second that says what to do; if nobody reads it, we have tried."""
+    lines = [f"jwtproxy: error: {_in_our_voice(message)}"]
+    lines += [f"jwtproxy: hint: {' '.join(hint.split())}"] if hint else []
+    try:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+    except OSError:
+        forget(sys.stderr)
+
+
+def tell(line: str) -> None:
+    """One line on stdout of what serves, which has better to do than to fail if that cannot be printed."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        forget(sys.stdout)
+
+
+def forget(stream: IO[str]) -> None:
+    """Have all that is still to be written there go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def warn(message: str) -> None:

@@ -16,6 +16,8 @@ from mitmproxy.utils import human, strutils, vt_codes
 from jwtproxy import __version__
 from jwtproxy.mitm import flows, stock
 
+from ..report import forget
+
 _TLS_FAILED = ("Client TLS handshake failed.", "Server TLS handshake failed.")
 """How mitmproxy begins to tell of that, of each attempt."""
 _UNTRUSTED = "the client does not trust the proxy's CA"
@@ -108,7 +110,7 @@ class Requests(dumper.Dumper):
             super().echo(text, ident, **style)
             self.outfp.flush()
         except OSError:
-            self.outfp = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as we are
+            forget(self.outfp)
 
     def echo_flow(self, f: http.HTTPFlow) -> None:
         """Print one flow."""

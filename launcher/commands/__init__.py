@@ -1,4 +1,13 @@
 """What jwtproxy-run can be told to do: a module for each, with `run(arguments) -> exit status`."""
 
-COMMANDS = ("explain", "help", "keys")
-"""The words that may stand first; without one, serve is meant."""
+COMMANDS = {
+    "serve": "sign what passes: what it does without a command, too",
+    "explain": "what would happen to a request, and its token",
+    "token": "make a token for a URL, and print it alone",
+    "check": "check all settings, serve nothing",
+    "keys": "make signing keys, list them, print the public ones",
+    "status": "how a running proxy is doing",
+    "help": "the manual: a topic of it, or the list of topics",
+    "version": "the versions of jwtproxy and of what it runs on",
+}
+"""The words that may stand first, and what each is for; without one, serve is meant."""

@@ -1,7 +1,6 @@
 """`jwtproxy-run help [TOPIC]`: the manual that comes with the package, rendered for a terminal, as it is for a pipe."""
 
 import difflib
-import io
 import os
 import re
 import shutil
@@ -11,13 +10,14 @@ import sys
 from importlib.resources import files
 
 from ..report import MISTAKEN, report
+from . import COMMANDS
 
 _USAGE = """\
 usage: jwtproxy-run help [TOPIC]
 
 Without a topic, list the topics, and the files that can be printed like one. On a terminal, a topic is shown in $PAGER
 (less); elsewhere it is plain Markdown.
-`jwtproxy-run --help` lists the flags, `jwtproxy-run --options` every option.
+`jwtproxy-run --help` lists commands and flags, `jwtproxy-run --options` every option.
 """
 _WIDEST = 120  # columns: longer lines are hard to read
 
@@ -25,15 +25,15 @@ _WIDEST = 120  # columns: longer lines are hard to read
 def run(arguments: list[str]) -> int:
     """Show a topic of the manual, or list the topics; the exit status."""
     if set(arguments) & {"-h", "--help"}:
-        _print(_USAGE)
+        print(_USAGE, end="")
         return 0
     manual, samples = topics(), files_to_copy()
     if not arguments:
-        _print(f"{_USAGE}\n{_listing(manual)}\nfiles: {', '.join(samples)}\n")
+        print(f"{_USAGE}\n{_listing(manual)}\nfiles: {', '.join(samples)}")
         return 0
     word = " ".join(arguments)
     if word in samples:
-        _print(samples[word])
+        print(samples[word], end="")
         return 0
     text = manual.get(_name(word))
     if text is None:
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
     if sys.stdout.isatty():
         _page(_rendered(text))
     else:
-        _print(text)
+        print(text, end="")
     return 0
 
 
@@ -76,24 +76,15 @@ def _listing(manual: dict[str, str]) -> str:
 
 
 def _hint(word: str, manual: dict[str, str]) -> str:
-    """The topics that were probably meant: by their name, or else by what they mention."""
+    """What was probably meant: a command, or topics by their name, or else by what they mention."""
+    if word in COMMANDS:
+        return f"it is a command: jwtproxy-run {word} --help"
     if near := difflib.get_close_matches(_name(word), manual, n=1):
         return f"did you mean {near[0]}?"
     whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
     if mentions := [name for name, text in manual.items() if word and whole.search(text)]:
         return f"it is mentioned in: {', '.join(mentions)}"
     return f"the topics are: {', '.join(manual)}"
-
-
-def _print(text: str) -> None:
-    """Print; if nobody reads us any more (`| head -1`), that is no failure, nor is a locale without our dashes."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would complain at its end
 
 
 def _rendered(text: str) -> str:
@@ -106,7 +97,7 @@ def _page(text: str) -> None:
     """Show it in the user's pager; print it where there is none."""
     pager = _pager()
     if not pager or not _shown_by(pager, text):
-        _print(text)
+        print(text, end="")
 
 
 def _pager() -> str:

@@ -16,14 +16,28 @@ from jwtproxy.tokens.key_folder import is_key_file
 from jwtproxy.tokens.keys import Key, KeyRequest
 from jwtproxy.tokens.new_key import generate
 
-from .. import commandline, environment
+from .. import commandline, environment, usage
 from ..report import MISTAKEN, report
 
 _USAGE = """\
+usage: jwtproxy-run keys COMMAND [options]
+
 jwtproxy-run keys new [--alg ES256] [--out PATH]   make a key: a file, or one more in a folder; without PATH, print it
 jwtproxy-run keys list [options]                   list the keys that these settings name, and which of them sign
 jwtproxy-run keys jwks [options]                   print the public keys, as /.well-known/jwks.json shows them
+
+Each has a --help of its own, and `jwtproxy-run help keys` is the manual.
 """
+_EXAMPLES = """\
+examples:
+  jwtproxy-run keys new --out key.pem                  then: jwtproxy-run --key key.pem
+  jwtproxy-run keys new --alg HS512 --out secret       a shared secret, in hexadecimal
+  jwtproxy-run keys new --alg EdDSA --out keys/        one more in a folder, named by the time
+"""
+_DESCRIPTIONS = {
+    "list": "List the keys that these settings name, those of rules too, and which of them sign.",
+    "jwks": "Print the public keys that these settings name, as /.well-known/jwks.json shows them.",
+}
 
 
 def run(arguments: list[str]) -> int:
@@ -49,15 +63,18 @@ def run(arguments: list[str]) -> int:
 async def _policy(command: str, arguments: list[str]) -> Policy:
     with commandline.preview() as master:
         parser = commandline.parser(master.options)
-        parser.prog = f"jwtproxy-run keys {command}"
-        args = parser.parse_args(arguments)
-        if args.filter_args:
-            commandline.usage_error(f"unrecognized arguments: {' '.join(args.filter_args)}")
+        usage.of_command(parser, f"keys {command}", "[options]", _DESCRIPTIONS[command])
+        args = commandline.read(parser, arguments)
         return commandline.configure(master, args, environment.sources(Path()))[1].policy
 
 
 def _new(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser("jwtproxy-run keys new", description="Make a signing key.")
+    parser = argparse.ArgumentParser(
+        "jwtproxy-run keys new",
+        description="Make a signing key. A file is never overwritten, and readable for its owner alone.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.error = commandline.usage_error  # type: ignore[method-assign]
     parser.add_argument("--alg", default="ES256", metavar="ALG", help=f"one of {', '.join(ALGORITHMS)} (ES256)")
     parser.add_argument("--out", metavar="PATH", help="a new file, or a folder (stdout)")

@@ -1,26 +1,21 @@
 """Check everything, then run mitmdump with our addons, in one process or several."""
 
-import argparse
 import asyncio
 import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import optmanager
 from mitmproxy.certs import CertStore
 from mitmproxy.options import CONF_BASENAME, Options
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.utils import debug
 
-from jwtproxy import __version__
 from jwtproxy.addons import status
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.config.errors import SettingsError
@@ -28,13 +23,13 @@ from jwtproxy.observe.counters import Counters
 from jwtproxy.policy.current import KEPT, CurrentPolicy
 from jwtproxy.tokens.key_source import KeySource
 
-from .. import commandline, environment, in_force, option_checks
+from .. import commandline, environment, in_force, option_checks, reference
 from ..master import Master
 from ..option_checks import as_settings_errors
 from ..processes import capacity, descriptors, secrecy
 from ..processes.sockets import Loop, bind
-from ..report import MISTAKEN, report
-from . import COMMANDS
+from ..report import MISTAKEN, report, tell
+from . import version
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
@@ -63,13 +58,6 @@ class Plan:
 
 def run(arguments: list[str]) -> int:
     """Run with these arguments; the exit status."""
-    try:
-        return _run_to_end(arguments)
-    finally:
-        _let_go_of_stdout()
-
-
-def _run_to_end(arguments: list[str]) -> int:
     _set_log_levels()
     descriptors.raise_limit()
     secrecy.seal()
@@ -86,14 +74,6 @@ def _run_to_end(arguments: list[str]) -> int:
         return MISTAKEN
 
 
-def _let_go_of_stdout() -> None:
-    """If nobody reads us any more, that is no failure; the interpreter would think so when it flushes at its end."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 async def _plan(arguments: list[str]) -> Plan | None:
     """Check everything, and listen; None where there is nothing to serve. Raises SettingsError."""
     try:
@@ -105,22 +85,21 @@ async def _plan(arguments: list[str]) -> Plan | None:
 
 def _check(master: Master, arguments: list[str]) -> Plan | None:
     options = master.options
-    args = commandline.parser(options).parse_args(arguments)
+    args = commandline.read(commandline.parser(options), arguments)
     if args.version:
-        print(f"jwtproxy {__version__}\n{debug.dump_system_info()}")
+        print(version.text())
         return None
-    if (word := next(iter(args.filter_args), None)) in COMMANDS:
-        raise SettingsError(f"{word!r} comes after an option", f"put it first: jwtproxy-run {word} …")
     if args.json and not args.check:
         raise SettingsError("--json without --check", "jwtproxy-run --check --json prints all settings")
     grace = commandline.grace(args)
     found = environment.sources(Path())
+    if args.options or args.commands:  # which need no key
+        commandline.set_options(options, args, environment.options(found))
+        (reference.print_commands if args.commands else reference.print_options)(master)
+        return None
     asked = environment.workers(args.workers, found)
     source, current = commandline.configure(master, args, found)
     workers, reason = capacity.decide(asked, options)
-    if args.options or args.commands:
-        _print_reference(master, args)
-        return None
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # to be killed while the CA is written would spoil it
     _prepare_ca(options)
     told = in_force.gather(options, args, found, source, current)
@@ -176,25 +155,11 @@ def _prepare_ca(options: Options) -> None:
         ) from None
 
 
-def _print_reference(master: Master, args: argparse.Namespace) -> None:
-    if args.commands:
-        master.commands.dump()
-    else:
-        _load_scripts(master)  # their options are part of it
-        optmanager.dump_defaults(master.options, sys.stdout)
-
-
 def _check_options_of_scripts(master: Master) -> None:
     """See whether scripts declare what `--set` gives to nobody else. Raises SettingsError."""
     if option_checks.undeclared(master.options):
-        _load_scripts(master)
+        reference.load_scripts(master)
         master.addons.get("errorcheck").check()
-
-
-def _load_scripts(master: Master) -> None:
-    for script in master.addons.get("scriptloader").addons:
-        if script.ns is None:
-            script.loadscript()
 
 
 def _serve_together(plan: Plan) -> int:
@@ -220,11 +185,10 @@ def _refresh(plan: Plan, asked: bool) -> None:
     if asked and _hung_up(plan):
         raise StopIteration
     change = plan.current.reload() if asked else plan.current.poll()
-    with suppress(OSError):  # nobody may be reading any more
-        if isinstance(change, SettingsError):
-            report(f"{change}; {KEPT}", change.hint)
-        elif change:
-            print(f"jwtproxy: {change}", flush=True)
+    if isinstance(change, SettingsError):
+        report(f"{change}; {KEPT}", change.hint)
+    elif change:
+        tell(f"jwtproxy: {change}")
 
 
 def _hung_up(plan: Plan) -> bool:

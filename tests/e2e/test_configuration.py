@@ -176,7 +176,7 @@ BAD_SETTINGS = {
     "ignore-hosts-flag": Mistake("'['", ["--ignore-hosts", "["]),
     "allow-hosts": Mistake("'('", ["--allow-hosts", "("]),
     "tcp-hosts": Mistake("'*'", ["--tcp-hosts", "*"]),
-    "filter": Mistake("~zz", ["~zz"]),
+    "filter": Mistake("~zz", ["--filter", "~zz"]),
     "filter-option": Mistake("~zz", ["--set", "dumper_filter=~zz"]),
     "mode": Mistake("nonsense", ["--mode", "nonsense"]),
     "mode-reverse-of-nothing": Mistake("reverse", ["--mode", "reverse:"]),

@@ -434,7 +434,10 @@ def _without(state: Any) -> Any:
     ("args", "files"),
     [
         (("-w", "{dir}/flows"), "flows"),
-        (("--set", "save_stream_file=+{dir}/flows-%Y", "~m GET"), time.strftime("flows-%Y")),
+        (
+            ("--set", "save_stream_file=+{dir}/flows-%Y", "--set", "save_stream_filter=~m GET"),
+            time.strftime("flows-%Y"),
+        ),
     ],
     ids=["-w", "strftime, appended, filtered"],
 )

@@ -16,7 +16,7 @@ import pytest
 from mitmproxy.proxy.layers.http import HttpStream
 
 from jwtproxy.launcher import cli
-from jwtproxy.launcher.commands import explain, help, keys, serve  # noqa: A004  # it is a command
+from jwtproxy.launcher.commands import COMMANDS, check, explain, help, keys, serve, status, token, version  # noqa: A004  # it is a command
 from jwtproxy.mitm import patches
 
 pytestmark = pytest.mark.usefixtures("pristine")
@@ -87,7 +87,12 @@ def test_a_mitmproxy_that_is_not_suitable_is_one_error_with_its_way_out(
     [
         ([], serve, []),
         (["--check"], serve, ["--check"]),
-        (["GET", "keys"], serve, ["GET", "keys"]),
+        (["--port", "9", "keys"], serve, ["--port", "9", "keys"]),
+        (["serve", "--port", "9"], serve, ["--port", "9"]),
+        (["token", "x"], token, ["x"]),
+        (["check"], check, []),
+        (["status", "--json"], status, ["--json"]),
+        (["version"], version, []),
         (["keys"], keys, []),
         (["keys", "new", "--alg", "ES256"], keys, ["new", "--alg", "ES256"]),
         (["explain", "keys", "x"], explain, ["keys", "x"]),
@@ -106,6 +111,21 @@ def test_the_first_word_says_what_to_do(
     monkeypatch.setattr(module, "run", command)
     assert run(*arguments) == 7
     assert told == [rest]
+
+
+def test_every_command_has_a_module_and_help_of_its_own(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        assert run(command, "--help") == 0
+        printed, errors = capsys.readouterr()
+        assert errors == ""
+        assert printed.startswith(f"usage: jwtproxy-run {'[COMMAND]' if command == 'serve' else command}")
+
+
+def test_a_first_word_that_is_no_command_is_an_error(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("srve") == 2
+    printed, errors = capsys.readouterr()
+    assert printed == ""
+    assert errors == "jwtproxy: error: unknown command 'srve'\njwtproxy: hint: did you mean serve?\n"
 
 
 def test_python_is_started_anew_without_asserts(
@@ -145,6 +165,15 @@ def test_a_signal_during_the_start_ends_it_at_once(run: Run, number: int, monkey
     with pytest.raises(Left):
         run()
     assert calls == [(0,)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_at_once_and_undone(run: Run, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = _leaves("_exit", monkeypatch)
+    monkeypatch.setattr(status, "run", lambda arguments: signal.raise_signal(number))
+    with pytest.raises(Left):
+        run("status")
+    assert calls == [(128 + number,)]
 
 
 @pytest.mark.parametrize(

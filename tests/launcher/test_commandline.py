@@ -14,6 +14,8 @@ from mitmproxy.options import Options
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.launcher import commandline, option_checks
+from jwtproxy.launcher.commands import COMMANDS
+from jwtproxy.launcher.environment import OPTIONS
 from jwtproxy.launcher.master import Master
 from jwtproxy.policy.current import CurrentPolicy
 from jwtproxy.tokens.key_source import SECRET, KeySource
@@ -75,6 +77,15 @@ PRECEDENCE: list[tuple[tuple[str, ...], str, dict[str, object], dict[str, object
     (("--allow-client", "10.0.0.0/8"), "", {"jwt_allow_client": "::1"}, {"jwt_allow_client": "10.0.0.0/8"}),
     (("--allow-client", "::1", "--allow-client", "::2,::3"), "", {}, {"jwt_allow_client": "::1,::2,::3"}),
     (("--allow-client", "::1", "--set", "jwt_allow_client=::1"), "", {}, {"jwt_allow_client": "::1"}),
+    (("--user", "flag"), "jwt_user: config", {"jwt_user": "variable"}, {"jwt_user": "flag"}),
+    (("--user", "a=b", "--set", "jwt_user=a=b"), "", {}, {"jwt_user": "a=b"}),
+    (("--user", ""), "", {"jwt_user": "variable"}, {"jwt_user": ""}),
+    (
+        ("--audience", "origin", "--ttl", "60", "--header", "x-own"),
+        "jwt_audience: config\njwt_header: x-config",
+        {"jwt_ttl": "5"},
+        {"jwt_audience": "origin", "jwt_ttl": "60", "jwt_header": "x-own"},
+    ),
     ((), "rawtcp: true", {}, {"rawtcp": True}),
     (("--set", "rawtcp=false"), "rawtcp: true", {}, {"rawtcp": False}),
 ]
@@ -100,7 +111,7 @@ def test_another_confdir_has_another_config(tmp_path: Path) -> None:
         (("-q",), {"termlog_verbosity": "error", "flow_detail": 0}),
         (("--check",), {"termlog_verbosity": "error", "flow_detail": 0}),
         (("-v",), {"termlog_verbosity": "debug", "flow_detail": 2}),
-        (("~u", "/x"), {"dumper_filter": "~u /x", "save_stream_filter": "~u /x", "readfile_filter": "~u /x"}),
+        (("--filter", "~u /x"), {"dumper_filter": "~u /x", "save_stream_filter": "~u /x", "readfile_filter": "~u /x"}),
         (("--mode", "reverse:http://up.example"), {"connection_strategy": "lazy"}),
         (("--mode", "reverse:http://up.example", "--mode", "regular@9"), {"connection_strategy": "eager"}),
         (("-k", "-n", "--mode", "socks5"), {"ssl_insecure": True, "server": False, "mode": ["socks5"]}),
@@ -120,6 +131,8 @@ def test_the_flags_of_mitmdump_do_what_they_do_there(arguments: tuple[str, ...],
             ("--allow-client", "::1", "--set", "jwt_allow_client=::2"),
             "--allow-client ::1 and --set jwt_allow_client=::2 contradict each other",
         ),
+        (("--user", "a", "--set", "jwt_user=b"), "--user a and --set jwt_user=b contradict each other"),
+        (("--key", "a", "--set", "jwt_key_file=b"), "--key a and --set jwt_key_file=b contradict each other"),
         (("--host", "::1", "--listen-host", "::"), "--host ::1 and --listen-host :: contradict each other"),
     ],
 )
@@ -133,10 +146,18 @@ def test_two_answers_to_one_question_are_an_error(arguments: tuple[str, ...], sa
     ("arguments", "said", "hint"),
     [
         (("--nonsense",), "--nonsense", "--help"),
+        (("--usr", "ci"), "unrecognized arguments: --usr", "did you mean --user?"),
+        (("--tll=9",), "unrecognized arguments: --tll=9", "did you mean --ttl?"),
+        (("--anticahe",), "unrecognized arguments: --anticahe", "did you mean --anticache?"),
+        (("--jwt-via", "on"), "unrecognized arguments: --jwt-via", "options are given with --set jwt_via=…"),
+        (("--jwt_ttl=9",), "unrecognized arguments: --jwt_ttl=9", "options are given with --set jwt_ttl=…"),
         (("--port", "http"), "bad value 'http' for --port", "65535"),
         (("--set", "jwt_usr=x"), "unknown option 'jwt_usr'", "jwt_user"),
         (("--set", "jwt_pages=maybe"), "bad value 'maybe' for jwt_pages", "JWT_PAGES"),
         (("--allow-client", "10.0.0.1/8"), "bad value '10.0.0.1/8' for jwt_allow_client", "as 10.0.0.0/8"),
+        (("--ttl", "soon"), "bad value 'soon' for jwt_ttl", "seconds"),
+        (("--header", "a b"), "bad value 'a b' for jwt_header", "name"),
+        (("--filter", "~zz"), "~zz", "--options"),
         (("--set", "jwt_algorithm=none"), "bad value 'none' for jwt_algorithm", "HS512"),
         (("--set", "jwt_connect_timeout=soon"), "bad value 'soon' for jwt_connect_timeout", "seconds"),
         (("--port", "65536"), "bad value '65536' for --port", "65535"),
@@ -214,6 +235,8 @@ KEYS: list[tuple[tuple[str, ...], dict[str, str], dict[str, str], str, str]] = [
     (_set(jwt_key_file="key"), {"JWT_KEY_DIR": "keys"}, SHARED, "jwt_key_dir: keys", "JWT_KEY_FILE key"),
     (_set(jwt_key_dir="keys"), {"JWT_KEY_FILE": "key"}, {}, "", "JWT_KEY_DIR keys"),
     (_set(jwt_key_file=""), SHARED, {}, "", "JWT_SHARED_SECRET "),
+    (("--key", "key"), SHARED, {"JWT_KEY_DIR": "keys"}, "jwt_key_dir: keys", "JWT_KEY_FILE key"),
+    (("--key", "key", *_set(jwt_key_file="key")), {"JWT_KEY_FILE": "other"}, {}, "", "JWT_KEY_FILE key"),
 ]
 
 
@@ -239,6 +262,7 @@ def test_the_nearest_key_wins(
 TWICE: list[tuple[tuple[str, ...], dict[str, str], dict[str, str], str]] = [
     (_set(jwt_key_file="key", jwt_key_dir="keys"), {}, {}, ""),
     (_set(jwt_key_file="key", jwt_key_dir="keys"), SHARED, {}, ""),
+    (("--key", "key", *_set(jwt_key_dir="keys")), SHARED, {}, ""),
     ((), SHARED | {"JWT_KEY_FILE": "key"}, {}, ""),
     ((), {}, {"JWT_KEY_DIR": "keys", "JWT_KEY_FILE": "key"}, ""),
     ((), {}, {}, "jwt_key_file: key\njwt_key_dir: keys"),
@@ -260,6 +284,8 @@ def test_two_keys_from_one_place_contradict_each_other(
         ((), {}, "JWT_SHARED_SECRET is not set"),
         (_set(jwt_key_dri="keys"), {}, "unknown option 'jwt_key_dri'"),  # why there is no key
         (_set(jwt_key_file="missing"), {}, "cannot read JWT_KEY_FILE 'missing': no such file or directory"),
+        (("--key", "missing"), SHARED, "cannot read JWT_KEY_FILE 'missing': no such file or directory"),
+        (("--rules", "missing.yaml"), SHARED, "cannot read 'missing.yaml': no such file or directory"),
         (_set(jwt_key_file="key", jwt_algorithm="RS256"), {}, "holds a shared secret, which does not fit RS256"),
         (_set(jwt_key_dir="keys", jwt_kid="k"), {}, "jwt_kid is set, but 'keys' is a folder of keys"),
         (_set(jwt_rules="missing.yaml"), SHARED, "cannot read 'missing.yaml': no such file or directory"),
@@ -298,13 +324,50 @@ def test_a_grace_that_is_none_is_an_error(value: str) -> None:
         commandline.grace(args)
 
 
-def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["keys"], ["--check", "serve"], ["~u", "/x", "--port", "9"], ["--port", "9", "--", "x"], [""]]
+)
+def test_no_word_means_nothing(arguments: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        commandline.read(commandline.parser(Options()), arguments)
+    assert caught.value.hint
+
+
+def test_no_error_repeats_a_key() -> None:
+    key = KEY.hex()
+    mistakes = [("--key", key, "--set", "jwt_key_file=x"), ("--key", "x", "--set", f"jwt_key_file={key}")]
+    for arguments in [*mistakes, (f"--secret={key}",), ("--secret", key)]:
+        error = _error(*arguments)
+        assert key[:20] not in f"{error} {error.hint}"
+        assert "file" in error.hint
+
+
+def test_the_flags_of_our_options_give_the_names_of_our_options() -> None:
+    names = {name for name, _, _ in commandline._FLAGS.values()}
+    assert names < {option.name for option in OPTIONS}
+
+
+def test_the_help_teaches(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one screen."""
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as caught:
         _options("--help")
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for word in ("jwtproxy-run", "--check", "--workers", "JWT_SHARED_SECRET", "HTTP_PORT", "examples:", "--mode"):
+    assert 24 <= len(text.splitlines()) <= 50
+    for word in ("jwtproxy-run", *COMMANDS, "--check", "--workers", "--key", "JWT_SHARED_SECRET", "HTTP_PORT"):
         assert word in text
+    assert text.partition("examples:\n")[2].count("\n") == 5
+    assert "--modify-headers" not in text
+
+
+def test_the_whole_help_has_the_flags_of_mitmdump_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _options("--help-all")
+    text = capsys.readouterr().out
+    for word in ("usage: jwtproxy-run [COMMAND]", "--key", "--modify-headers", "--mode", "examples:", "JWT_KEY_DIR"):
+        assert word in text
+    assert "filter_args" not in text
 
 
 # --- what is misspelt

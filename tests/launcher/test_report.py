@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+
 import pytest
 
-from jwtproxy.launcher.report import report, warn
+from jwtproxy.launcher.report import report, tell, warn
 
 
 @pytest.mark.parametrize(
@@ -27,3 +31,24 @@ def test_an_error_is_one_line_and_a_hint_another(
 def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     warn("look at this")
     assert capsys.readouterr() == ("", "jwtproxy: warning: look at this\n")
+
+
+def test_a_line_of_what_serves_is_printed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    tell("jwtproxy: reloaded")
+    assert capsys.readouterr() == ("jwtproxy: reloaded\n", "")
+
+
+@pytest.mark.parametrize(("stream", "say"), [("stderr", report), ("stdout", tell)])
+@pytest.mark.parametrize("full", [False, True])
+def test_what_cannot_be_told_is_forgotten(
+    stream: str, say: Callable[[str], None], full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And does not come up again when the stream is closed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(os.open("/dev/full", os.O_WRONLY) if full else writing, "w") as lost:
+        monkeypatch.setattr(sys, stream, lost)
+        say("once")
+        say("again")
+    if full:
+        os.close(writing)

@@ -78,8 +78,8 @@ PROMISES = (
     Promise(
         "e2e/test_https.py::test_what_is_not_http_leaves_no_tunnel_unsigned",
         "launcher/commandline.py",
-        "rawtcp=False",
-        "rawtcp=True",
+        '"rawtcp": False',
+        '"rawtcp": True',
     ),
     # the token
     Promise(

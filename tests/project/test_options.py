@@ -86,7 +86,7 @@ def settings_table() -> dict[str, tuple[str, str]]:
     """Name and default by variable, from the table in settings.md."""
     line = re.compile(r"^\| (.+?) \| `([A-Z_]+)` \| (.+?) \|", re.MULTILINE)
     rows = line.findall((HELP / "settings.md").read_text())
-    return {variable: (name.strip("`"), default.strip("`*")) for name, variable, default in rows}
+    return {variable: (name.strip("`").split("`")[0], default.strip("`*")) for name, variable, default in rows}
 
 
 @each

@@ -84,6 +84,9 @@ def _become(start: dict[str, object], stdout: int, stderr: int, others: list[int
     for number, descriptor in enumerate([os.open(os.devnull, os.O_RDONLY), stdout, stderr]):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    # What Python opened for itself was /dev/null, where one can seek.
+    lines = 1 if getattr(sys.stdout, "write_through", False) else -1  # as with `python -u`
+    sys.stdout, sys.stderr = os.fdopen(1, "w", lines, closefd=False), os.fdopen(2, "w", 1, closefd=False)
     os.environ.clear()
     os.environ.update(start["env"])  # type: ignore[call-overload]
     os.chdir(str(start["cwd"]))

@@ -142,7 +142,6 @@ def test_version_needs_no_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith(f"jwtproxy {jwtproxy.__version__}\nMitmproxy: ")
 
 
-@pytest.mark.usefixtures("key")
 def test_the_reference_lists_ours_and_those_of_scripts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def load(loader):\n    loader.add_option('mine', str, '', 'Of a script.')\n")
     assert serve.run(["--options", "-s", "mine.py"]) == 0

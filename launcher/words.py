@@ -1,0 +1,82 @@
+"""The words of a command line: the first may be a command, and no word may mean nothing."""
+
+import difflib
+import re
+import shlex
+from collections.abc import Container, Iterable, Sequence
+
+from jwtproxy.config.errors import SettingsError
+
+from .commands import COMMANDS
+from .commands.help import topics
+
+_KEY_LIKE = re.compile(r"[0-9A-Fa-f]{32,}|-----BEGIN.*", re.DOTALL)
+
+_ALIASES = {"run": "serve", "start": "serve", "proxy": "serve", "sign": "token", "mint": "token", "test": "check"}
+"""What other programs call ours."""
+
+_ASKS = "jwtproxy-run explain GET URL tells what would happen to a request, jwtproxy-run token URL prints its token"
+_NO_KEYS = "process lists show command lines: write a key to a file, and name that with --key FILE"
+_SHAPES = (
+    (r"(?i:https?|wss?)://.*|GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS", _ASKS),
+    (r"[0-9]+", "a port is given with --port {word}"),
+    (r".*\.py", "a script is given with -s {word}"),
+    (r".*\.ya?ml", "rules are given with --rules {word}"),
+    (r".*\.(pem|jwks?|key|hex)", "a key is given with --key {word}"),
+)
+"""What a word looks like that is no command, and what to say of it."""
+
+
+def split(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The command, and what is left for it. Raises SettingsError for a first word that is none."""
+    if not arguments or arguments[0].startswith("-"):
+        return "serve", [*arguments]
+    if arguments[0] not in COMMANDS:
+        raise SettingsError(f"unknown command {without_keys(arguments[0])!r}", _hint(arguments))
+    return arguments[0], [*arguments[1:]]
+
+
+def stray(words: Sequence[str]) -> SettingsError:
+    """The mistake of words that stand where none belongs: mitmdump would take them for a filter of its log."""
+    if words[0] in COMMANDS:
+        return SettingsError(f"{words[0]!r} comes after an option", f"put it first: jwtproxy-run {words[0]} …")
+    return SettingsError(f"unexpected word {without_keys(words[0])!r}", _hint(words))
+
+
+def without_keys(text: str) -> str:
+    """The text, fit for an error even where somebody has written a key into a command line."""
+    return _KEY_LIKE.sub("…", text)
+
+
+def flag_hint(flag: str, flags: Iterable[str], options: Container[str]) -> str:
+    """What to write in place of a flag that does not exist; nothing if nobody knows."""
+    name = flag.partition("=")[0]
+    option = name.removeprefix("--").replace("-", "_")
+    near = difflib.get_close_matches(name, flags, n=1, cutoff=0.7)
+    if "secret" in option:
+        return _NO_KEYS
+    if option in options:
+        return f"options are given with --set {option}=…"
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def _meant(word: str) -> str:
+    """The command that was probably meant, if any."""
+    near = difflib.get_close_matches(word.lower(), COMMANDS, n=1)
+    return _ALIASES.get(word.lower()) or next(iter(near), "")
+
+
+def _hint(words: Sequence[str]) -> str:
+    """What to write in place of these words."""
+    if without_keys(words[0]) != words[0]:
+        return _NO_KEYS
+    if re.match(r"[~!(]", words[0]):
+        flags = (place for place, word in enumerate(words) if word.startswith("-"))
+        return f"a filter is given with --filter {shlex.quote(' '.join(words[: next(flags, None)]))}"
+    if advice := next((advice for shape, advice in _SHAPES if re.fullmatch(shape, words[0])), ""):
+        return advice.format(word=shlex.quote(words[0]))
+    if words[0].lower() in topics():
+        return f"jwtproxy-run help {words[0].lower()} shows this topic of the manual"
+    if command := _meant(words[0]):
+        return f"did you mean {command}?"
+    return f"the commands are {', '.join(COMMANDS)}; a filter of what is shown is given with --filter"

@@ -1,0 +1,191 @@
+"""`jwtproxy-run status` asks a running proxy, the one that these settings mean, and no other machine unasked."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from jwtproxy.config.errors import SettingsError
+from jwtproxy.launcher.commands import status
+
+pytestmark = pytest.mark.usefixtures("pristine")
+
+Captured = pytest.CaptureFixture[str]
+SAID = {
+    "uptime_seconds": 3.1,
+    "proxied_requests": 7,
+    "version": "0.1.0",
+    "limits": {"jwt_max_head": {"value": "128k", "reached": 0}, "jwt_max_body": {"value": "64m", "reached": 2}},
+}
+
+
+@contextmanager
+def _answering(body: bytes, code: int = 200, host: str = "127.0.0.1") -> Iterator[int]:
+    """The port of a server that answers a request for /status so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            right = self.path == "/status" and self.headers["Accept"] == "application/json"
+            self.send_response(code if right else 400)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    with Server((host, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def _shown(capsys: Captured, *arguments: str) -> str:
+    assert status.run([*arguments]) == 0
+    printed, errors = capsys.readouterr()
+    assert errors == ""
+    return printed
+
+
+def _failed(capsys: Captured, *arguments: str) -> str:
+    assert status.run([*arguments]) == 1
+    printed, errors = capsys.readouterr()
+    assert printed == ""
+    error, hint = errors.splitlines()
+    assert hint.startswith("jwtproxy: hint: jwtproxy-run serve starts one; --proxy http://HOST:PORT asks another")
+    return error.removeprefix("jwtproxy: error: ")
+
+
+def test_for_people(capsys: Captured) -> None:
+    with _answering(json.dumps(SAID).encode()) as port:
+        assert _shown(capsys, "--port", str(port)) == (
+            f"http://127.0.0.1:{port}\n"
+            "uptime_seconds    3.1\n"
+            "proxied_requests  7\n"
+            "version           0.1.0\n"
+            "jwt_max_body      64m, reached 2 times\n"
+        )
+
+
+def test_for_scripts(capsys: Captured) -> None:
+    with _answering(json.dumps(SAID).encode()) as port:
+        assert json.loads(_shown(capsys, "--json", "-p", str(port))) == SAID
+
+
+@pytest.mark.parametrize("form", ["http://127.0.0.1:{}", "http://127.0.0.1:{}/status", "127.0.0.1:{}"])
+def test_a_proxy_may_be_named(form: str, capsys: Captured) -> None:
+    with _answering(json.dumps(SAID).encode()) as port:
+        assert _shown(capsys, "--proxy", form.format(port)).startswith(f"http://127.0.0.1:{port}\n")
+
+
+def test_it_asks_where_the_settings_would_listen(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    """And asks itself, whatever proxy is for others."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with _answering(json.dumps(SAID).encode()) as port:
+        monkeypatch.setenv("HTTP_PORT", str(port))
+        for host in ("127.0.0.1", "*", "localhost"):
+            monkeypatch.setenv("HTTP_HOST", host)
+            assert "proxied_requests  7" in _shown(capsys)
+        assert "proxied_requests  7" in _shown(capsys, "--mode", f"reverse:http://x@{port}", "--port", "1")
+
+
+def test_ipv6(capsys: Captured) -> None:
+    try:
+        with _answering(json.dumps(SAID).encode(), host="::1") as port:
+            for place in (("--host", "::1", "--port", str(port)), ("--proxy", f"http://[::1]:{port}")):
+                assert _shown(capsys, *place).startswith(f"http://[::1]:{port}\n")
+    except OSError:
+        pytest.skip("no IPv6 here")
+
+
+def test_nobody_is_an_error(capsys: Captured) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        assert _failed(capsys, "--proxy", url) == f"nobody answers at {url}: connection refused"
+
+
+def test_silence_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setattr(status, "_TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert _failed(capsys, "--proxy", url) == f"nobody answers at {url}: timed out"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"not found", 404),
+        (b"{}", 200),
+        (b"[1]", 200),
+        (b"[" * 100_000, 200),
+        (b"\xff", 200),
+        (json.dumps(SAID).encode(), 503),
+    ],
+)
+def test_somebody_else_is_an_error(body: bytes, code: int, capsys: Captured) -> None:
+    with _answering(body, code) as port:
+        url = f"http://127.0.0.1:{port}"
+        said = f"who answers at {url} is no jwtproxy, or shows no status (jwt_pages)"
+        assert _failed(capsys, "--proxy", url) == said
+
+
+def test_what_is_no_http_is_an_error(capsys: Captured) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as client:
+                client.recv(4096)
+                client.sendall(b"220 mail\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert "is no jwtproxy" in _failed(capsys, "--port", str(server.getsockname()[1]))
+        thread.join()
+
+
+def test_nothing_that_comes_controls_a_terminal(capsys: Captured) -> None:
+    said: dict[str, Any] = {"proxied_requests": 1, "\x1b[31m": "\x1b]0;x\x07", "limits": {"\x1b": {"reached": "\x1b"}}}
+    with _answering(json.dumps(said).encode()) as port:
+        for form in ((), ("--json",)):
+            assert _shown(capsys, "--port", str(port), *form).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "hint"),
+    [
+        (
+            ["--host", "192.0.2.1"],
+            "'192.0.2.1' may be another machine, and is not asked",
+            "--proxy http://192.0.2.1:8080",
+        ),
+        (["--host", "proxy.example"], "'proxy.example' may be another machine", "--proxy http://proxy.example:8080"),
+        (["--port", "0"], "the port of the proxy is not known", "--proxy"),
+        (["--port", "x"], "bad value 'x' for --port", "65535"),
+        (["--proxy", "https://x"], "bad URL 'https://x' for --proxy", "http://"),
+        (["--proxy", "http://a:b@x"], "bad URL", "https://host:port"),
+        (["x"], "unexpected word 'x'", "the commands are"),
+        (["keys"], "'keys' comes after an option", "put it first"),
+    ],
+)
+def test_a_mistake_is_named_and_nobody_asked(
+    arguments: list[str], said: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "ask", None)
+    with pytest.raises(SettingsError) as caught:
+        status.run(arguments)
+    assert said in str(caught.value)
+    assert hint in caught.value.hint
