@@ -221,9 +221,9 @@ def test_the_example_of_a_mistake_is_what_is_printed(text: str, tmp_path: Path) 
 def test_the_example_of_what_is_in_force_is_what_is_printed(tmp_path: Path) -> None:
     (example,) = (block for block in blocks("console", MANUAL["settings"]) if "all settings are valid" in block)
     command, said = example.split("\n", 1)
-    (tmp_path / "secret").write_text(SECRET)
-    words = shlex.split(command.removeprefix("$ "))
-    done = run(*words[2:], folder=tmp_path, **dict([words[0].split("=", 1)]))
+    (tmp_path / ".env").write_text(f"JWT_SHARED_SECRET={SECRET}\n")
+    done = run(*shlex.split(command)[2:], folder=tmp_path)
+    said = said.replace("/home/me/jwtproxy", str(tmp_path.resolve()))
     assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
