@@ -113,12 +113,12 @@ def in_form(page: Page, accept: str) -> Page:
     form = _FORMS[parse_accept_header(accept, MIMEAccept).best_match(_FORMS, _TEXT)]
     if form == _TEXT:
         return page
-    title = heads.phrase(page.code).decode()
     if form == _PROBLEM:
+        title = heads.phrase(page.code).decode()
         members = {"type": "about:blank", "title": title, "status": page.code, "detail": page.detail}
         body = json.dumps(members) + "\n"
     else:
-        body = _document(f"{page.code} {title}", f"<p>jwtproxy: {html.escape(page.detail)}\n")
+        body = _document(heads.status_text(page.code), f"<p>jwtproxy: {html.escape(page.detail)}\n")
     return replace(page, body=body, headers={**page.headers, "Content-Type": form})
 
 
