@@ -29,7 +29,7 @@ HOSTS = ("httpbin.org", "example.com", "api.example")
 PATIENCE = 20.0
 """Seconds for a command to end, or to serve."""
 _SERVES = re.compile(rb"listening (on|at) ")
-_ASKS = re.compile(r"\bcurl\b")
+_ASKS = re.compile(r"\bcurl\b|\bjwtproxy-run status\b")
 
 
 @dataclass(frozen=True)
