@@ -12,10 +12,12 @@ def report(message: str, hint: str = "") -> None:
     """One error on stderr, in one line, and a second that says what to do; if nobody reads it, we have tried."""
     lines = [f"jwtproxy: error: {_in_our_voice(message)}"]
     lines += [f"jwtproxy: hint: {' '.join(hint.split())}"] if hint else []
-    try:
-        print("\n".join(lines), file=sys.stderr, flush=True)
-    except OSError:
-        forget(sys.stderr)
+    _say(lines)
+
+
+def warn(message: str) -> None:
+    """One line on stderr about what may be a mistake, and is none yet."""
+    _say([f"jwtproxy: warning: {message}"])
 
 
 def tell(line: str) -> None:
@@ -33,9 +35,11 @@ def forget(stream: IO[str]) -> None:
     os.close(nowhere)
 
 
-def warn(message: str) -> None:
-    """One line on stderr about what may be a mistake, and is none yet."""
-    print(f"jwtproxy: warning: {message}", file=sys.stderr)
+def _say(lines: list[str]) -> None:
+    try:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+    except OSError:
+        forget(sys.stderr)
 
 
 def _in_our_voice(text: str) -> str:
