@@ -486,6 +486,8 @@ class Client(http.Http2Client):
         if isinstance(event, h2.events.StreamReset) and _id(event) in self.streams:
             yield from self._reset(event)
             return False
+        if isinstance(event, h2.events.TrailersReceived) and _id(event) not in self.streams:
+            return False  # of one that we have given up, and whose request may go again
         try:
             if isinstance(event, h2.events.ResponseReceived | h2.events.InformationalResponseReceived):
                 if self.streams.get(_id(event)) is _http2.StreamState.EXPECTING_HEADERS:  # else we have given it up
@@ -493,16 +495,20 @@ class Client(http.Http2Client):
                 return False
             _check_body(self._lengths, event)
         except MalformedError as error:
-            stream = _id(event)
-            _set_aside(self.h2_conn, self._lengths, event)
-            if not self.is_closed(stream):
-                self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.PROTOCOL_ERROR)
-            self.streams.pop(stream, None)
-            code = http.ErrorCode.GENERIC_SERVER_ERROR
-            yield http.ReceiveHttp(http.ResponseProtocolError(stream, str(error), code))
-            self._over.add(stream)
+            yield from self._refuse_answer(event, error)
             return False
         return (yield from super().handle_h2_event(event))
+
+    def _refuse_answer(self, event: Any, error: MalformedError) -> CommandGenerator[None]:
+        """End a stream whose answer has a fault."""
+        stream = _id(event)
+        _set_aside(self.h2_conn, self._lengths, event)
+        if not self.is_closed(stream):
+            self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+        self.streams.pop(stream, None)
+        code = http.ErrorCode.GENERIC_SERVER_ERROR
+        yield http.ReceiveHttp(http.ResponseProtocolError(stream, str(error), code))
+        self._over.add(stream)
 
     def _reset(self, event: h2.events.StreamReset) -> CommandGenerator[None]:
         """The server has ended one stream."""
