@@ -12,10 +12,7 @@ def report(message: str, hint: str = "") -> None:
     """One error on stderr, in one line, and a second that says what to do; if nobody reads it, we have tried."""
     lines = [f"jwtproxy: error: {_in_our_voice(message)}"]
     lines += [f"jwtproxy: hint: {' '.join(hint.split())}"] if hint else []
-    try:
-        print("\n".join(lines), file=sys.stderr, flush=True)
-    except OSError:
-        forget(sys.stderr)
+    _print_error("\n".join(lines))
 
 
 def tell(line: str) -> None:
@@ -34,8 +31,15 @@ def forget(stream: IO[str]) -> None:
 
 
 def warn(message: str) -> None:
-    """One line on stderr about what may be a mistake, and is none yet."""
-    print(f"jwtproxy: warning: {message}", file=sys.stderr)
+    """One line on stderr about what may be a mistake, and is none yet; if nobody reads it, we have tried."""
+    _print_error(f"jwtproxy: warning: {message}")
+
+
+def _print_error(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        forget(sys.stderr)
 
 
 def _in_our_voice(text: str) -> str:

@@ -38,7 +38,7 @@ def test_a_line_of_what_serves_is_printed_at_once(capsys: pytest.CaptureFixture[
     assert capsys.readouterr() == ("jwtproxy: reloaded\n", "")
 
 
-@pytest.mark.parametrize(("stream", "say"), [("stderr", report), ("stdout", tell)])
+@pytest.mark.parametrize(("stream", "say"), [("stderr", report), ("stderr", warn), ("stdout", tell)])
 @pytest.mark.parametrize("full", [False, True])
 def test_what_cannot_be_told_is_forgotten(
     stream: str, say: Callable[[str], None], full: bool, monkeypatch: pytest.MonkeyPatch
