@@ -45,7 +45,7 @@ def split(arguments: Sequence[str]) -> tuple[str, list[str]]:
 def stray(words: Sequence[str]) -> SettingsError:
     """The mistake of words that stand where none belongs: mitmdump would take them for a filter of its log."""
     if words[0] in COMMANDS:
-        return SettingsError(f"{words[0]!r} comes after an option", f"put it first: jwtproxy-run {words[0]} …")
+        return SettingsError(f"{words[0]!r} is not the first word", f"put it first: jwtproxy-run {words[0]} …")
     return SettingsError(f"unexpected word {without_keys(words[0])!r}", _hint(words))
 
 

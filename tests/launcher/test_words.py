@@ -82,7 +82,7 @@ def test_after_a_flag_it_is_none_either(line: str, hint: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_comes_first(command: str) -> None:
     error = words.stray([command, "x"])
-    assert str(error) == f"{command!r} comes after an option"
+    assert str(error) == f"{command!r} is not the first word"
     assert error.hint == f"put it first: jwtproxy-run {command} …"
 
 

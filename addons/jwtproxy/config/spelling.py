@@ -89,7 +89,7 @@ def check(
     strange = [suspect.shown for suspect in found if not suspect.meant]
     warnings = [f"unknown variable {one.shown}{place}: did you mean {one.meant}?" for one in found if one.meant]
     if strange:
-        warnings.append(f"unknown variables, which have no effect{place}: {', '.join(strange)}")
+        warnings.append(f"unknown variables{place}, which have no effect: {', '.join(strange)}")
     return warnings
 
 
