@@ -123,7 +123,8 @@ class Requests(dumper.Dumper):
         """Tell why a client gets nowhere, which it may have shown nobody."""
         if ctx.options.flow_detail == 0 or not (reason := _tls_failure(data.conn.error or "")):
             return
-        place = data.conn.sni or human.format_address(data.context.server.address)
+        address = data.context.server.address  # none where the client takes the proxy itself for one with TLS
+        place = data.conn.sni or (human.format_address(address) if address else "to the proxy itself")
         line = strutils.escape_control_characters(f"TLS {place} {reason}")
         self.echo(f"{time.strftime('%H:%M:%S')} {line}", fg="red")
         if reason in _REJECTED and not self._hinted:
