@@ -42,6 +42,7 @@ class JwtInject:
         """
         self._source, self._inherited, self._announces = source, current, announces
         self._is_script = source is None
+        self._unknown = list[str]()
         self.current: CurrentPolicy | None = None
         self.gate = gate.Gate(lambda: self.current.policy if self.current else None)
         self._following: asyncio.Task[None] | None = None
@@ -79,8 +80,7 @@ class JwtInject:
 
     def running(self) -> None:
         """Say what will pass unsigned, or has no effect, keep tokens off the terminal, follow changed files."""
-        unknown = options.warnings(os.environ, (*OPTIONS, *pages.OPTIONS)) if self._is_script else ()
-        for warning in (*stock.bypasses(ctx.options), *unknown):
+        for warning in (*stock.bypasses(ctx.options), *self._unknown):
             logger.warning("jwtproxy: warning: %s", warning)
         redacted.terminal(ctx.master.addons)
         if self.current:
@@ -115,6 +115,8 @@ class JwtInject:
 
     def _apply(self) -> None:
         """Take over the options. Raises SettingsError and changes nothing then."""
+        if self._is_script:  # the launcher has looked itself
+            self._unknown = options.warnings(os.environ, (*OPTIONS, *pages.OPTIONS))
         options.check_known(ctx.options.deferred, (*OPTIONS, *pages.OPTIONS))
         options.check_elsewhere(pages.OPTIONS, ctx.options, os.environ)
         current = self._current_for(settings.parse(ctx.options))

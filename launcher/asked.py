@@ -76,7 +76,8 @@ def _field(line: str) -> tuple[bytes, bytes]:
     """A header field. Raises SettingsError."""
     name, colon, value = line.partition(":")
     if not colon or not TOKEN.fullmatch(name) or re.search(r"[\r\n\0]", value):
-        raise SettingsError(f"bad header {line!r} for -H", "write it as 'Name: value'")
+        hint = "write it as 'Name: value'; what carries the token is set with --set jwt_header=…"
+        raise SettingsError(f"bad header {line!r} for -H", hint)
     return name.encode(), value.strip().encode("utf-8", "surrogateescape")
 
 

@@ -100,7 +100,7 @@ def usage_error(message: str, parser: argparse.ArgumentParser | None = None) -> 
     """What argparse is to do with a mistake. Raises SettingsError."""
     hint = ""
     if parser and (found := re.match(r"unrecognized arguments: (--\S+)", message)):
-        ours = {option.name for option in environment.OPTIONS}
+        ours = {option.name: FLAGS.get(option.name, "") for option in environment.OPTIONS}
         hint = words.flag_hint(found[1], parser._option_string_actions, ours)
     hint = hint or "jwtproxy-run --help lists commands and flags, --help-all mitmdump's as well"
     raise SettingsError(words.without_keys(message), hint)

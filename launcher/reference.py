@@ -9,10 +9,14 @@ from jwtproxy.config.options import declare
 from . import environment
 from .commandline import DEFAULTS
 from .master import Master
+from .option_checks import as_settings_errors
 
 
 def print_options(master: Master) -> None:
-    """Print every option with its default, whatever the environment says; those of scripts, too."""
+    """Print every option with its default, whatever the environment says; those of scripts, too.
+
+    Raises SettingsError.
+    """
     load_scripts(master)
     listed, ours = optmanager.OptManager(), {**DEFAULTS, "listen_port": 8080}
     for name, option in master.options.items():
@@ -22,10 +26,11 @@ def print_options(master: Master) -> None:
 
 
 def load_scripts(master: Master) -> None:
-    """Have scripts declare their options, which mitmproxy leaves until it runs."""
+    """Have scripts declare their options, which mitmproxy leaves until it runs. Raises SettingsError."""
     for script in master.addons.get("scriptloader").addons:
         if script.ns is None:
-            script.loadscript()
+            with as_settings_errors():  # what is given for an option is looked at when there is one
+                script.loadscript()
 
 
 def print_commands(master: Master) -> None:

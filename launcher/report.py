@@ -12,12 +12,7 @@ def report(message: str, hint: str = "") -> None:
     """One error on stderr, in one line, and a second that says what to do; if nobody reads it, we have tried."""
     lines = [f"jwtproxy: error: {_in_our_voice(message)}"]
     lines += [f"jwtproxy: hint: {' '.join(hint.split())}"] if hint else []
-    _say(lines)
-
-
-def warn(message: str) -> None:
-    """One line on stderr about what may be a mistake, and is none yet."""
-    _say([f"jwtproxy: warning: {message}"])
+    _print_error("\n".join(lines))
 
 
 def tell(line: str) -> None:
@@ -35,9 +30,14 @@ def forget(stream: IO[str]) -> None:
     os.close(nowhere)
 
 
-def _say(lines: list[str]) -> None:
+def warn(message: str) -> None:
+    """One line on stderr about what may be a mistake, and is none yet; if nobody reads it, we have tried."""
+    _print_error(f"jwtproxy: warning: {message}")
+
+
+def _print_error(text: str) -> None:
     try:
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
     except OSError:
         forget(sys.stderr)
 

@@ -25,7 +25,12 @@ class StartCheck(errorcheck.ErrorCheck):
         """Raise SettingsError for the first error logged so far, or an option that no script has declared."""
         if self.logger.has_errored:
             raise SettingsError(self.logger.has_errored[0].getMessage(), "fix what it names; -v shows more")
-        if all(script.ns for script in ctx.master.addons.get("scriptloader").addons):
+        scripts = ctx.master.addons.get("scriptloader").addons
+        for task in (script.reloadtask for script in scripts):
+            if task and task.done() and not task.cancelled() and (error := task.exception()):
+                with option_checks.as_settings_errors():
+                    raise error  # of an option's value, with which mitmproxy would go on without the script
+        if all(script.ns for script in scripts):
             option_checks.check_declared(ctx.options)
 
     def finish(self) -> None:

@@ -14,7 +14,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, UpstreamMode
 from mitmproxy.utils import human, strutils, vt_codes
 
 from jwtproxy import __version__
-from jwtproxy.mitm import flows, stock
+from jwtproxy.mitm import failures, flows, stock
 
 from ..report import forget
 
@@ -123,7 +123,8 @@ class Requests(dumper.Dumper):
         """Tell why a client gets nowhere, which it may have shown nobody."""
         if ctx.options.flow_detail == 0 or not (reason := _tls_failure(data.conn.error or "")):
             return
-        place = data.conn.sni or human.format_address(data.context.server.address)
+        address = data.context.server.address  # none where the client takes the proxy itself for one with TLS
+        place = data.conn.sni or (human.format_address(address) if address else "to the proxy itself")
         line = strutils.escape_control_characters(f"TLS {place} {reason}")
         self.echo(f"{time.strftime('%H:%M:%S')} {line}", fg="red")
         if reason in _REJECTED and not self._hinted:
@@ -155,7 +156,7 @@ class Requests(dumper.Dumper):
     def _outcome(self, flow: http.HTTPFlow) -> str:
         if flow.error or not flow.response:
             reason = flow.error.msg if flow.error else "no answer"
-            return self.style(strutils.escape_control_characters(flows.in_our_name(reason)), fg="red")
+            return self.style(strutils.escape_control_characters(failures.in_our_words(reason)), fg="red")
         code, why = flow.response.status_code, flows.reason_of(flow)
         colour = {"fg": colour} if (colour := _COLOURS.get(code // 100)) else {}
         duration = human.pretty_duration((flow.response.timestamp_end or 0) - flow.request.timestamp_start)

@@ -90,6 +90,15 @@ OTHERS = {
         files={"mine.py": "def load(loader):\n    loader.add_option('mine', str, '', 'Of a script.')\n"},
         hint="did you mean mine?",
     ),
+    **{
+        f"script-has-no-such-value-{how}": Mistake(
+            "failed to parse option mine: not an integer: x",
+            ["-s", "mine.py", "--set", "mine=x", *flags],
+            files={"mine.py": "def load(loader):\n    loader.add_option('mine', int, 0, 'Of a script.')\n"},
+            hint="--options",
+        )
+        for how, flags in (("serve", ()), ("check", ("--check",)), ("options", ("--options",)))
+    },
     "script-cannot-have-ours": Mistake(
         "unknown option 'jwt_mine'",
         ["-s", "mine.py", "--set", "jwt_mine=1"],
@@ -152,6 +161,7 @@ MISTAKES = {
     for name, mistake in mistakes.items()
 }
 SOME = [*(f"near-{name}" for name in SOME_NEAR), *(f"other-{name}" for name in list(OTHERS)[::3])]
+SOME += ["other-script-has-no-such-value-serve", "other-script-has-no-such-value-check"]
 SOME += ["other-script-has-another", "key-secret", "key-quoted", "key-base64-file", "key-pem"]
 
 

@@ -81,8 +81,13 @@ def _hint(name: str, known: list[str]) -> str:
 
 
 def warnings(environ: Mapping[str, str], rows: Iterable[Option]) -> list[str]:
-    """What to warn of in the environment of a script, which may be another program's: variables that are none."""
-    return spelling.check(environ, [*(row.variable for row in rows), *UNSEEN, spelling.STRICT], slips=False)
+    """What to warn of in the environment of a script, which may be another program's: variables that are none.
+
+    Raises SettingsError where that is asked for.
+    """
+    known = [*(row.variable for row in rows), *UNSEEN, spelling.STRICT]
+    strict = spelling.is_strict(environ.get(spelling.STRICT, ""))
+    return spelling.check(environ, known, strict=strict, slips=False, command="mitmdump …")
 
 
 def check_elsewhere(rows: Iterable[Option], values: Any, environ: Mapping[str, str]) -> None:

@@ -69,21 +69,27 @@ class Suspect(NamedTuple):
 
 
 def check(
-    variables: Mapping[str, str], known: Collection[str], *, strict: bool = False, place: str = "", slips: bool = True
+    variables: Mapping[str, str],
+    known: Collection[str],
+    *,
+    strict: bool = False,
+    place: str = "",
+    slips: bool = True,
+    command: str = "jwtproxy-run",
 ) -> list[str]:
     """What to warn of: variables that look like one of ours, but are none. Raises SettingsError for a misspelt one.
 
     strict: raise for all of them; place: what to add to a name, such as " in .env"; slips: whether to raise for those
-    that are misspelt, where nobody asks for more.
+    that are misspelt, where nobody asks for more; command: what was started.
     """
     found = list(suspects(variables, known))
     for suspect in found:
         if strict or (slips and suspect.is_slip):
-            raise SettingsError(f"unknown variable {suspect.shown}{place}", _hint(suspect, place))
+            raise SettingsError(f"unknown variable {suspect.shown}{place}", _hint(suspect, place, command))
     strange = [suspect.shown for suspect in found if not suspect.meant]
     warnings = [f"unknown variable {one.shown}{place}: did you mean {one.meant}?" for one in found if one.meant]
     if strange:
-        warnings.append(f"unknown variables, which have no effect{place}: {', '.join(strange)}")
+        warnings.append(f"unknown variables{place}, which have no effect: {', '.join(strange)}")
     return warnings
 
 
@@ -128,9 +134,9 @@ def _suspect(name: str, spelled: str, known: Collection[str]) -> Suspect:
     return Suspect(name, near or _longer_or_shorter(spelled, known), is_slip=bool(near))
 
 
-def _hint(suspect: Suspect, place: str) -> str:
+def _hint(suspect: Suspect, place: str, command: str) -> str:
     meant = f"did you mean {suspect.meant}? If not, " if suspect.meant else ""
-    without = "remove it there" if place else f"start jwtproxy without it: env -u {suspect.shown} jwtproxy-run"
+    without = "remove it there" if place else f"start jwtproxy without it: env -u {suspect.shown} {command}"
     return f"{meant}{without}" + ("" if suspect.is_slip else f" ({STRICT} makes an error of it)")
 
 

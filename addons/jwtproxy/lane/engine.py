@@ -17,6 +17,7 @@ from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import server_hooks
+from mitmproxy.utils import human
 
 from ..conduct import fair, framing, heads
 from ..conduct.closing import still_listens
@@ -826,6 +827,8 @@ class Engine(asyncio.Protocol):
             self.transport.abort()
 
     def _refuse_late_head(self, message: str) -> None:
+        who = human.format_address(self.transport.get_extra_info("peername"))
+        logger.warning("jwtproxy: warning: %s: %s", who, message)  # there is no flow that would be shown
         lines = self._buffer.split(b"\r\n")
         method = b"HEAD" if heads.is_head(lines[0]) else b""
         page = pages.text(408, message, ErrorType.HTTP_REQUEST_ERROR)

@@ -20,6 +20,20 @@ _OURS = {
 """Our words for what mitmproxy says of itself."""
 
 
+_THEIRS = {
+    "Request body exceeds ": http.ErrorCode.REQUEST_TOO_LARGE,
+    "Response body exceeds ": http.ErrorCode.RESPONSE_TOO_LARGE,
+    "mitmproxy received an HTTP CONNECT request ": http.ErrorCode.REQUEST_VALIDATION_FAILED,
+}
+"""How that begins in a flow's error, which does not tell the code."""
+
+
+def in_our_words(reason: str) -> str:
+    """What a flow's error says, as its client is told."""
+    code = next((code for start, code in _THEIRS.items() if reason.startswith(start)), None)
+    return _OURS[code][0] if code else flows.in_our_name(reason)
+
+
 def page_of(event: http.ResponseProtocolError) -> Page | None:
     """The answer in place of the one that there is not; None where its client gets none."""
     status = event.code.http_status_code()

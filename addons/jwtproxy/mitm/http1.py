@@ -7,6 +7,7 @@ asks the fields of a flow, which hooks and we change, whether a connection goes 
 import math
 import re
 import time
+from logging import WARNING
 from typing import Any
 
 import h11
@@ -123,7 +124,6 @@ class Server(http.Http1Server):
             head = heads.request(lines)
             length = framing.request_length(head.version, head.fields)
         except MalformedError as error:
-            yield Log(f"{human.format_address(self.conn.peername)}: {error}")
             yield from self._refuse(error, lines)
             return
         self._ends = self._is_last = not framing.persists(head.version, head.fields)
@@ -264,6 +264,8 @@ class Server(http.Http1Server):
 
     def _refuse(self, error: MalformedError, lines: list[bytes] | None = None) -> CommandGenerator[None]:
         """Answer a head with a fault, which these lines are, or one that is not complete."""
+        # There is no flow, and so no line of the terminal's for what was asked.
+        yield Log(f"{human.format_address(self.conn.peername)}: {error}", WARNING)
         lines = lines or bytes(self.buf).split(b"\r\n")
         page = pages.text(error.status, str(error), ErrorType.HTTP_REQUEST_ERROR)
         method = b"HEAD" if heads.is_head(lines[0]) else b""

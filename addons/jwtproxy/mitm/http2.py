@@ -2,6 +2,7 @@
 
 import math
 import time
+from logging import WARNING
 from typing import Any
 
 import h2.errors
@@ -15,6 +16,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http2
+from mitmproxy.utils import human
 
 from ..conduct import framing, heads, http2
 from ..conduct.fields import Fields, check
@@ -205,8 +207,9 @@ class Server(http.Http2Server):
         yield from self._refuse_stream(_id(event), error, accept)
 
     def _refuse_stream(self, stream: int, error: MalformedError, accept: str = "") -> CommandGenerator[None]:
-        yield Log(str(error))
-        if stream in self.streams:  # its head has passed already
+        if stream not in self.streams:  # there is no flow, and so no line of the terminal's
+            yield Log(f"{human.format_address(self.conn.peername)}: {error}", WARNING)
+        else:  # its head has passed already
             code = http.ErrorCode.GENERIC_CLIENT_ERROR
             yield http.ReceiveHttp(http.RequestProtocolError(stream, str(error), code))
         page = pages.text(error.status, str(error), ErrorType.HTTP_REQUEST_ERROR)
@@ -255,6 +258,7 @@ class Server(http.Http2Server):
         """The rest of it would have to come before anything else may: the connection cannot be used any more."""
         limits.reached(time_limits.HEAD)
         message = time_limits.late_head(limit)
+        yield Log(f"{human.format_address(self.conn.peername)}: {message}", WARNING)
         if stream := self.h2_conn.begun:
             answer = flows.answer_of(pages.text(408, message, ErrorType.HTTP_REQUEST_ERROR))
             fields = ((b":status", b"408"), *_lowered(answer.headers.fields))

@@ -38,7 +38,7 @@ OPTIONS = (
     Option("jwt_kid", "", string, "keys", "The kid by which tokens name their key; its RFC 7638 thumbprint if empty."),
 )
 
-_SECRET_LIKE = re.compile(r"[0-9A-Fa-f\s]{32,}")
+_SECRET_LIKE = re.compile(r"[0-9A-Fa-f\s]{32,}|[A-Za-z0-9+/_-]{40,}={1,2}")
 
 
 @dataclass(frozen=True)

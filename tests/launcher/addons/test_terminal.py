@@ -159,6 +159,18 @@ def test_why_tls_with_a_client_failed_is_told_with_a_hint_once(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(("address", "place"), [(("192.0.2.1", 443), "192.0.2.1:443"), (None, "to the proxy itself")])
+def test_it_is_told_of_addresses_too(
+    address: tuple[str, int] | None, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = tflow.tclient_conn()
+    client.error, client.sni = UNTRUSTED, None
+    data = TlsData(client, Context(client, Options()))
+    data.context.server.address = address
+    _with(lambda master: master.addons.get("dumper").tls_failed_client(data))
+    assert re.match(rf"\S+ TLS {place} the client does not trust the proxy's CA\n", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("side", ["Client", "Server"])
 @pytest.mark.parametrize(
     ("options", "told"), [({}, False), ({"flow_detail": 0}, True), ({"termlog_verbosity": "debug"}, True)]

@@ -23,7 +23,7 @@ def test_it_says_what_the_flag_says(monkeypatch: pytest.MonkeyPatch, capsys: Cap
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [([], "JWT_SHARED_SECRET is not set"), (["x"], "unexpected word 'x'"), (["keys"], "'keys' comes after an option")],
+    [([], "JWT_SHARED_SECRET is not set"), (["x"], "unexpected word 'x'"), (["keys"], "'keys' is not the first word")],
 )
 def test_it_finds_what_the_flag_finds(arguments: list[str], said: str, capsys: Captured) -> None:
     assert check.run(arguments) == 2

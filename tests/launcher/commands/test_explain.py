@@ -213,7 +213,11 @@ def test_options_of_mitmdump_may_stand_anywhere(capsys: Captured) -> None:
         (("http://x/", "GET"), "bad method 'http://x/'", "GET https://api.example/"),
         (("CONNECT", "x:443"), "a CONNECT is never signed", "a request inside the tunnel"),
         (("GET", "x"), "bad URL 'x'", "https://host:port/path"),
-        (("GET", "http://x/", "-H", "nonsense"), "bad header 'nonsense' for -H", "'Name: value'"),
+        (
+            ("GET", "http://x/", "-H", "nonsense"),
+            "bad header 'nonsense' for -H",
+            "'Name: value'; what carries the token is set with --set jwt_header=…",
+        ),
         (("GET", "http://x/", "-H", "a b: c"), "bad header 'a b: c' for -H", "'Name: value'"),
         (("GET", "http://x/", "-H", "a: b\r\nc: d"), "bad header 'a: b\\r\\nc: d' for -H", "'Name: value'"),
         (("GET", "http://x/", "-H"), "argument -H/--header: expected one argument", "--help"),

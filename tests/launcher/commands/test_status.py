@@ -178,7 +178,7 @@ def test_nothing_that_comes_controls_a_terminal(capsys: Captured) -> None:
         (["--proxy", "https://x"], "bad URL 'https://x' for --proxy", "http://"),
         (["--proxy", "http://a:b@x"], "bad URL", "https://host:port"),
         (["x"], "unexpected word 'x'", "the commands are"),
-        (["keys"], "'keys' comes after an option", "put it first"),
+        (["keys"], "'keys' is not the first word", "put it first"),
     ],
 )
 def test_a_mistake_is_named_and_nobody_asked(

@@ -25,6 +25,7 @@ from mitmproxy.http import Headers, HTTPFlow
 from mitmproxy.test import taddons, tflow, tutils
 
 from jwtproxy.addons.jwt_inject import JwtInject
+from jwtproxy.config.errors import SettingsError
 from jwtproxy.mitm import filters, flows, gate, response_timeout, time_limits
 from jwtproxy.mitm.connect_deadline import ConnectDeadline
 from jwtproxy.observe.pages import Page
@@ -774,6 +775,16 @@ def test_a_script_says_which_variables_have_no_effect(
     addon, _ = _configured(source, rawtcp=False)
     _running(addon)
     assert caplog.messages == said
+
+
+def test_a_script_refuses_them_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SHARED_SECRET", "00" * 64)
+    monkeypatch.setenv("JWT_STRICT_ENV", "1")
+    monkeypatch.setenv("JWT_COOKIE_SECURE", "1")
+    addon = JwtInject()
+    with taddons.context(loadcore=False), pytest.raises(SettingsError, match="JWT_COOKIE_SECURE") as caught:
+        addon._apply()
+    assert "env -u JWT_COOKIE_SECURE mitmdump" in caught.value.hint
 
 
 def test_a_library_that_is_missing_ends_the_start(tmp_path: Path) -> None:

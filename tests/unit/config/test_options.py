@@ -139,8 +139,11 @@ def test_of_what_must_not_be_an_option_the_variable_is_named(name: str) -> None:
 
 
 def test_a_script_is_warned_of_variables_that_it_does_not_know() -> None:
-    environ = {"JWT_USER": "me", "JWT_USR": "me", "JWT_SHARED_SECRET": "x", "JWT_STRICT_ENV": "1", "HTTPPORT": "1"}
+    environ = {"JWT_USER": "me", "JWT_USR": "me", "JWT_SHARED_SECRET": "x", "JWT_STRICT_ENV": "0", "HTTPPORT": "1"}
     assert options.warnings(environ, ROWS) == ["unknown variable JWT_USR: did you mean JWT_USER?"]
+    with pytest.raises(SettingsError, match=r"^unknown variable JWT_USR$") as caught:
+        options.warnings({**environ, "JWT_STRICT_ENV": "1"}, ROWS)
+    assert "env -u JWT_USR mitmdump" in caught.value.hint
 
 
 class Values(dict[str, str]):

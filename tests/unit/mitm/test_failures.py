@@ -6,7 +6,7 @@ import pytest
 from mitmproxy.proxy.layers.http import ErrorCode, ResponseProtocolError
 
 from jwtproxy.conduct.proxy_status import ErrorType, Reason
-from jwtproxy.mitm.failures import page_of
+from jwtproxy.mitm.failures import in_our_words, page_of
 from jwtproxy.mitm.retries import NoAnswer
 
 SAID = "mitmproxy would say this"
@@ -39,3 +39,18 @@ def test_each_has_its_answer(event: ResponseProtocolError, code: int, detail: st
 @pytest.mark.parametrize("code", [ErrorCode.KILL, ErrorCode.CANCEL, ErrorCode.CLIENT_DISCONNECTED])
 def test_who_is_gone_or_cut_off_gets_none(code: ErrorCode) -> None:
     assert page_of(ResponseProtocolError(1, "no", code)) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Request body exceeds mitmproxy's body_size_limit.", "the request's body exceeds body_size_limit"),
+        ("Response body exceeds mitmproxy's body_size_limit.", "the answer's body exceeds body_size_limit"),
+        ("mitmproxy received an HTTP CONNECT request even though it is not running in regular/upstream mode. This …",
+         "CONNECT is not served here: within a tunnel, or in this mode"),
+        ("mitmproxy's fault", "fault"),
+        ("server closed connection", "server closed connection"),
+    ],
+)  # fmt: skip
+def test_a_flows_error_is_told_as_its_client_is(reason: str, words: str) -> None:
+    assert in_our_words(reason) == words

@@ -279,7 +279,16 @@ def test_a_path_may_be_any(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["a\nb", "-----BEGIN PRIVATE KEY-----", '{"kty": "oct"}', KEY.hex(), KEY.hex().upper(), "ab " * 12]
+    "path",
+    [
+        "a\nb",
+        "-----BEGIN PRIVATE KEY-----",
+        '{"kty": "oct"}',
+        KEY.hex(),
+        KEY.hex().upper(),
+        "ab " * 12,
+        "Ab1+" * 10 + "=",
+    ],
 )
 def test_a_key_is_no_path(path: str) -> None:
     with pytest.raises(SettingsError, match=r"^it holds what looks like a key, not a path$") as caught:
