@@ -18,7 +18,7 @@ from jwtproxy.config.errors import SettingsError
 from jwtproxy.policy.rules import PROXYAUTH
 from jwtproxy.policy.settings import TOKEN
 
-from . import commandline, environment
+from . import commandline, environment, words
 from .master import Master
 
 _URL = re.compile(
@@ -86,13 +86,15 @@ def parse_url(url: str) -> tuple[Destination, str]:
     found = _URL.fullmatch(url)
     if not found:
         hint = "write it as https://host:port/path, without user and password; ws and wss count as http and https"
-        raise SettingsError(f"bad URL {url!r}", hint)
+        raise SettingsError(f"bad URL {words.without_keys(url)!r}", hint)
     scheme, address, name, port, path, query, _ = found.groups(default="")
     scheme = _SCHEMES.get(scheme.lower(), scheme.lower())
     try:
         destination = normalise(scheme, address or name, int(port) if port else DEFAULT_PORTS[scheme])
     except ValueError as error:
-        raise SettingsError(f"bad URL {url!r}: {error}", "name a host and a port that can be reached") from None
+        raise SettingsError(
+            f"bad URL {words.without_keys(url)!r}: {error}", "name a host and a port that can be reached"
+        ) from None
     return destination, quote(f"{path or '/'}{query}", _KEPT, errors="surrogateescape")
 
 

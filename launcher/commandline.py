@@ -96,6 +96,14 @@ def read(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Name
     return args
 
 
+def refuse(args: argparse.Namespace, command: str, *flags: str) -> None:
+    """Refuse flags that a command would pass over. Raises SettingsError."""
+    for flag in flags:
+        if getattr(args, flag):
+            hint = f"leave it out: jwtproxy-run {command} --help lists what there is"
+            raise SettingsError(f"--{flag} means nothing to {command}", hint)
+
+
 def usage_error(message: str, parser: argparse.ArgumentParser | None = None) -> NoReturn:
     """What argparse is to do with a mistake. Raises SettingsError."""
     hint = ""

@@ -45,6 +45,7 @@ environment (also read from .env in this directory; flags and --set win):
   JWT_KEY_DIR              or a folder of them, for rotation
   JWT_KEY_PASSPHRASE       the passphrase of an encrypted key; or JWT_KEY_PASSPHRASE_FILE
   JWT_…                    every option jwt_…, in capitals; jwtproxy-run --options shows them
+  JWT_STRICT_ENV           1 has each variable that looks like ours, and is none, be an error
   HTTP_PORT, HTTP_HOST     where to listen: 8080, 127.0.0.1; HTTP_HOST=* is every address
   WORKERS                  how many processes serve: 1, a number, or auto (one for each core)
 """

@@ -42,6 +42,7 @@ async def _explain(arguments: list[str]) -> str:
         own = parser.add_argument_group("explain", conflict_handler="resolve")
         own.add_argument("--json", action="store_true", help="print JSON, for scripts")
         args, words = asked.read(parser, arguments)
+        commandline.refuse(args, "explain", "check")
         if len(words) != 2:
             hint = "jwtproxy-run explain GET https://api.example/"
             raise SettingsError(f"explain needs a method and a URL, not {' '.join(words)!r}", hint)

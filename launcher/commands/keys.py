@@ -65,6 +65,7 @@ async def _policy(command: str, arguments: list[str]) -> Policy:
         parser = commandline.parser(master.options)
         usage.of_command(parser, f"keys {command}", "[options]", _DESCRIPTIONS[command])
         args = commandline.read(parser, arguments)
+        commandline.refuse(args, f"keys {command}", "check", "json")
         return commandline.configure(master, args, environment.sources(Path()))[1].policy
 
 

@@ -73,6 +73,7 @@ async def _settings(arguments: list[str]) -> tuple[argparse.Namespace, Proxy]:
         own.add_argument("--port", metavar="PORT", help="the port where it listens, as -p (HTTP_PORT, 8080)")
         own.add_argument("--json", action="store_true", help="print JSON, for scripts")
         args = commandline.read(parser, arguments)
+        commandline.refuse(args, "status", "check")
         commandline.set_options(master.options, args, environment.options(environment.sources(Path())))
         return args, named(args.proxy) if args.proxy else listening(master.options)
 

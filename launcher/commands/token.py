@@ -29,6 +29,7 @@ async def _token(arguments: list[str]) -> str:
         parser = asked.parser(master.options)
         usage.of_command(parser, "token", "[options] [METHOD] URL", _DESCRIPTION, _EXAMPLES)
         args, words = asked.read(parser, arguments)
+        commandline.refuse(args, "token", "check", "json")
         if not 1 <= len(words) <= 2:
             hint = "jwtproxy-run token https://api.example/"
             raise SettingsError(f"token needs a URL, with or without a method, not {' '.join(words)!r}", hint)

@@ -75,3 +75,9 @@ def test_what_it_may_not_have_is_refused(method: str) -> None:
     with pytest.raises(SettingsError) as caught:
         check_method(method)
     assert caught.value.hint
+
+
+def test_a_key_in_the_place_of_a_url_is_not_repeated() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_url("ab" * 64)
+    assert str(caught.value) == "bad URL '…'"

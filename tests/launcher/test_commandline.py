@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from mitmproxy.options import Options
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.launcher import commandline, option_checks
-from jwtproxy.launcher.commands import COMMANDS
+from jwtproxy.launcher.commands import COMMANDS, explain, keys, status, token
 from jwtproxy.launcher.environment import OPTIONS
 from jwtproxy.launcher.master import Master
 from jwtproxy.policy.current import CurrentPolicy
@@ -405,3 +406,27 @@ def test_a_mistake_is_told_without_warnings(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SettingsError, match="for jwt_ttl"):
         _configured("--set", "jwt_ttl=soon", environ=SHARED | {"JWT_EXP": "5"})
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        (keys, ("list", "--check")),
+        (keys, ("jwks", "--json")),
+        (token, ("--json", "https://a.example/")),
+        (token, ("--check", "https://a.example/")),
+        (explain, ("--check", "GET", "https://a.example/")),
+        (status, ("--check",)),
+    ],
+)
+@pytest.mark.usefixtures("files")
+def test_a_flag_that_means_nothing_to_a_command_is_refused(
+    module: ModuleType, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flag = next(word for word in arguments if word.startswith("--"))
+    try:
+        assert module.run(list(arguments)) == 2
+        said = capsys.readouterr().err
+    except SettingsError as error:
+        said = str(error)
+    assert f"{flag} means nothing to " in said
