@@ -84,6 +84,8 @@ def as_settings_errors() -> Iterator[None]:
             raise SettingsError(f"cannot write {cause.filename!r}: {reason}", hint) from None
         if str(error).startswith("Invalid upstream auth"):  # and repeats it
             raise SettingsError("bad value for upstream_auth", "use USER:PASSWORD") from None
+        if valueless := re.match("Option is required: (.+)", str(error)):
+            raise SettingsError(f"{valueless[1]} has no value", f"write it as --set {valueless[1]}=…") from None
         hint = getattr(error.__cause__, "hint", "") or "jwtproxy-run --options lists every option with its type"
         raise SettingsError(str(error), hint) from error
     except OSError as error:

@@ -68,6 +68,7 @@ SOME_NEAR = list(NEAR)[::6]
 
 OTHERS = {
     **{f"set-{name}": Mistake(f"unknown option {name.partition('=')[0]!r}", ["--set", name]) for name in NO_OPTIONS},
+    "no-value": Mistake("jwt_ttl has no value", ["--set", "jwt_ttl"], hint="--set jwt_ttl=…"),
     "secret-as-option": Mistake(
         "unknown option 'jwt-shared-secret'",
         ["--set", f"jwt-shared-secret={SECRET}"],

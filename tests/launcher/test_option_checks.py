@@ -72,6 +72,7 @@ def test_good_values_pass(tmp_path: Path) -> None:
     [
         (SettingsError("ours", "hint"), "ours"),
         (exceptions.OptionsError("theirs"), "theirs"),
+        (exceptions.OptionsError("Option is required: jwt_ttl"), "jwt_ttl has no value"),
         (FileNotFoundError(2, "No such file or directory", "config.yaml"), "cannot read config.yaml: no such file"),
         (TypeError("no list"), "cannot use config.yaml: no list"),
     ],

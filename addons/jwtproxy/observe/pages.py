@@ -17,7 +17,8 @@ _ALLOW = "GET, HEAD, OPTIONS"
 _JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 _JWKS = "application/jwk-set+json"  # RFC 7517 §8.5.2
 _PROBLEM = "application/problem+json"  # RFC 9457 §3
-_FORMS = {_TEXT: _TEXT, "text/plain": _TEXT, _PROBLEM: _PROBLEM, _JSON: _PROBLEM, _HTML: _HTML, "text/html": _HTML}
+_KINDS = {"text/plain": _TEXT, _PROBLEM: _PROBLEM, _JSON: _PROBLEM, "text/html": _HTML}
+_FORMS = {f"{kind}{charset}": form for kind, form in _KINDS.items() for charset in ("", "; charset=utf-8")}
 """Of what we have to say: what clients may ask for, and what they get then; the first where anything will do."""
 _LONGEST_ACCEPT = 1024
 """Characters of one that is read: it is not worth more to know in what form somebody is refused."""

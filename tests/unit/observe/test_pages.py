@@ -192,6 +192,8 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         ("text/html" + ", text/html" * 100, "text/plain; charset=utf-8"),
         *((accept, "text/html; charset=utf-8") for accept in ("text/html", BROWSER, "text/html;charset=utf-8")),
         ("application/json", "application/problem+json"),
+        ("application/json; charset=UTF-8", "application/problem+json"),
+        ("application/problem+json;charset=utf-8", "application/problem+json"),
         ("application/problem+json", "application/problem+json"),
         ("application/*", "application/problem+json"),
         ("text/html;q=0.2, application/json", "application/problem+json"),
