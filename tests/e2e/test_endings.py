@@ -604,7 +604,7 @@ RACES = {
 }
 
 
-@pytest.mark.parametrize(("scheme", "requests"), rows(RACES, "200 by HTTP", "100 by HTTPS"))
+@pytest.mark.parametrize(("scheme", "requests"), rows(RACES, "100 by HTTPS"))
 def test_connections_that_close_fail_no_request_that_may_be_repeated(
     laned: Proxy, proxy_ca: Path, authority: Authority, scheme: str, requests: int
 ) -> None:

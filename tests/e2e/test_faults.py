@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import black_hole
 from tests.support.clients import Raw, message
-from tests.support.harness import SECRET, Process, StartBare, StartProxy, clean_env, launcher, thorough, verify
+from tests.support.harness import SECRET, Process, StartBare, StartProxy, clean_env, launcher, rows, thorough, verify
 from tests.support.upstreams import Recorder, download, respond
 from tests.support.workers import get, until
 
@@ -70,7 +70,7 @@ def test_mitmdump_with_our_script_does_the_same(
 
 
 @pytest.mark.skipif(bool(black_hole.unable()), reason=black_hole.unable())
-@pytest.mark.parametrize("lane", ["on", "off"])
+@pytest.mark.parametrize("lane", rows({"on": "on", "off": "off"}, "on"))
 def test_a_name_that_was_gone_is_found_again(tmp_path: Path, confdir: Path, recorder: Recorder, lane: str) -> None:
     """Within seconds, as failures are not remembered for longer."""
     name, hosts = "later.example", tmp_path / "hosts"

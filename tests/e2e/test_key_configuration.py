@@ -662,7 +662,7 @@ def refusals(run: RunLauncher[Start], tmp_path_factory: pytest.TempPathFactory) 
     return {name: check(run, ALL[name], tmp_path_factory.mktemp("start")).stderr for name in SOME}
 
 
-@pytest.mark.parametrize("command", rows(COMMANDS, "check", "explain", "keys-list"))
+@pytest.mark.parametrize("command", rows(COMMANDS, "check"))
 def test_every_command_says_the_same(
     run: RunLauncher[Start], tmp_path: Path, refusals: Mapping[str, str], command: Sequence[str]
 ) -> None:

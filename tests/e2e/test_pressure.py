@@ -160,7 +160,7 @@ def test_an_upload_that_is_stuck_has_no_other_stream_wait(
             until(lambda: process.fds() <= fds, 5, "nothing of them is kept for upstreams that do not read")
 
 
-@pytest.mark.parametrize("way", ["reverse", "next proxy", "tls"])
+@pytest.mark.parametrize("way", rows({way: way for way in ("reverse", "next proxy", "tls")}, "tls"))
 def test_nor_has_one_that_goes_another_way(
     start_proxy: StartProxy, https_recorder: Recorder, proxy_ca: Path, way: str
 ) -> None:

@@ -257,7 +257,7 @@ def test_a_body_that_comes_slowly_is_taken(plain: Site) -> None:
         assert client.reply().body == b"ok"
 
 
-@pytest.mark.parametrize(("path", "body"), [("/late", b"one two"), ("/later", b"ok")])
+@pytest.mark.parametrize(("path", "body"), [("/late", b"one two"), pytest.param("/later", b"ok", marks=thorough)])
 def test_an_answer_may_be_as_slow_as_it_likes(plain: Site, path: str, body: bytes) -> None:
     with plain.client() as client:
         assert client.request(_get(plain, path)).body == body
