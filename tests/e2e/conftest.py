@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from mitmproxy.certs import CertStore
 
 from tests.support.harness import ADDONS, SECRET, BareMitmdump, Proxy, StartBare, StartProxy
 from tests.support.mistakes import RunLauncher, Start, forked_starts
-from tests.support.upstreams import Authority, Httpbin, Recorder
+from tests.support.upstreams import Authority, Httpbin, Recorder, deaf_authority
 
 
 @pytest.fixture(scope="session")
@@ -169,11 +167,5 @@ def h2_recorder(authority: Authority) -> Iterator[Recorder]:
 @pytest.fixture
 def deaf() -> Iterator[str]:
     """A URL where no connection comes about: the listener's queue is full, and the kernel drops what comes."""
-    with socket.socket() as listener, contextlib.ExitStack() as stack:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with deaf_authority() as authority:
+        yield f"http://{authority}"

@@ -22,7 +22,7 @@ import pytest
 
 from tests.support.clients import Http2, Raw, Reply, client_context, message, pseudo
 from tests.support.harness import Proxy, thorough
-from tests.support.upstreams import Authority, Recorder, raw, reset, silent
+from tests.support.upstreams import Authority, Recorder, deaf_authority, raw, reset, silent
 
 RULES = """
 rules:
@@ -250,15 +250,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Au
             upstream.route("/nonsense", raw(b"nonsense\r\n\r\n"))
             upstream.route("/silent", silent())
         found = Stage(proxies, confdir / "mitmproxy-ca-cert.pem", plain, secure, secure_h2)
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
         found.places = {
-            "nobody": closed, "deaf": f"127.0.0.1:{listener.getsockname()[1]}",
+            "nobody": closed, "deaf": stack.enter_context(deaf_authority()),
             "untrusted": untrusted.authority, "plain": stack.enter_context(_no_tls()),
         }  # fmt: skip
         yield found

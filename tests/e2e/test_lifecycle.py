@@ -38,7 +38,7 @@ from tests.support.harness import (
     thorough,
     verify,
 )
-from tests.support.upstreams import Exchange, Feed, Httpbin, Recorder, silent
+from tests.support.upstreams import Exchange, Feed, Httpbin, Recorder, deaf_authority, silent
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 each_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
@@ -284,15 +284,8 @@ def test_a_proxy_with_tls_open_ends(
 def test_a_proxy_that_is_connecting_ends(start_proxy: StartProxy, number: int) -> None:
     """An attempt to connect that never ends does not hold it."""
     proxy = start_proxy("--grace", "0.1")
-    with socket.socket() as listener, contextlib.ExitStack() as stack:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        client = stack.enter_context(Raw(proxy.port))
-        client.send(message("GET", f"http://127.0.0.1:{listener.getsockname()[1]}/", "Host: x"))
+    with deaf_authority() as authority, Raw(proxy.port) as client:
+        client.send(message("GET", f"http://{authority}/", "Host: x"))
         time.sleep(0.2)
         ends(proxy, number)
 

@@ -14,7 +14,6 @@ import re
 import socket
 import ssl
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ from typing import Any
 
 from tests.support import namespace
 from tests.support.clients import Http2, Raw, message, pseudo
-from tests.support.harness import ADDONS, REPO, SECRET, BareMitmdump, Process, Proxy, clean_env
+from tests.support.harness import ADDONS, SECRET, BareMitmdump, Process, Proxy
 
 PORTS = (80, 3128)
 """Where the witnesses listen."""
@@ -85,18 +84,8 @@ def play(
         "asks": [asdict(ask) for ask in asks],
         "names": dict(names or {}),
     }
-    done = subprocess.run(
-        [*namespace.alone(folder, addresses), sys.executable, "-m", __name__, str(folder)],
-        input=json.dumps(plan),
-        env=clean_env(folder),
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [Told(**told) for told in json.loads(done.stdout)]
+    told = namespace.run(__name__, folder, namespace.alone(folder, addresses), plan, timeout)
+    return [Told(**one) for one in told]
 
 
 # --- what follows runs in the namespace

@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.support import namespace
-from tests.support.harness import REPO, clean_env
 
 HOSTS = ("httpbin.org", "example.com", "api.example")
 PATIENCE = 20.0
@@ -54,18 +53,8 @@ def play(folder: Path, typed: Sequence[str], variables: Mapping[str, str], timeo
     etc = folder / "etc"
     etc.mkdir()
     namespace.write_files(etc, nameserver="127.0.0.1", hosts=dict.fromkeys(("localhost", *HOSTS), "127.0.0.1"))
-    done = subprocess.run(
-        [*namespace.alone(etc), sys.executable, "-m", __name__, str(folder)],
-        input=json.dumps([list(typed), dict(variables)]),
-        env=clean_env(folder),
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [Ran(**ran) for ran in json.loads(done.stdout)]
+    told = namespace.run(__name__, folder, namespace.alone(etc), [list(typed), dict(variables)], timeout)
+    return [Ran(**ran) for ran in told]
 
 
 # --- what follows runs in the namespace

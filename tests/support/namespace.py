@@ -8,12 +8,16 @@ addresses a test wants it to have, those of clouds' metadata services among them
 from __future__ import annotations
 
 import functools
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from .harness import REPO, clean_env
 
 _FILES = """
 folder=$1; shift
@@ -44,6 +48,22 @@ def alone(folder: Path | str, addresses: Iterable[str] = ()) -> list[str]:
     lines += [f"addr add {address} dev lo{' nodad' if ':' in address else ''}" for address in addresses]
     Path(folder, "addresses").write_text("".join(f"{line}\n" for line in lines))
     return _unshare(folder, _FILES + _ADDRESSES + _RUN, "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def run(module: str, folder: Path, prefix: Sequence[str], plan: object, timeout: float) -> Any:
+    """What a module tells, as JSON, that is run in a namespace with a folder, and with a plan on standard input."""
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", module, str(folder)],
+        input=json.dumps(plan),
+        env=clean_env(folder),
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @functools.cache

@@ -700,3 +700,16 @@ class Httpbin:
         self._server.shutdown()
         self._thread.join(10)
         self._server.server_close()
+
+
+@contextmanager
+def deaf_authority() -> Iterator[str]:
+    """Where no connection comes about: the listener's queue is full, and the kernel drops what comes."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
