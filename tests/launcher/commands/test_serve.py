@@ -24,11 +24,11 @@ from cryptography.hazmat.primitives import serialization
 from mitmproxy.certs import create_ca
 from mitmproxy.io import FlowWriter
 from mitmproxy.options import Options
-from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import tflow
 
 import jwtproxy
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.launcher import plan
 from jwtproxy.launcher.commands import serve
 from jwtproxy.observe.counters import Counters
 from jwtproxy.policy.current import Change
@@ -209,67 +209,6 @@ def test_a_port_that_is_taken_is_said(taken: int, capsys: pytest.CaptureFixture[
     )
 
 
-def _listening(**options: Any) -> tuple[Options, serve.Sockets]:
-    """The options after all that they say is bound, and what is."""
-    given = Options(listen_host="127.0.0.1")
-    given.update(**options)
-    bound = serve._listen(given)
-    for sockets in bound.values():
-        for sock in sockets:
-            assert sock.getsockname()[1] > 0
-            sock.close()
-    return given, bound
-
-
-@pytest.mark.parametrize(
-    ("mode", "host"),
-    [
-        ("regular@0", "127.0.0.1"),
-        ("regular@127.0.0.1:0", "127.0.0.1"),
-        ("reverse:http://up.example:80@0", "127.0.0.1"),
-        ("upstream:http://up.example:80@127.0.0.1:0", "127.0.0.1"),
-    ],
-)
-def test_a_mode_with_any_port_binds_one_and_names_it(mode: str, host: str) -> None:
-    """Whoever was told 0 later would take another, each worker its own."""
-    options, bound = _listening(mode=[mode])
-    (((at, port), sockets),) = bound.items()
-    assert len(sockets) == 1
-    assert at == host
-    assert port > 0
-    assert options.mode == [f"{mode[:-1]}{port}"]
-    spec = ProxyMode.parse(options.mode[0])
-    assert (spec.listen_host(options.listen_host), spec.listen_port(options.listen_port)) == (at, port)
-    assert options.listen_port is None
-
-
-def test_each_of_several_modes_names_its_own_port(port: int) -> None:
-    modes = ["regular@0", f"socks5@{port}", "reverse:http://up.example@127.0.0.1:0", "reverse:udp://up.example:9@0"]
-    options, bound = _listening(mode=modes)
-    (_, first), fixed, (_, last) = bound
-    assert fixed == ("127.0.0.1", port)
-    assert len({first, port, last}) == 3
-    assert options.mode == [
-        f"regular@{first}",
-        f"socks5@{port}",
-        f"reverse:http://up.example@127.0.0.1:{last}",
-        "reverse:udp://up.example:9@0",  # on UDP alone: not ours to bind
-    ]
-
-
-def test_any_port_for_all_is_named_by_the_option() -> None:
-    options, bound = _listening(listen_port=0, mode=["regular"])
-    assert list(bound) == [("127.0.0.1", options.listen_port)]
-    assert options.listen_port > 0
-    assert options.mode == ["regular"]
-
-
-def test_without_a_server_nothing_is_bound() -> None:
-    options, bound = _listening(server=False, mode=["regular@0"])
-    assert bound == {}
-    assert options.mode == ["regular@0"]
-
-
 class Changing:
     """What follows the files, in place of a CurrentPolicy."""
 
@@ -288,8 +227,8 @@ class Changing:
         return self._reports.pop(0)
 
 
-def _plan(live: Any, *, terminal: bool = False) -> serve.Plan:
-    return serve.Plan(KeySource(SECRET, KEY), live, {}, {}, {}, Counters(), 2, 0, terminal)
+def _plan(live: Any, *, terminal: bool = False) -> plan.Plan:
+    return plan.Plan(KeySource(SECRET, KEY), live, {}, {}, {}, Counters(), 2, 0, terminal)
 
 
 def test_what_changed_is_told_once_for_all_workers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -402,7 +341,7 @@ def test_a_ca_that_cannot_be_used_is_said_before_anything_listens(
     folder = tmp_path / "ca"
     make(folder)
     with pytest.raises(SettingsError, match=said) as caught:
-        serve._prepare_ca(Options(confdir=str(folder), cert_passphrase=passphrase))
+        plan.prepare_ca(Options(confdir=str(folder), cert_passphrase=passphrase))
     assert "--set confdir=FOLDER" in caught.value.hint
     more = ["--set", f"cert_passphrase={passphrase}"] if passphrase else []
     assert serve.run(["--port", str(taken), "--set", f"confdir={folder}", *more]) == 2
@@ -415,10 +354,10 @@ def test_a_ca_that_cannot_be_used_is_said_before_anything_listens(
 
 def test_a_ca_is_made_once_and_a_locked_one_opened(tmp_path: Path) -> None:
     options = Options(confdir=str(tmp_path / "new" / "ca"))
-    serve._prepare_ca(options)
+    plan.prepare_ca(options)
     made = {path.name: path.read_bytes() for path in (tmp_path / "new" / "ca").iterdir()}
     assert {"mitmproxy-ca.pem", "mitmproxy-ca-cert.pem"} <= set(made)
-    serve._prepare_ca(options)
+    plan.prepare_ca(options)
     assert {path.name: path.read_bytes() for path in (tmp_path / "new" / "ca").iterdir()} == made
     _a_locked_ca(tmp_path / "locked")
-    serve._prepare_ca(Options(confdir=str(tmp_path / "locked"), cert_passphrase="right"))
+    plan.prepare_ca(Options(confdir=str(tmp_path / "locked"), cert_passphrase="right"))

@@ -1,0 +1,97 @@
+"""All that a process needs to serve, checked, and bound to its sockets, before anything else starts."""
+
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from mitmproxy.certs import CertStore
+from mitmproxy.options import CONF_BASENAME, Options
+from mitmproxy.proxy.mode_specs import ProxyMode
+
+from jwtproxy.addons import status
+from jwtproxy.config.errors import SettingsError
+from jwtproxy.observe.counters import Counters
+from jwtproxy.policy.current import CurrentPolicy
+from jwtproxy.tokens.key_source import KeySource
+
+from .processes.sockets import bind
+
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+"""The signals that ask us to end."""
+
+Sockets = dict[tuple[str, int], list[socket.socket]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a process needs to serve, checked."""
+
+    source: KeySource
+    current: CurrentPolicy
+    options: dict[str, Any]
+    deferred: dict[str, Any]
+    """Options of scripts, which are not loaded yet."""
+    sockets: Sockets
+    counters: Counters
+    workers: int
+    grace: float
+    """Seconds."""
+    terminal: bool
+    """Whether we were started from one."""
+    tokens: str = ""
+    """What the start tells of how requests are signed."""
+    watchers: tuple[object, ...] = ()
+    """Addons that only look on, after all others."""
+
+    @classmethod
+    def listening(cls, options: Options, source: KeySource, current: CurrentPolicy, workers: int, grace: float) -> Self:
+        """What these options say, once its sockets are bound. Raises SettingsError."""
+        sockets = _listen(options)
+        changed = {name: option.current() for name, option in options.items() if option.has_changed()}
+        changed["confdir"] = options.confdir  # has mitmproxy read the CA before it listens, not after
+        counters = Counters(processes=workers, limits=status.LIMITS)
+        deferred = dict(options.deferred)
+        return cls(source, current, changed, deferred, sockets, counters, workers, grace, os.isatty(0))
+
+
+def prepare_ca(options: Options) -> None:
+    """Make the CA if there is none, while we are alone: each worker would make its own. Raises SettingsError."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # to be killed while it is written would spoil it
+    folder, passphrase = Path(options.confdir), options.cert_passphrase
+    try:
+        folder = folder.expanduser().resolve()
+        CertStore.from_store(folder, CONF_BASENAME, options.key_size, passphrase.encode() if passphrase else None)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # Runtime: no home for "~"
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SettingsError(
+            f"cannot use the CA in {str(folder)!r}: {reason.lower()}",
+            "use a folder this user may write to: --set confdir=FOLDER; or its passphrase: --set cert_passphrase=…",
+        ) from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _listen(options: Options) -> Sockets:
+    """Bind what the modes say. Raises SettingsError."""
+    bound: Sockets = {}
+    specs = list(options.mode) if options.server else []
+    for index, spec in enumerate(specs):
+        mode = ProxyMode.parse(spec)
+        host, port = mode.listen_host(options.listen_host), mode.listen_port(options.listen_port)
+        if mode.transport_protocol not in ("tcp", "both") or port is None:
+            continue
+        sockets = bind(host, port)
+        if port == 0:
+            # Who is told 0 later would take another port, each worker its own.
+            port = sockets[0].getsockname()[1]
+            if mode.custom_listen_port is None:
+                options.listen_port = port
+            else:
+                specs[index] = f"{spec.removesuffix('0')}{port}"
+        bound[host, port] = sockets
+    if options.server:
+        options.mode = specs
+    return bound
