@@ -75,6 +75,8 @@ def _is_of_memory(error: Exception) -> bool:
 
 def may_run_scripts(arguments: list[str]) -> bool:
     """Whether a user's script may, whose asserts must not vanish. Yes in doubt: that only costs speed."""
+    if "--" in arguments:  # what follows are the words of a command, or a filter
+        arguments = arguments[: arguments.index("--")]
     if any("script" in argument or re.match(r"-[a-zA-Z]*s|--sc", argument) for argument in arguments):
         return True
     confdirs = [match[1] for argument in arguments if (match := re.search("confdir=(.+)", argument))]

@@ -46,6 +46,11 @@ class Plan:
     watchers: tuple[object, ...] = ()
     """Addons that only look on, after all others."""
 
+    @property
+    def all_sockets(self) -> list[socket.socket]:
+        """Those of all modes."""
+        return [sock for sockets in self.sockets.values() for sock in sockets]
+
     @classmethod
     def listening(cls, options: Options, source: KeySource, current: CurrentPolicy, workers: int, grace: float) -> Self:
         """What these options say, once its sockets are bound. Raises SettingsError."""

@@ -30,6 +30,11 @@ def forget(stream: IO[str]) -> None:
     os.close(nowhere)
 
 
+def tell_on_stderr(message: str) -> None:
+    """Lines on stderr that tell of no mistake, where stdout is another's; if nobody reads them, we have tried."""
+    _print_error("\n".join(f"jwtproxy: {line}" for line in message.splitlines()))
+
+
 def warn(message: str) -> None:
     """One line on stderr about what may be a mistake, and is none yet; if nobody reads it, we have tried."""
     _print_error(f"jwtproxy: warning: {message}")

@@ -22,7 +22,8 @@ _TLS_FAILED = ("Client TLS handshake failed.", "Server TLS handshake failed.")
 """How mitmproxy begins to tell of that, of each attempt."""
 _UNTRUSTED = "the client does not trust the proxy's CA"
 _CLOSED = "the client closed the connection in the TLS handshake, perhaps as it does not trust the proxy's CA"
-_REJECTED = (_UNTRUSTED, _CLOSED)
+REJECTED = (_UNTRUSTED, _CLOSED)
+"""Why TLS fails with a client that does not trust us, or may not."""
 
 _COLOURS = {2: "green", 3: "magenta", 4: "red", 5: "red"}
 
@@ -121,13 +122,13 @@ class Requests(dumper.Dumper):
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
         """Tell why a client gets nowhere, which it may have shown nobody."""
-        if ctx.options.flow_detail == 0 or not (reason := _tls_failure(data.conn.error or "")):
+        if ctx.options.flow_detail == 0 or not (reason := tls_failure(data.conn.error or "")):
             return
         address = data.context.server.address  # none where the client takes the proxy itself for one with TLS
         place = data.conn.sni or (human.format_address(address) if address else "to the proxy itself")
         line = strutils.escape_control_characters(f"TLS {place} {reason}")
         self.echo(f"{time.strftime('%H:%M:%S')} {line}", fg="red")
-        if reason in _REJECTED and not self._hinted:
+        if reason in REJECTED and not self._hinted:
             self._hinted = True
             self.echo(f"jwtproxy: hint: have clients trust {_certificate()}; see: jwtproxy-run help https")
 
@@ -192,7 +193,7 @@ def _certificate() -> Path:
     return (Path(ctx.options.confdir).expanduser() / "mitmproxy-ca-cert.pem").resolve()
 
 
-def _tls_failure(error: str) -> str:
+def tls_failure(error: str) -> str:
     """Why TLS with a client has failed, of what mitmproxy says at length; empty where there is nothing to tell."""
     if error.startswith("The client does not trust "):
         return _UNTRUSTED

@@ -2,6 +2,8 @@
 
 COMMANDS = {
     "serve": "sign what passes: what it does without a command, too",
+    "exec": "run a command whose requests are all signed",
+    "env": "the variables by which programs use a running proxy",
     "explain": "what would happen to a request, and its token",
     "token": "make a token for a URL, and print it alone",
     "check": "check all settings, serve nothing",

@@ -94,7 +94,7 @@ def _serve_together(plan: Plan) -> int:
             return supervisor.NOT_BOOTED
 
     # Handed over: who keeps a copy keeps listening when all others have stopped.
-    descriptors = [sock.detach() for sockets in plan.sockets.values() for sock in sockets]
+    descriptors = [sock.detach() for sock in plan.all_sockets]
     return supervisor.run(work, descriptors, plan.workers, plan.grace, partial(_refresh, plan))
 
 

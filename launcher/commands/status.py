@@ -2,21 +2,15 @@
 
 import argparse
 import asyncio
-import http.client
-import ipaddress
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from mitmproxy.options import Options
-from mitmproxy.proxy.mode_specs import ProxyMode
-
-from jwtproxy.conduct.destination import Destination
-from jwtproxy.config.errors import SettingsError
 from jwtproxy.observe.pages import STATUS_PATH
 
-from .. import asked, commandline, environment, usage
+from .. import commandline, environment, running, usage
 from ..report import report
+from ..running import HINT, NoAnswerError, Proxy, listening, named
 
 SILENT = 1
 """The exit status where no proxy has answered."""
@@ -30,25 +24,6 @@ examples:
   jwtproxy-run status --port 9090
   jwtproxy-run status --proxy http://10.0.0.7:8080 --json | jq .proxied_requests
 """
-_TIMEOUT = 5.0  # seconds of silence
-_LONGEST = 1 << 20  # bytes of an answer
-_HINT = "jwtproxy-run serve starts one; --proxy http://HOST:PORT asks another"
-
-
-class _NoAnswerError(Exception):
-    """Nobody has answered, or somebody else."""
-
-
-class Proxy(NamedTuple):
-    """Whom to ask."""
-
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """How it is told to people."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 def run(arguments: list[str]) -> int:
@@ -56,8 +31,8 @@ def run(arguments: list[str]) -> int:
     args, proxy = asyncio.run(_settings(arguments))
     try:
         said = ask(proxy)
-    except _NoAnswerError as error:
-        report(str(error), _HINT)
+    except NoAnswerError as error:
+        report(str(error), HINT)
         return SILENT
     print(json.dumps(said) if args.json else f"{proxy.url}\n{in_words(said)}")
     return 0
@@ -78,45 +53,14 @@ async def _settings(arguments: list[str]) -> tuple[argparse.Namespace, Proxy]:
         return args, named(args.proxy) if args.proxy else listening(master.options)
 
 
-def named(url: str) -> Proxy:
-    """The proxy with this URL, or host and port. Raises SettingsError."""
-    destination: Destination
-    destination, _ = asked.parse_url(url if "://" in url else f"http://{url}")
-    if destination.scheme != "http":
-        raise SettingsError(f"bad URL {url!r} for --proxy", "use http://: the proxy's own pages have no TLS")
-    return Proxy(destination.host, destination.port)
-
-
-def listening(options: Options) -> Proxy:
-    """The proxy on this machine that would listen with these settings. Raises SettingsError."""
-    mode = ProxyMode.parse(options.mode[0])
-    host, port = mode.listen_host(options.listen_host) or "127.0.0.1", mode.listen_port(options.listen_port)
-    if host in ("0.0.0.0", "::"):  # noqa: S104  # compared only
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
-    if not port:
-        raise SettingsError("the port of the proxy is not known", "use --proxy http://HOST:PORT")
-    proxy = Proxy(host, port)
-    if not _is_here(host):
-        raise SettingsError(f"{host!r} may be another machine, and is not asked", f"use --proxy {proxy.url}")
-    return proxy
-
-
 def ask(proxy: Proxy) -> dict[str, Any]:
-    """What /status says there, asked directly whatever proxies the environment names. Raises _NoAnswerError."""
-    connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=_TIMEOUT)
+    """What /status says there. Raises NoAnswerError."""
     try:
-        connection.request("GET", STATUS_PATH, headers={"Accept": "application/json"})
-        answer = connection.getresponse()
-        said = json.loads(answer.read(_LONGEST))
-    except (http.client.HTTPException, ValueError, RecursionError):
-        raise _NoAnswerError(f"who answers at {proxy.url} is no jwtproxy, or shows no status (jwt_pages)") from None
-    except OSError as error:
-        reason = (error.strerror or str(error) or "error").lower()
-        raise _NoAnswerError(f"nobody answers at {proxy.url}: {reason}") from None
-    finally:
-        connection.close()
-    if answer.status != http.client.OK or not isinstance(said, dict) or "proxied_requests" not in said:
-        raise _NoAnswerError(f"who answers at {proxy.url} is no jwtproxy, or shows no status (jwt_pages)")
+        said = json.loads(running.get(proxy, STATUS_PATH, "application/json"))
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict) or "proxied_requests" not in said:
+        raise running.no_page(proxy, STATUS_PATH)
     return said
 
 
@@ -134,11 +78,3 @@ def in_words(said: dict[str, Any]) -> str:
 def _shown(value: object) -> str:
     """As it is, if it can do no harm to a terminal."""
     return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
-
-
-def _is_here(host: str) -> bool:
-    """Whether what is sent there stays on this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

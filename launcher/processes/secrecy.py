@@ -14,6 +14,11 @@ def seal() -> None:
     """Have no core written, nor the memory read by others of this user, where the system can do that."""
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hide()
+
+
+def hide() -> None:
+    """The same without a limit that what we start would have, too."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

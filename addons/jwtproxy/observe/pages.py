@@ -28,6 +28,7 @@ SERVER = "jwtproxy"
 
 STATUS_PATH = "/status"
 JWKS_PATH = "/.well-known/jwks.json"
+CA_PATH = "/ca.pem"
 
 OPTIONS = (
     Option(

@@ -139,7 +139,7 @@ def test_silence_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: Captured) 
 def test_somebody_else_is_an_error(body: bytes, code: int, capsys: Captured) -> None:
     with _answering(body, code) as port:
         url = f"http://127.0.0.1:{port}"
-        said = f"who answers at {url} is no jwtproxy, or shows no status (jwt_pages)"
+        said = f"who answers at {url} is no jwtproxy, or shows no /status (jwt_pages)"
         assert _failed(capsys, "--proxy", url) == said
 
 

@@ -1,0 +1,108 @@
+"""Files that have programs trust the proxy's certificate authority beside all that they trust without us."""
+
+import os
+import re
+import ssl
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import certifi
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
+from cryptography.utils import CryptographyDeprecationWarning
+
+from .variables import CA_FILES, STORE_PASSWORD, Files
+
+_SYSTEM = (  # where systems keep all that they trust, in one file
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+    "/etc/ssl/cert.pem",  # macOS, BSD
+)
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_PYTHON = Path(__file__).parent / "python"
+
+
+def system_roots(environ: Mapping[str, str]) -> str:
+    """The file of what programs trust on this system, as its owner has it; certifi's where there is none."""
+    named = environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().openssl_cafile
+    return next((path for path in (*named, *_SYSTEM) if path and _holds_any(path)), certifi.where())
+
+
+def write(folder: Path, proxy: str, ca: str, environ: Mapping[str, str]) -> Files:
+    """Write all such files to a folder that is there. proxy: its URL. ca: its certificate, in PEM. Raises OSError."""
+    written: dict[str, str] = {}
+    bundles: dict[str, str] = {}
+    system = system_roots(environ)
+    for name in CA_FILES:
+        before = environ.get(name, "")
+        base = before if before and not _is_within(before, folder) and _holds_any(before) else system
+        if base not in written:
+            text = "".join(f"{certificate}\n" for certificate in (*certificates(base), ca.strip()))
+            written[base] = _write(folder / f"ca-bundle{len(written) or ''}.pem", text)
+        bundles[name] = written[base]
+    store = _write(folder / "trust-store.p12", _trust_store([*certificates(system), ca]))
+    added = (
+        f"ca_certificate = {bundles['SSL_CERT_FILE']}\nhttp_proxy = {proxy}\nhttps_proxy = {proxy}\nuse_proxy = on\n"
+    )
+    wgetrc = _write(folder / "wgetrc", f"{_wgetrc(environ, folder)}\n{added}")
+    return Files(bundles, store, wgetrc, str(_PYTHON))
+
+
+def certificates(path: str) -> list[str]:
+    """The certificates of a file, in PEM, without what people write between them. Raises OSError."""
+    return _CERTIFICATE.findall(Path(path).read_text(errors="replace"))
+
+
+def is_one(text: str) -> bool:
+    """Whether a text is one certificate, in PEM, that can be read."""
+    found = _CERTIFICATE.findall(text)
+    return len(found) == 1 and bool(list(_readable(found)))
+
+
+def _holds_any(path: str) -> bool:
+    try:
+        return bool(certificates(path))
+    except OSError:
+        return False
+
+
+def _is_within(path: str, folder: Path) -> bool:
+    """Whether we have written it, for a shell from which we are asked again."""
+    return Path(path).parent == folder
+
+
+def _wgetrc(environ: Mapping[str, str], folder: Path) -> str:
+    """What Wget would read without us."""
+    before = environ.get("WGETRC", "")
+    path = Path(before) if before and not _is_within(before, folder) else Path(environ.get("HOME", ""), ".wgetrc")
+    try:
+        return path.read_text(errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def _trust_store(found: list[str]) -> bytes:
+    """PKCS#12 as Java reads it: certificates are trusted there only if they are marked so."""
+    entries = [pkcs12.PKCS12Certificate(root, f"{place}".encode()) for place, root in enumerate(_readable(found))]
+    return pkcs12.serialize_java_truststore(entries, BestAvailableEncryption(STORE_PASSWORD.encode()))
+
+
+def _readable(found: list[str]) -> Iterator[x509.Certificate]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # old roots have odd serial numbers
+        for certificate in found:
+            try:
+                yield x509.load_pem_x509_certificate(certificate.encode())
+            except ValueError:  # which Java would not read either
+                continue
+
+
+def _write(path: Path, content: str | bytes) -> str:
+    """Write a file at once, as programs may be reading what it was; its path."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
+    new.replace(path)
+    return str(path)

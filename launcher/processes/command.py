@@ -1,0 +1,53 @@
+"""A command that runs in our place: the terminal, the signals and the status are its own."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+_FORWARDED = (*(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2),)
+_AWAITED = {*_FORWARDED, signal.SIGCHLD}
+_OF_KERNEL = 0x80  # SI_KERNEL of <asm-generic/siginfo.h>: typed at a terminal, and so sent to all there
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # and so by all that it starts
+
+
+def run(words: Sequence[str], environ: Mapping[str, str], attend: Callable[[], None]) -> int:
+    """Run a command to its end; how that was, as waitpid says.
+
+    attend: called when any child of ours may have ended. Raises OSError if the command cannot be run.
+    """
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # some systems keep no signal that would be ignored
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    # Descriptors that were handed to us are handed on (`<(…)` of a shell); our own are closed by then.
+    pid = os.posix_spawnp(words[0], list(words), environ, setsigmask=(), setsigdef=_IGNORED_BY_PYTHON)
+    while True:
+        number, from_terminal = _next_signal()
+        if number == signal.SIGCHLD:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return status
+            attend()
+        elif not from_terminal:
+            os.kill(pid, number)
+
+
+def end_like(status: int) -> int:
+    """The exit status that says how a command has ended; where a signal has ended it, that ends us, too."""
+    if not os.WIFSIGNALED(status):
+        return os.waitstatus_to_exitcode(status)
+    number = os.WTERMSIG(status)
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+    return 128 + number  # as shells say it, where the signal did not end us
+
+
+def _next_signal() -> tuple[int, bool]:
+    """Wait for a signal; its number, and whether the command has been sent it, too."""
+    wait: Any = getattr(signal, "sigwaitinfo", None)  # not everywhere
+    if wait:
+        told = wait(_AWAITED)
+        return told.si_signo, told.si_code == _OF_KERNEL
+    number = signal.sigwait(_AWAITED)
+    return number, number in (signal.SIGINT, signal.SIGQUIT) and os.isatty(0)

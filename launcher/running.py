@@ -1,0 +1,121 @@
+"""A proxy that runs already: which it is, and what its own pages say."""
+
+import http.client
+import ipaddress
+from typing import NamedTuple
+
+from mitmproxy.options import Options
+from mitmproxy.proxy.mode_specs import ProxyMode
+
+from jwtproxy.conduct.destination import Destination
+from jwtproxy.config.errors import SettingsError
+from jwtproxy.observe.pages import CA_PATH
+
+from . import asked
+from .clients import bundles
+
+HINT = "jwtproxy-run serve starts one; --proxy http://HOST:PORT asks another"
+"""What to do where none answers."""
+_TIMEOUT = 5.0  # seconds of silence
+_LONGEST = 1 << 20  # bytes of an answer
+
+
+class NoAnswerError(Exception):
+    """Nobody has answered, or somebody else."""
+
+
+class Proxy(NamedTuple):
+    """Whom to ask."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """How it is told to people."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+class Reach(NamedTuple):
+    """How programs get to a proxy."""
+
+    url: str
+    """With user and password, if it wants any."""
+    ca: str
+    """The certificate of its authority, in PEM."""
+
+
+def named(url: str) -> Proxy:
+    """The proxy with this URL, or host and port. Raises SettingsError."""
+    destination: Destination
+    destination, _ = asked.parse_url(url if "://" in url else f"http://{url}")
+    if destination.scheme != "http":
+        raise SettingsError(f"bad URL {url!r} for --proxy", "use http://: the proxy's own pages have no TLS")
+    return Proxy(destination.host, destination.port)
+
+
+def listening(options: Options) -> Proxy:
+    """The proxy on this machine that would listen with these settings. Raises SettingsError."""
+    mode = ProxyMode.parse(options.mode[0])
+    host, port = mode.listen_host(options.listen_host) or "127.0.0.1", mode.listen_port(options.listen_port)
+    if not port:
+        raise SettingsError("the port of the proxy is not known", "use --proxy http://HOST:PORT")
+    proxy = dialable(host, port)
+    if not _is_here(proxy.host):
+        raise SettingsError(f"{host!r} may be another machine, and is not asked", f"use --proxy {proxy.url}")
+    return proxy
+
+
+def dialable(host: str, port: int) -> Proxy:
+    """The proxy on this machine that listens there."""
+    return Proxy({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104  # compared only
+
+
+def get(proxy: Proxy, path: str, accept: str) -> bytes:
+    """One of its own pages, asked for directly, whatever proxies the environment names. Raises NoAnswerError."""
+    connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=_TIMEOUT)
+    try:
+        connection.request("GET", path, headers={"Accept": accept})
+        answer = connection.getresponse()
+        body = answer.read(_LONGEST)
+    except (http.client.HTTPException, ValueError):
+        raise no_page(proxy, path) from None
+    except OSError as error:
+        reason = (error.strerror or str(error) or "error").lower()
+        raise NoAnswerError(f"nobody answers at {proxy.url}: {reason}") from None
+    finally:
+        connection.close()
+    if answer.status != http.client.OK:
+        raise no_page(proxy, path)
+    return body
+
+
+def no_page(proxy: Proxy, path: str) -> NoAnswerError:
+    """The mistake of taking something else for a proxy that has this page."""
+    return NoAnswerError(f"who answers at {proxy.url} is no jwtproxy, or shows no {path} (jwt_pages)")
+
+
+def reach(proxy: Proxy, user: str = "") -> Reach:
+    """How programs get there. user: with password, as URLs have them. Raises SettingsError."""
+    try:
+        ca = get(proxy, CA_PATH, "*/*").decode(errors="replace")
+    except NoAnswerError as error:
+        raise SettingsError(str(error), HINT) from None
+    if not bundles.is_one(ca):
+        raise SettingsError(f"{proxy.url}{CA_PATH} is no certificate", "is it a jwtproxy that answers there?")
+    return Reach(proxy.url.replace("//", f"//{user}@") if user else proxy.url, ca)
+
+
+def reach_named(url: str) -> Reach:
+    """The same for the proxy with this URL, in which user and password may stand. Raises SettingsError."""
+    scheme, _, rest = url.rpartition("://")
+    user, _, place = rest.rpartition("@")
+    return reach(named(f"{scheme or 'http'}://{place}"), user)
+
+
+def _is_here(host: str) -> bool:
+    """Whether what is sent there stays on this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
