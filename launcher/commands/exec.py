@@ -2,9 +2,7 @@
 
 import argparse
 import asyncio
-import errno
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -66,8 +64,7 @@ def run(arguments: list[str]) -> int:
     args, reach, plan = asyncio.run(_prepared(flags, words))
     secrecy.forget(os.environ)
     try:
-        if not shutil.which(words[0]):  # before anything is started
-            raise PermissionError(errno.EACCES, "") if Path(words[0]).exists() else FileNotFoundError(errno.ENOENT, "")
+        command.check(words[0])  # before anything is started
         status, passed = beside.run(words, reach, plan)
     except OSError as error:
         return _cannot_run(words[0], error)
@@ -168,6 +165,6 @@ def _passed_over() -> Iterator[str]:
 def _cannot_run(word: str, error: OSError) -> int:
     """Say why there is no command; the exit status."""
     missing = isinstance(error, FileNotFoundError)
-    reason = "not found" if missing else os.strerror(error.errno or errno.EACCES).lower()
+    reason = "not found" if missing else (error.strerror or "error").lower()
     report(f"cannot run {word!r}: {reason}", "name a program, and its arguments, after --")
     return _NOT_FOUND if missing else _NOT_EXECUTABLE

@@ -1,14 +1,24 @@
 """A command that runs in our place: the terminal, the signals and the status are its own."""
 
+import errno
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 _FORWARDED = (*(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2),)
 _AWAITED = {*_FORWARDED, signal.SIGCHLD}
 _OF_KERNEL = 0x80  # SI_KERNEL of <asm-generic/siginfo.h>: typed at a terminal, and so sent to all there
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # and so by all that it starts
+
+
+def check(word: str) -> None:
+    """See whether there is such a command. Raises OSError."""
+    if not shutil.which(word):
+        code = errno.EACCES if "/" in word and Path(word).exists() else errno.ENOENT
+        raise OSError(code, os.strerror(code))
 
 
 def run(words: Sequence[str], environ: Mapping[str, str], attend: Callable[[], None]) -> int:
@@ -18,8 +28,7 @@ def run(words: Sequence[str], environ: Mapping[str, str], attend: Callable[[], N
     """
     signal.signal(signal.SIGCHLD, lambda *_: None)  # some systems keep no signal that would be ignored
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
-    # Descriptors that were handed to us are handed on (`<(…)` of a shell); our own are closed by then.
-    pid = os.posix_spawnp(words[0], list(words), environ, setsigmask=(), setsigdef=_IGNORED_BY_PYTHON)
+    pid = _start(words, environ)
     while True:
         number, from_terminal = _next_signal()
         if number == signal.SIGCHLD:
@@ -41,6 +50,20 @@ def end_like(status: int) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
     os.kill(os.getpid(), number)
     return 128 + number  # as shells say it, where the signal did not end us
+
+
+def _start(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    # Descriptors that were handed to us are handed on (`<(…)` of a shell); our own are closed by then.
+    def start(*words: str) -> int:
+        return os.posix_spawnp(words[0], words, environ, setsigmask=(), setsigdef=_IGNORED_BY_PYTHON)
+
+    try:
+        return start(*words)
+    except OSError as error:
+        script = shutil.which(words[0])
+        if error.errno != errno.ENOEXEC or not script:
+            raise
+        return start("sh", script, *words[1:])  # as shells and env do with a script that names no interpreter
 
 
 def _next_signal() -> tuple[int, bool]:
