@@ -5,7 +5,8 @@ mitmdump -s addons/jwt_inject.py -s addons/status.py
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from mitmproxy import ctx, exceptions, http
@@ -19,11 +20,12 @@ patches.require_suitable()
 from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import carrying, flows, gate, limits
+from jwtproxy.mitm import authority, carrying, flows, gate, limits
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
-from jwtproxy.observe import pages
+from jwtproxy.observe import downloads, pages
 from jwtproxy.observe.counters import Counters
+from jwtproxy.observe.pages import Page
 from jwtproxy.policy import access, connections
 from jwtproxy.policy.faults import UNSIGNED
 
@@ -51,6 +53,7 @@ class Status:
         self._readers: dict[str, pages.Read] = {
             pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot() | self._limits()),
             pages.JWKS_PATH: lambda headers: pages.jwks(headers, *_published()),
+            **{path: partial(_certificate, path) for path in downloads.KINDS},
         }
 
     def load(self, loader: Loader) -> None:
@@ -109,12 +112,18 @@ class Status:
         return self._pages == "on" and pages.is_own(flow.request.path)
 
     def _answer(self, flow: http.HTTPFlow) -> None:
-        request = flow.request
+        request, client = flow.request, flow.client_conn
         flows.mark_to_self(flow)
         page = pages.NONE
         if self._pages != "off":
-            page = pages.answer(request.method, request.path, request.headers, self._readers)
+            autoconfig = partial(downloads.autoconfig, local=client.sockname[:2], secure=client.tls)
+            readers = self._readers | {pages.PAC_PATH: autoconfig}
+            page = pages.answer(request.method, request.path, request.headers, readers)
         flows.respond(flow, page)
+
+
+def _certificate(path: str, headers: Mapping[str, str]) -> Page:
+    return downloads.certificate(path, *authority.certificate(ctx.master.addons), headers)
 
 
 def _published() -> tuple[str, int]:

@@ -9,7 +9,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 
 from jwtproxy.conduct.destination import Destination
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.observe.pages import CA_PATH
+from jwtproxy.observe.pages import PEM_PATH
 
 from . import asked
 from .clients import bundles
@@ -98,11 +98,11 @@ def no_page(proxy: Proxy, path: str) -> NoAnswerError:
 def reach(proxy: Proxy, user: str = "") -> Reach:
     """How programs get there. user: with password, as URLs have them. Raises SettingsError."""
     try:
-        ca = get(proxy, CA_PATH, "*/*").decode(errors="replace")
+        ca = get(proxy, PEM_PATH, "*/*").decode(errors="replace")
     except NoAnswerError as error:
         raise SettingsError(str(error), HINT) from None
     if not bundles.is_one(ca):
-        raise SettingsError(f"{proxy.url}{CA_PATH} is no certificate", "is it a jwtproxy that answers there?")
+        raise SettingsError(f"{proxy.url}{PEM_PATH} is no certificate", "is it a jwtproxy that answers there?")
     return Reach(proxy.url.replace("//", f"//{user}@") if user else proxy.url, ca)
 
 

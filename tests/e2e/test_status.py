@@ -7,6 +7,7 @@ import functools
 import json
 import re
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 
 from jwtproxy import __version__
 from tests.support.clients import Raw, Reply, curl, message
-from tests.support.harness import MIB, Proxy, StartProxy, rows, thorough, verify
+from tests.support.harness import ADDONS, MIB, Proxy, StartBare, StartProxy, rows, thorough, verify
 from tests.support.upstreams import Authority, Recorder
 
 NAME = socket.gethostname()
@@ -242,6 +244,45 @@ def test_options_tells_the_methods(everywhere: Proxy, target: str) -> None:
         assert reply.status in (200, 204)
         assert {"GET", "HEAD"} <= set(reply.values("allow")[0].split(", "))
         assert is_status(client.request(message("GET", "/status", "Host: x")))
+
+
+# --- what a client needs to use the proxy
+
+
+@pytest.mark.parametrize("kind", ["launcher", "bare"])
+def test_the_certificate_and_the_way_to_the_proxy_are_pages(
+    start_proxy: StartProxy, start_bare: StartBare, confdir: Path, kind: str
+) -> None:
+    """No folder has to be found: curl takes the CA from the proxy; no password is asked for, and no key given out."""
+    protected = ("--proxyauth", "a:b")
+    scripts = ADDONS / "jwt_inject.py", ADDONS / "status.py"
+    proxy = start_proxy(*protected) if kind == "launcher" else start_bare(*protected, scripts=scripts)
+    pem = (confdir / "mitmproxy-ca-cert.pem").read_bytes()
+    der = ssl.PEM_cert_to_DER_cert(pem.decode())
+    with Raw(proxy.port) as client:
+        got = {path: client.request(message("GET", path, "Host: x")) for path in ("/ca.pem", "/ca.cer", "/ca.p12")}
+        assert [reply.status for reply in got.values()] == [200, 200, 200]
+        assert (got["/ca.pem"].body, got["/ca.cer"].body) == (pem, der)
+        key, own, others = pkcs12.load_key_and_certificates(got["/ca.p12"].body, None)
+        certificate = own or others[0]
+        assert (key, certificate.public_bytes(Encoding.DER)) == (None, der)
+        tag = got["/ca.p12"].values("etag")[0]
+        again = client.request(message("GET", "/ca.p12", "Host: x", f"If-None-Match: {tag}"))
+        assert (again.status, again.body) == (304, b"")
+        head = client.request(message("HEAD", "/ca.cer", "Host: x"), "HEAD")
+        assert head.values("content-length") == [str(len(der))]
+        script = client.request(message("GET", "/proxy.pac", f"Host: localhost:{proxy.port}"))
+        assert f'"PROXY localhost:{proxy.port}"'.encode() in script.body
+        script = client.request(message("GET", "/proxy.pac", 'Host: ";alert(1);"'))
+        assert f'"PROXY 127.0.0.1:{proxy.port}"'.encode() in script.body
+
+
+@pytest.mark.parametrize("path", ["/ca.pem", "/proxy.pac"])
+def test_without_pages_there_is_none_of_them(start_proxy: StartProxy, path: str) -> None:
+    """Who switches pages off means all of them."""
+    proxy = start_proxy("--set", "jwt_pages=off")
+    with Raw(proxy.port) as client:
+        assert client.request(message("GET", path, "Host: x")).status == 404
 
 
 # --- what is a request to the proxy itself

@@ -144,7 +144,7 @@ def encode_path(request: Request) -> None:
 def answer_of(page: Page, accept: str = "") -> Response:
     """A page of our own, as mitmproxy's answer, for a client that sends this Accept."""
     page = pages.in_form(page, accept)
-    body = page.body.encode()
+    body = page.data or page.body.encode()
     headers = {**page.headers, "Server": pages.SERVER}
     if page.code not in (204, 304):  # it would be that of the page (RFC 9110 §8.6)
         headers["content-length"] = str(len(body))

@@ -28,7 +28,9 @@ SERVER = "jwtproxy"
 
 STATUS_PATH = "/status"
 JWKS_PATH = "/.well-known/jwks.json"
-CA_PATH = "/ca.pem"
+PEM_PATH, DER_PATH, PKCS12_PATH = "/ca.pem", "/ca.cer", "/ca.p12"
+"""The certificate of the CA, and never its key, in the forms that systems want."""
+PAC_PATH = "/proxy.pac"
 
 OPTIONS = (
     Option(
@@ -40,10 +42,13 @@ OPTIONS = (
     ),
 )
 
+_WITH_304 = ("Cache-Control", "ETag")  # RFC 9110 §15.4.5
+
 NOTHING_PUBLISHED = '{"keys": []}\n', 0
 """A JWKS without keys, and for how many seconds it may be kept."""
 
-_PATHS = (STATUS_PATH, JWKS_PATH)
+_PATHS = (STATUS_PATH, JWKS_PATH, PEM_PATH, DER_PATH, PKCS12_PATH, PAC_PATH)
+_LISTED = f"{', '.join(_PATHS[:-1])} and {_PATHS[-1]}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Page:
     headers: dict[str, str] = field(default_factory=dict)
     detail: str = ""
     """What it says in one line, where that may take other forms."""
+    data: bytes = b""
+    """Its body where that is no text."""
 
 
 Read = Callable[[Mapping[str, str]], Page]
@@ -72,7 +79,7 @@ def answer(method: str, path: str, headers: Mapping[str, str], read: Mapping[str
         return Page(204, headers={"Allow": _ALLOW})  # RFC 9110 §9.3.7: a ping
     path = path.partition("?")[0]
     if path not in _PATHS:
-        return text(404, f"this is a proxy; the only pages here are {' and '.join(_PATHS)}")
+        return text(404, f"this is a proxy; the only pages here are {_LISTED}")
     if method == "OPTIONS":
         return Page(204, headers={"Allow": _ALLOW})
     if method not in ("GET", "HEAD"):
@@ -93,9 +100,14 @@ def jwks(headers: Mapping[str, str], body: str, max_age: int) -> Page:
     """The public keys, which may be kept for `max_age` seconds (RFC 9111 §5.2.2.1), or that they are as before."""
     etag = generate_etag(body.encode())
     own = {"Cache-Control": f"public, max-age={max_age}", "ETag": f'"{etag}"'}
-    if parse_etags(headers.get("if-none-match")).contains_weak(etag):  # RFC 9110 §13.1.2
-        return Page(304, headers=own)
-    return Page(200, body, {"Content-Type": _JWKS, **own})
+    return unless_known(headers, etag, Page(200, body, {"Content-Type": _JWKS, **own}))
+
+
+def unless_known(headers: Mapping[str, str], etag: str, page: Page) -> Page:
+    """The page, or, to a client that has what this tag names, only that it is as before (RFC 9110 §13.1.2)."""
+    if parse_etags(headers.get("if-none-match")).contains_weak(etag):
+        return Page(304, headers={name: value for name, value in page.headers.items() if name in _WITH_304})
+    return page
 
 
 def text(code: int, message: str, error: ErrorType | None = None, **headers: str) -> Page:

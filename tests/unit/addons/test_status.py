@@ -71,6 +71,8 @@ def test_status_is_json(serve: Serve) -> None:
         ("POST", "/status", 405),
         ("GET", "/nope", 404),
         ("OPTIONS", "*", 204),
+        ("GET", "/proxy.pac", 200),
+        ("GET", "/ca.pem", 503),  # there is none here
     ],
 )
 def test_requests_to_the_proxy_are_answered(method: str, path: str, code: int) -> None:
