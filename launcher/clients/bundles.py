@@ -22,7 +22,8 @@ _SYSTEM = (  # where systems keep all that they trust, in one file
     "/etc/ssl/cert.pem",  # macOS, BSD
 )
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-_PYTHON = Path(__file__).parent / "python"
+PYTHON = str(Path(__file__).parent / "python")
+"""What programs in Python are to load at their start."""
 
 
 def system_roots(environ: Mapping[str, str]) -> str:
@@ -35,10 +36,12 @@ def write(folder: Path, proxy: str, ca: str, environ: Mapping[str, str]) -> File
     """Write all such files to a folder that is there. proxy: its URL. ca: its certificate, in PEM. Raises OSError."""
     written: dict[str, str] = {}
     bundles: dict[str, str] = {}
+    # What we have written ourselves counts for nothing: a shell that has it may ask again.
+    environ = {name: value for name, value in environ.items() if Path(value).parent != folder}
     system = system_roots(environ)
     for name in CA_FILES:
         before = environ.get(name, "")
-        base = before if before and not _is_within(before, folder) and _holds_any(before) else system
+        base = before if before and _holds_any(before) else system
         if base not in written:
             text = "".join(f"{certificate}\n" for certificate in (*certificates(base), ca.strip()))
             written[base] = _write(folder / f"ca-bundle{len(written) or ''}.pem", text)
@@ -47,8 +50,8 @@ def write(folder: Path, proxy: str, ca: str, environ: Mapping[str, str]) -> File
     added = (
         f"ca_certificate = {bundles['SSL_CERT_FILE']}\nhttp_proxy = {proxy}\nhttps_proxy = {proxy}\nuse_proxy = on\n"
     )
-    wgetrc = _write(folder / "wgetrc", f"{_wgetrc(environ, folder)}\n{added}")
-    return Files(bundles, store, wgetrc, str(_PYTHON))
+    wgetrc = _write(folder / "wgetrc", f"{_wgetrc(environ)}\n{added}")
+    return Files(bundles, store, wgetrc, PYTHON)
 
 
 def certificates(path: str) -> list[str]:
@@ -69,15 +72,9 @@ def _holds_any(path: str) -> bool:
         return False
 
 
-def _is_within(path: str, folder: Path) -> bool:
-    """Whether we have written it, for a shell from which we are asked again."""
-    return Path(path).parent == folder
-
-
-def _wgetrc(environ: Mapping[str, str], folder: Path) -> str:
+def _wgetrc(environ: Mapping[str, str]) -> str:
     """What Wget would read without us."""
-    before = environ.get("WGETRC", "")
-    path = Path(before) if before and not _is_within(before, folder) else Path(environ.get("HOME", ""), ".wgetrc")
+    path = Path(environ.get("WGETRC") or Path(environ.get("HOME", ""), ".wgetrc"))
     try:
         return path.read_text(errors="surrogateescape")
     except OSError:

@@ -44,9 +44,10 @@ def _trust_environment(module):
 
 def _load_next():
     """Load the next sitecustomize there is, under its name."""
-    ours, path = sys.modules.pop("sitecustomize", None), sys.path[:]
+    ours = sys.modules.pop("sitecustomize", None)
     folder = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [other for other in path if os.path.abspath(other) != folder]
+    own = [other for other in sys.path if os.path.abspath(other) == folder]
+    sys.path[:] = [other for other in sys.path if other not in own]
     try:
         import sitecustomize  # noqa: F401
     except ImportError as error:
@@ -54,7 +55,7 @@ def _load_next():
             raise
         sys.modules["sitecustomize"] = ours
     finally:
-        sys.path[:] = path
+        sys.path[:0] = own
 
 
 sys.meta_path.insert(0, _Finder())
