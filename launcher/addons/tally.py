@@ -7,6 +7,7 @@ from collections import Counter
 from typing import NamedTuple, Self
 
 from mitmproxy import ctx, http, tls
+from mitmproxy.utils import strutils
 
 from jwtproxy.conduct.destination import normalise
 from jwtproxy.conduct.fields import normalise as normal_name
@@ -42,7 +43,7 @@ class Passed(NamedTuple):
     @classmethod
     def read(cls, line: str) -> Self | None:
         """As `Tally` has said it; None if it has not."""
-        return cls(**json.loads(line)) if line.endswith("\n") else None
+        return cls(**json.loads(line)) if line.startswith("{") and line.endswith("\n") else None
 
     def in_words(self) -> str:
         """For people: a line for each host."""
@@ -78,7 +79,8 @@ class Tally:
         """A client has given up."""
         if tls_failure(data.conn.error or "") in REJECTED:
             address = data.context.server.address
-            self._count("distrusted", data.conn.sni or (address[0] if address else "the proxy itself"))
+            place = data.conn.sni or (address[0] if address else "the proxy itself")
+            self._count("distrusted", strutils.escape_control_characters(place))
 
     def done(self) -> None:
         """The end has come."""

@@ -101,7 +101,9 @@ def test_java_reads_the_trust_store(tmp_path: Path, system: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "is_one"), [(OURS, True), (OURS + THEIRS, False), ("", False), ("<html>", False), (OURS[:80], False)]
+    ("text", "is_one"),
+    [(OURS, True), (OURS + THEIRS, False), ("", False), ("<html>", False), (OURS[:80], False)],
+    ids=["one", "two", "nothing", "HTML", "a part"],
 )
 def test_what_a_proxy_sends_is_one_certificate(text: str, is_one: bool) -> None:
     assert bundles.is_one(text) == is_one
