@@ -101,7 +101,7 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
     source, current = commandline.configure(master, args, found)
     workers, reason = capacity.decide(asked, options)
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # to be killed while the CA is written would spoil it
-    _prepare_ca(options)
+    prepare_ca(options)
     told = in_force.gather(options, args, found, source, current)
     if args.check:
         _check_options_of_scripts(master)
@@ -141,12 +141,13 @@ def _listen(options: Options) -> Sockets:
     return bound
 
 
-def _prepare_ca(options: Options) -> None:
-    """Make the CA if there is none, while we are alone: each worker would make its own. Raises SettingsError."""
+def prepare_ca(options: Options) -> CertStore:
+    """The CA, made if there is none, while we are alone: each worker would make its own. Raises SettingsError."""
     folder, passphrase = Path(options.confdir), options.cert_passphrase
     try:
         folder = folder.expanduser().resolve()
-        CertStore.from_store(folder, CONF_BASENAME, options.key_size, passphrase.encode() if passphrase else None)
+        secret = passphrase.encode() if passphrase else None
+        return CertStore.from_store(folder, CONF_BASENAME, options.key_size, secret)
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # Runtime: no home for "~"
         reason = getattr(error, "strerror", None) or str(error)
         raise SettingsError(

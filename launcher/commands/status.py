@@ -32,10 +32,11 @@ examples:
 """
 _TIMEOUT = 5.0  # seconds of silence
 _LONGEST = 1 << 20  # bytes of an answer
-_HINT = "jwtproxy-run serve starts one; --proxy http://HOST:PORT asks another"
+HINT = "jwtproxy-run serve starts one; --proxy http://HOST:PORT asks another"
+"""What to do where none has answered."""
 
 
-class _NoAnswerError(Exception):
+class NoAnswerError(Exception):
     """Nobody has answered, or somebody else."""
 
 
@@ -56,8 +57,8 @@ def run(arguments: list[str]) -> int:
     args, proxy = asyncio.run(_settings(arguments))
     try:
         said = ask(proxy)
-    except _NoAnswerError as error:
-        report(str(error), _HINT)
+    except NoAnswerError as error:
+        report(str(error), HINT)
         return SILENT
     print(json.dumps(said) if args.json else f"{proxy.url}\n{in_words(said)}")
     return 0
@@ -96,47 +97,62 @@ def listening(options: Options) -> Proxy:
     if not port:
         raise SettingsError("the port of the proxy is not known", "use --proxy http://HOST:PORT")
     proxy = Proxy(host, port)
-    if not _is_here(host):
+    if not is_here(host):
         raise SettingsError(f"{host!r} may be another machine, and is not asked", f"use --proxy {proxy.url}")
     return proxy
 
 
 def ask(proxy: Proxy) -> dict[str, Any]:
-    """What /status says there, asked directly whatever proxies the environment names. Raises _NoAnswerError."""
+    """What /status says there. Raises NoAnswerError."""
+    stranger = NoAnswerError(f"who answers at {proxy.url} is no jwtproxy, or shows no status (jwt_pages)")
+    try:
+        said = json.loads(fetch(proxy, STATUS_PATH, "application/json", stranger))
+    except (ValueError, RecursionError):
+        raise stranger from None
+    if not isinstance(said, dict) or "proxied_requests" not in said:
+        raise stranger
+    return said
+
+
+def fetch(proxy: Proxy, path: str, accept: str, stranger: NoAnswerError) -> bytes:
+    """A page of its own, asked for directly whatever proxies the environment names. Raises NoAnswerError.
+
+    stranger: what to raise where somebody answers, but not with the page.
+    """
     connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=_TIMEOUT)
     try:
-        connection.request("GET", STATUS_PATH, headers={"Accept": "application/json"})
+        connection.request("GET", path, headers={"Accept": accept})
         answer = connection.getresponse()
-        said = json.loads(answer.read(_LONGEST))
-    except (http.client.HTTPException, ValueError, RecursionError):
-        raise _NoAnswerError(f"who answers at {proxy.url} is no jwtproxy, or shows no status (jwt_pages)") from None
+        body = answer.read(_LONGEST)
+    except http.client.HTTPException:
+        raise stranger from None
     except OSError as error:
         reason = (error.strerror or str(error) or "error").lower()
-        raise _NoAnswerError(f"nobody answers at {proxy.url}: {reason}") from None
+        raise NoAnswerError(f"nobody answers at {proxy.url}: {reason}") from None
     finally:
         connection.close()
-    if answer.status != http.client.OK or not isinstance(said, dict) or "proxied_requests" not in said:
-        raise _NoAnswerError(f"who answers at {proxy.url} is no jwtproxy, or shows no status (jwt_pages)")
-    return said
+    if answer.status != http.client.OK:
+        raise stranger
+    return body
 
 
 def in_words(said: dict[str, Any]) -> str:
     """For people: a line for each member, and for each limit that was reached."""
     limits = said.get("limits")
-    lines = [(name, _shown(value)) for name, value in said.items() if name != "limits"]
+    lines = [(name, shown(value)) for name, value in said.items() if name != "limits"]
     for name, limit in limits.items() if isinstance(limits, dict) else ():
         if isinstance(limit, dict) and limit.get("reached"):
-            lines.append((name, f"{_shown(limit.get('value'))}, reached {_shown(limit['reached'])} times"))
+            lines.append((name, f"{shown(limit.get('value'))}, reached {shown(limit['reached'])} times"))
     width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{_shown(name):<{width}}  {value}" for name, value in lines)
+    return "\n".join(f"{shown(name):<{width}}  {value}" for name, value in lines)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """As it is, if it can do no harm to a terminal."""
     return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
     """Whether what is sent there stays on this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback

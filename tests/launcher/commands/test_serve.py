@@ -402,7 +402,7 @@ def test_a_ca_that_cannot_be_used_is_said_before_anything_listens(
     folder = tmp_path / "ca"
     make(folder)
     with pytest.raises(SettingsError, match=said) as caught:
-        serve._prepare_ca(Options(confdir=str(folder), cert_passphrase=passphrase))
+        serve.prepare_ca(Options(confdir=str(folder), cert_passphrase=passphrase))
     assert "--set confdir=FOLDER" in caught.value.hint
     more = ["--set", f"cert_passphrase={passphrase}"] if passphrase else []
     assert serve.run(["--port", str(taken), "--set", f"confdir={folder}", *more]) == 2
@@ -415,10 +415,10 @@ def test_a_ca_that_cannot_be_used_is_said_before_anything_listens(
 
 def test_a_ca_is_made_once_and_a_locked_one_opened(tmp_path: Path) -> None:
     options = Options(confdir=str(tmp_path / "new" / "ca"))
-    serve._prepare_ca(options)
+    serve.prepare_ca(options)
     made = {path.name: path.read_bytes() for path in (tmp_path / "new" / "ca").iterdir()}
     assert {"mitmproxy-ca.pem", "mitmproxy-ca-cert.pem"} <= set(made)
-    serve._prepare_ca(options)
+    serve.prepare_ca(options)
     assert {path.name: path.read_bytes() for path in (tmp_path / "new" / "ca").iterdir()} == made
     _a_locked_ca(tmp_path / "locked")
-    serve._prepare_ca(Options(confdir=str(tmp_path / "locked"), cert_passphrase="right"))
+    serve.prepare_ca(Options(confdir=str(tmp_path / "locked"), cert_passphrase="right"))

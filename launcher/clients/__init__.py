@@ -1,0 +1,1 @@
+"""What clients of the proxy need to find it and to trust it."""
