@@ -56,7 +56,7 @@ def test_user_and_password_are_handed_on(given: str, url: str, port: int) -> Non
 @pytest.mark.parametrize("said", ["", "<html>", CA + CA, CA[:100]], ids=["nothing", "HTML", "two", "a part"])
 def test_what_is_no_certificate_is_a_mistake(said: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Pages, "said", said)
-    with pytest.raises(SettingsError, match=r"/ca\.pem is no certificate"):
+    with pytest.raises(SettingsError, match=r"/ca\.pem holds (2|no) certificates"):
         running.reach(Proxy("127.0.0.1", port))
 
 

@@ -9,7 +9,7 @@ import trustme
 
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.launcher import running
-from jwtproxy.launcher.clients import bundles
+from jwtproxy.launcher.clients.certificate import blocks
 from jwtproxy.launcher.commands import env
 from jwtproxy.launcher.running import Proxy, Reach
 
@@ -58,7 +58,7 @@ def test_the_files_stay_where_only_this_user_looks_and_are_the_same_each_time(
 ) -> None:
     lines = dict(line.partition("=")[::2] for line in _printed(capsys, "--shell", "dotenv"))
     bundle = Path(lines["SSL_CERT_FILE"])
-    assert bundles.certificates(str(bundle))[-1] == CA.strip()
+    assert blocks(bundle.read_text())[-1] == CA.strip()
     assert bundle.parent.parent == tmp_path / "cache" / "jwtproxy"
     assert bundle.parent.stat().st_mode & 0o777 == 0o700
     for name, value in lines.items():
