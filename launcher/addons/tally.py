@@ -11,7 +11,7 @@ from mitmproxy.utils import strutils
 
 from jwtproxy.conduct.destination import normalise
 from jwtproxy.conduct.fields import normalise as normal_name
-from jwtproxy.mitm import flows, gate
+from jwtproxy.mitm import echo, flows, gate
 
 from .terminal import REJECTED, tls_failure
 
@@ -69,11 +69,13 @@ class Tally:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Everybody has had a say."""
-        if flow.error or flows.to_self(flow):
+        request = flow.request
+        is_ours = flows.to_self(flow) or echo.answers(ctx.options, flow.client_conn, request.host, request.port)
+        if flow.error or is_ours:
             return
         names = gate.gate_of(ctx.options).token_fields
-        signed = any(normal_name(name) in names for name, _ in flow.request.headers.fields)
-        self._count("refused" if flow.response else "signed" if signed else "unsigned", _place(flow.request))
+        signed = any(normal_name(name) in names for name, _ in request.headers.fields)
+        self._count("refused" if flow.response else "signed" if signed else "unsigned", _place(request))
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
         """A client has given up."""

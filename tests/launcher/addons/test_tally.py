@@ -8,13 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mitmproxy import http
+from mitmproxy import ctx, http
 from mitmproxy.addons import proxyserver
 from mitmproxy.test import taddons, tflow, tutils
 
 from jwtproxy.launcher.addons import tally
 from jwtproxy.launcher.addons.tally import READY, Passed, Tally
-from jwtproxy.mitm import flows, gate
+from jwtproxy.mitm import echo, flows, gate
 from jwtproxy.mitm.gate import Gate
 
 
@@ -47,7 +47,8 @@ def test_requests_are_counted_by_host_and_by_what_becomes_of_them(said: tuple[Ta
     refused.response = http.Response.make(403)
     flows.mark_to_self(own)
     failed.error = tflow.terr()
-    for flow in (refused, own, failed):
+    echo.hang(ctx.options, on=True)
+    for flow in (refused, own, failed, _flow("jwtproxy.test", 80, TOKEN)):
         addon.requestheaders(flow)
     addon.done()
     first, last = ours.recv(1 << 16).decode().splitlines(keepends=True)
