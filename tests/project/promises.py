@@ -174,6 +174,18 @@ PROMISES = (
         "",
     ),
     Promise(
+        "e2e/test_exec.py::test_the_key_stays_out_of_the_command",
+        "launcher/beside.py",
+        "environ = without_secrets(os.environ)",
+        "environ = dict(os.environ)",
+    ),
+    Promise(
+        "e2e/test_exec.py::test_whoever_is_killed_nothing_is_left",
+        "launcher/beside.py",
+        "        signal.raise_signal(signal.SIGINT)\n",
+        "",
+    ),
+    Promise(
         "unit/policy/test_judge.py::test_a_shared_secret_is_not_published",
         f"{_JWT}/policy/judge.py",
         "[key.public for key in found if key.public]",

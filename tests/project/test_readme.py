@@ -268,15 +268,15 @@ RUNS = {
 
 @pytest.mark.parametrize(("command", "exported"), RUNS.values(), ids=RUNS)
 def test_every_command_line_of_jwtproxy_run_is_valid(command: str, exported: dict[str, str], tmp_path: Path) -> None:
-    words = shlex.split(command.partition(" >")[0])
+    words = shlex.split(re.sub(r'^eval "\$\((.*)\)"$', r"\1", command).partition(" >")[0])
     place = words.index("jwtproxy-run")
     variables = exported | dict(word.split("=", 1) for word in words[:place])
     arguments = words[place + 1 :]
     prepare(tmp_path, keys=arguments[:2] != ["keys", "new"])
     if not variables.keys() & {key_source.SECRET_FILE, key_source.KEY_FILE} and "jwt_key" not in command:
         variables[key_source.SECRET] = SECRET
-    if arguments[:1] == ["status"]:  # of a proxy that runs
-        arguments.append("--help")
+    if arguments[:1] in (["status"], ["env"], ["exec"]):  # of a proxy that runs, or with a command that has to
+        arguments = [*itertools.takewhile(lambda word: word != "--", arguments), "--help"]
     elif not arguments or arguments[0][0] == "-" or arguments[0] == "serve":
         arguments.append("--check")
     done = run(*arguments, folder=tmp_path, **variables)

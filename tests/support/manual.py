@@ -1,8 +1,8 @@
 """What README.md and the manual tell readers to type, typed: in a shell, in a folder and a network of its own.
 
 `play` runs this module in a namespace (see `namespace.py`). There ports 80, 443 and 8080 are free, and the hosts of the
-manual are an upstream that shows what it receives, whose certificate the system's owner trusts. A command that serves goes on while the next ones ask it something;
-then it gets the Ctrl-C that its reader would give it.
+manual are an upstream that shows what it receives, whose certificate this system trusts. A command that serves goes on
+while the next ones ask it something; then it gets the Ctrl-C that its reader would give it.
 """
 
 from __future__ import annotations
