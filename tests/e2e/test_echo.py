@@ -43,7 +43,7 @@ def test_it_tells_what_an_upstream_gets(
     arrived = {name.decode(): value.decode("utf-8", "backslashreplace") for name, value in recorder.only().fields}
     expected = {name: told["headers"].get(name, "") for name in arrived}
     assert list(told["headers"]) == list(arrived)
-    assert expected == arrived | {"Host": "jwtproxy.test", "x-my-jwt": "[token, decoded below]"}
+    assert expected == arrived | {"Host": "jwtproxy.test", "x-my-jwt": "[token, shown decoded]"}
     assert told["token"]["claims"].keys() == {"iat", "jti", "payload"}
     for version, name in (("--http1.1", "HTTP/1.1"), ("--http2", "HTTP/2")):
         done = curl(version, "--cacert", str(proxy_ca), "https://jwtproxy.test/y", proxy=proxy.url)

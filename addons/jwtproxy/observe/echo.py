@@ -14,7 +14,7 @@ from .pages import Page
 from .redaction import redact
 
 _HIDDEN = "[hidden]"
-_BELOW = "[token, decoded below]"
+_DECODED = "[token, shown decoded]"
 _CREDENTIAL = re.compile(rb"authorization|cookie|jwt|token|secret|passw|credential|api-?key|signature")
 """In the name of a field, normalised, whose value is nobody's business."""
 
@@ -73,7 +73,7 @@ def _headers(asked: Asked) -> dict[str, str]:
 def _shown(name: bytes, value: bytes, token_fields: frozenset[bytes]) -> str:
     plain = normalise(name)
     if plain in token_fields:
-        return _BELOW
+        return _DECODED
     return _HIDDEN if _CREDENTIAL.search(plain) else redact(_text(value))
 
 

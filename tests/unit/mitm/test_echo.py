@@ -70,7 +70,7 @@ def test_what_would_have_been_sent_is_told_and_not_counted(serve: Serve, mode: s
                 told = json.loads((await client.ask(GET)).body)
                 assert (told["method"], told["url"]) == ("GET", "http://jwtproxy.test/a?b=c")
                 assert told["headers"]["Host"] == "jwtproxy.test"
-                assert told["headers"]["x-my-jwt"] == "[token, decoded below]"
+                assert told["headers"]["x-my-jwt"] == "[token, shown decoded]"
                 assert told["headers"]["Cookie"] == "[hidden]"
                 assert told["token"]["header"] == {"alg": "HS512", "typ": "JWT"}
                 assert set(told["token"]["claims"]) == {"iat", "jti", "payload"}
