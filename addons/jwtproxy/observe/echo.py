@@ -18,7 +18,7 @@ _DECODED = "[token, shown decoded]"
 _CREDENTIAL = re.compile(rb"authorization|cookie|jwt|token|secret|passw|credential|api-?key|signature")
 """In the name of a field, normalised, whose value is nobody's business."""
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 NO_WEBSOCKET = pages.text(400, "jwtproxy.test shows requests, and takes no WebSockets")
 
 

@@ -21,7 +21,7 @@ _KINDS = {"text/plain": _TEXT, _PROBLEM: _PROBLEM, JSON: _PROBLEM, "text/html": 
 _FORMS = {f"{kind}{charset}": form for kind, form in _KINDS.items() for charset in ("", "; charset=utf-8")}
 """Of what we have to say: what clients may ask for, and what they get then; the first where anything will do."""
 _LONGEST_ACCEPT = 1024
-"""Characters of one that is read: it is not worth more to know in what form somebody is refused."""
+"""Characters of one that is read: it is not worth more to know in what form somebody is answered."""
 
 SERVER = "jwtproxy"
 """Who answers, on every answer of our own."""
@@ -97,7 +97,7 @@ def status(headers: Mapping[str, str], members: Mapping[str, Any]) -> Page:
 
 def prefers_html(accept: str) -> bool:
     """Whether a client that sends this Accept prefers HTML to JSON."""
-    wanted = parse_accept_header(accept, MIMEAccept).best_match([JSON, "text/html", HTML])
+    wanted = parse_accept_header(accept[:_LONGEST_ACCEPT], MIMEAccept).best_match([JSON, "text/html", HTML])
     return bool(wanted) and wanted != JSON
 
 
