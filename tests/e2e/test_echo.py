@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.clients import Http2, Raw, client_context, curl, message, pseudo
-from tests.support.harness import ADDONS, MIB, Proxy, StartBare, StartProxy, rows, thorough
+from tests.support.harness import ADDONS, MIB, SECRET, Proxy, StartBare, StartProxy, rows, thorough
 from tests.support.upstreams import Recorder
 
 BOTH = ADDONS / "jwt_inject.py", ADDONS / "status.py"
@@ -43,7 +45,7 @@ def test_it_tells_what_an_upstream_gets(
     arrived = {name.decode(): value.decode("utf-8", "backslashreplace") for name, value in recorder.only().fields}
     expected = {name: told["headers"].get(name, "") for name in arrived}
     assert list(told["headers"]) == list(arrived)
-    assert expected == arrived | {"Host": "jwtproxy.test", "x-my-jwt": "[token, decoded below]"}
+    assert expected == arrived | {"Host": "jwtproxy.test", "x-my-jwt": "[token, shown decoded]"}
     assert told["token"]["claims"].keys() == {"iat", "jti", "payload"}
     for version, name in (("--http1.1", "HTTP/1.1"), ("--http2", "HTTP/2")):
         done = curl(version, "--cacert", str(proxy_ca), "https://jwtproxy.test/y", proxy=proxy.url)
@@ -88,16 +90,20 @@ SETTINGS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "as-authorization": (("--header", "Authorization"), "authorization", "HS512"),
     "workers": (("--workers", "2"), "x-my-jwt", "HS512"),
     "upstream-mode": (("--mode", "upstream:http://127.0.0.1:1"), "x-my-jwt", "HS512"),
+    "es256": (("--set", "jwt_key_file=ec.pem", "--set", "jwt_algorithm=ES256"), "x-my-jwt", "ES256"),
     "pages-on": (("--set", "jwt_pages=on"), "x-my-jwt", "HS512"),
 }
 
 
 @pytest.mark.parametrize(("args", "field", "algorithm"), rows(SETTINGS, "deny-private", "upstream-mode"))
 def test_it_is_there_with_other_settings(
-    start_proxy: StartProxy, proxy_ca: Path, args: tuple[str, ...], field: str, algorithm: str
+    start_proxy: StartProxy, proxy_ca: Path, tmp_path: Path, args: tuple[str, ...], field: str, algorithm: str
 ) -> None:
     """What keeps requests from private places, or sends them by another proxy, is not in the way."""
-    proxy = start_proxy(*args)
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "ec.pem").write_bytes(pem)
+    proxy = start_proxy(*args, cwd=tmp_path, secret=SECRET if algorithm == "HS512" else None)
     told = ask(proxy.port, "http://jwtproxy.test/", "Host: jwtproxy.test")
     assert (told["token"]["field"].lower(), told["token"]["header"]["alg"]) == (field, algorithm)
     secure = curl("--cacert", str(proxy_ca), "https://jwtproxy.test/", proxy=proxy.url)

@@ -63,7 +63,7 @@ class Island(layer.Layer):
     """What is at the end of a tunnel that leads to no server: TLS or not, as the client begins it.
 
     mitmproxy would have a look at the upstream's TLS before it speaks that with the client, and, whatever it takes the
-    tunnel's content for, might connect.
+    tunnel's content for, might connect. Where hooks send a request elsewhere, it goes there.
     """
 
     def __init__(self, context: Context) -> None:
@@ -75,9 +75,14 @@ class Island(layer.Layer):
             event.command.data.establish_server_tls_first = False
         refused: OpenConnection | None = None
         for command in self._child.handle_event(event):
-            if isinstance(command, OpenConnection):
+            if isinstance(command, OpenConnection) and _is_nowhere(command):
                 refused = command  # for which the child waits now
             else:
                 yield command
         if refused:
             yield from self._handle_event(events.OpenConnectionCompleted(refused, f"{echo.NAME} is nowhere"))
+
+
+def _is_nowhere(command: OpenConnection) -> bool:
+    address = getattr(command.connection, "address", None)
+    return address is None or echo.is_echo(*address[:2])

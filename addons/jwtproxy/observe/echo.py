@@ -14,11 +14,11 @@ from .pages import Page
 from .redaction import redact
 
 _HIDDEN = "[hidden]"
-_BELOW = "[token, decoded below]"
+_DECODED = "[token, shown decoded]"
 _CREDENTIAL = re.compile(rb"authorization|cookie|jwt|token|secret|passw|credential|api-?key|signature")
 """In the name of a field, normalised, whose value is nobody's business."""
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 NO_WEBSOCKET = pages.text(400, "jwtproxy.test shows requests, and takes no WebSockets")
 
 
@@ -73,7 +73,7 @@ def _headers(asked: Asked) -> dict[str, str]:
 def _shown(name: bytes, value: bytes, token_fields: frozenset[bytes]) -> str:
     plain = normalise(name)
     if plain in token_fields:
-        return _BELOW
+        return _DECODED
     return _HIDDEN if _CREDENTIAL.search(plain) else redact(_text(value))
 
 

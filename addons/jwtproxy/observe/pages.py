@@ -21,7 +21,7 @@ _KINDS = {"text/plain": _TEXT, _PROBLEM: _PROBLEM, JSON: _PROBLEM, "text/html": 
 _FORMS = {f"{kind}{charset}": form for kind, form in _KINDS.items() for charset in ("", "; charset=utf-8")}
 """Of what we have to say: what clients may ask for, and what they get then; the first where anything will do."""
 _LONGEST_ACCEPT = 1024
-"""Characters of one that is read: it is not worth more to know in what form somebody is refused."""
+"""Characters of one that is read: it is not worth more to know in what form somebody is answered."""
 
 SERVER = "jwtproxy"
 """Who answers, on every answer of our own."""
@@ -97,7 +97,7 @@ def status(headers: Mapping[str, str], members: Mapping[str, Any]) -> Page:
 
 def prefers_html(accept: str) -> bool:
     """Whether a client that sends this Accept prefers HTML to JSON."""
-    wanted = parse_accept_header(accept, MIMEAccept).best_match([JSON, "text/html", HTML])
+    wanted = parse_accept_header(accept[:_LONGEST_ACCEPT], MIMEAccept).best_match([JSON, "text/html", HTML])
     return bool(wanted) and wanted != JSON
 
 
@@ -169,10 +169,12 @@ _STYLE = (
     "h1{font-size:1.5rem;line-height:1.25;margin:0 0 1rem}h2{font-size:1rem;margin:2rem 0 .5rem}"
     "code,td{font-family:ui-monospace,monospace;font-size:.875em}"
     "table{width:100%;border-collapse:collapse}tr{border-bottom:1px solid var(--line)}"
-    "th,td{text-align:left;vertical-align:top;padding:.4rem 0}"
-    "th{width:14rem;font-weight:400;color:var(--quiet);padding-right:1rem}td{font-variant-numeric:tabular-nums}"
+    "th,td{text-align:left;vertical-align:baseline;padding:.4rem 0}"
+    "th{width:1%;min-width:12rem;font-weight:400;color:var(--quiet);padding-right:1.5rem;"
+    "overflow-wrap:break-word}td{font-variant-numeric:tabular-nums}"
     ".note{background:var(--note);border-radius:.5rem;padding:.75rem 1rem}"
-    "@media(max-width:36rem){body{padding-top:1.5rem}tr,th,td{display:block;width:auto}tr{padding:.4rem 0}"
+    "@media(max-width:36rem){body{padding-top:1.5rem}h1{font-size:1.25rem}"
+    "table,tbody,tr,th,td{display:block;width:auto}tr{padding:.4rem 0}"
     "th,td{padding:0}th{font-size:.875em}}"
 )
 

@@ -7,8 +7,11 @@ from typing import Any
 _JWS = re.compile(r"eyJ[\w-]{4,}(?:\.[\w-]*){0,2}")
 
 _NAMES = r"[\w.%-]*(?:token|secret|passw|signature|credential|api[-_]?key)[\w.%-]*|key|sig|auth|pwd|pass"
-_IN_QUERY = re.compile(rf"(?i)([?&;](?:{_NAMES})=)[^&;#\s\x1b]+")
-"""A parameter that is a credential by its name (RFC 6750 §2.3, signed URLs, API keys)."""
+_IN_QUERY = re.compile(rf"(?i)([?&;](?=[\w.%-]*+=[^&;#\s\x1b])(?:{_NAMES})=)[^&;#\s\x1b]+")
+"""A parameter that is a credential by its name (RFC 6750 §2.3, signed URLs, API keys).
+
+It looks first whether there is one at all: else it would try each part of a long name that is none with all others.
+"""
 
 _BYTES = re.compile(r"""\bb(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")""", re.DOTALL)
 """As Python writes them."""

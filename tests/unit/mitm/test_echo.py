@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from mitmproxy.addons import tlsconfig
+from mitmproxy.addons import mapremote, tlsconfig
 from mitmproxy.certs import CertStore
 from mitmproxy.options import Options
 from mitmproxy.proxy import mode_specs
@@ -24,7 +24,7 @@ from jwtproxy.mitm import echo
 from jwtproxy.tokens.key_source import SECRET, KeySource
 
 if TYPE_CHECKING:
-    from tests.support.inside import Serve
+    from tests.support.inside import Serve, Upstream
 
 pytestmark = pytest.mark.usefixtures("pristine", "lookups")
 
@@ -70,7 +70,7 @@ def test_what_would_have_been_sent_is_told_and_not_counted(serve: Serve, mode: s
                 told = json.loads((await client.ask(GET)).body)
                 assert (told["method"], told["url"]) == ("GET", "http://jwtproxy.test/a?b=c")
                 assert told["headers"]["Host"] == "jwtproxy.test"
-                assert told["headers"]["x-my-jwt"] == "[token, decoded below]"
+                assert told["headers"]["x-my-jwt"] == "[token, shown decoded]"
                 assert told["headers"]["Cookie"] == "[hidden]"
                 assert told["token"]["header"] == {"alg": "HS512", "typ": "JWT"}
                 assert set(told["token"]["claims"]) == {"iat", "jti", "payload"}
@@ -115,6 +115,27 @@ def test_a_tunnel_may_carry_plain_http(serve: Serve) -> None:
             assert told["url"] == "http://jwtproxy.test/"
             reply = await client.ask(b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n")
             assert reply.code == 421
+
+    asyncio.run(run())
+
+
+def test_what_a_hook_sends_elsewhere_goes_there(serve: Serve, upstream: type[Upstream]) -> None:
+    """And what one sends here, is answered here."""
+
+    async def run() -> None:
+        mapping = mapremote.MapRemote()
+        async with upstream() as server, serve(*_addons(mapping)) as proxy, proxy.client() as client:
+            rules = [f"|http://jwtproxy.test/away|http://{server.authority}/", "|//a.example/|//jwtproxy.test/"]
+            proxy.master.options.update(map_remote=rules)
+            here = await proxy.ask(b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n")
+            assert json.loads(here.body)["url"] == "http://jwtproxy.test/"
+            connect = b"CONNECT jwtproxy.test:80 HTTP/1.1\r\nHost: a\r\n\r\n"
+            assert (await client.ask(connect, head_only=True)).code == 200
+            for path, body in ((b"/away", b"ok"), (b"/", b"{")):
+                reply = await client.ask(b"GET %s HTTP/1.1\r\nHost: jwtproxy.test\r\n\r\n" % path)
+                assert reply.body.startswith(body)
+            assert len(server.heads) == 1
+            assert b"\r\nx-my-jwt: " in server.heads[0]
 
     asyncio.run(run())
 

@@ -35,7 +35,7 @@ SIGNED: Fields = ((b"Host", b"jwtproxy.test"), (b"X-My-Jwt", TOKEN))
 def test_the_token_is_told_decoded_and_itself_never() -> None:
     told = echo.tell(_asked(*SIGNED, rule="a"))
     assert told["token"] == {"field": "X-My-Jwt", "header": HEADER, "claims": CLAIMS}
-    assert told["headers"] == {"Host": "jwtproxy.test", "X-My-Jwt": "[token, decoded below]"}
+    assert told["headers"] == {"Host": "jwtproxy.test", "X-My-Jwt": "[token, shown decoded]"}
     assert told["rule"] == "a"
     for accept in ("", "text/html"):
         body = echo.page(_asked(*SIGNED), accept).body.encode()
@@ -50,7 +50,7 @@ def test_without_a_token_there_is_none() -> None:
 @pytest.mark.parametrize("value", [b"", b"abc", b"!.!.!", b"e30", b".", b"\xff.\xff.\xff"])
 def test_what_is_no_token_is_not_shown_either(value: bytes) -> None:
     told = echo.tell(_asked((b"x-my-jwt", value)))
-    assert told["headers"] == {"x-my-jwt": "[token, decoded below]"}
+    assert told["headers"] == {"x-my-jwt": "[token, shown decoded]"}
     assert told["token"]["claims"] is None
 
 

@@ -85,3 +85,13 @@ def test_what_came_from_a_peer_is_replaced(text: str, shown: str) -> None:
 @given(st.binary())
 def test_whatever_it_is(data: bytes) -> None:
     assert without_bytes(f"a {data!r} b {bytearray(data)!r}") == "a [bytes] b bytearray([bytes])"
+
+
+@pytest.mark.parametrize("end", ["", "=", "=&", "#", "=x"])
+@pytest.mark.parametrize("part", ["token", "a", "%", "?token", "eyJ", "key"])
+def test_it_takes_no_longer_than_its_text_is_long(part: str, end: str) -> None:
+    """A target of a request has up to 128 KiB, and nobody else is served meanwhile."""
+    text = f"=?{part * (130_000 // len(part))}{end}"
+    began = time.process_time()
+    redact(text)
+    assert time.process_time() - began < 1
