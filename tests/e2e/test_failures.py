@@ -24,8 +24,8 @@ from tests.support.clients import Http2, Raw, Reply, client_context, curl, messa
 from tests.support.harness import MIB, Proxy, StartProxy, rows, thorough, verify
 from tests.support.upstreams import Answer, Authority, Exchange, Recorder, chunked, raw, reset, respond, silent
 
-CONNECT_TIMEOUT = 0.7
-RESPONSE_TIMEOUT = 1.0
+CONNECT_TIMEOUT = 0.5
+RESPONSE_TIMEOUT = 0.6
 IMPATIENT = [
     *("--set", f"jwt_connect_timeout={CONNECT_TIMEOUT}"),
     *("--set", f"jwt_response_timeout={RESPONSE_TIMEOUT}"),

@@ -20,13 +20,13 @@ from tests.support.clients import Raw, Reply, client_context, message
 from tests.support.harness import ADDONS, Proxy, StartBare, thorough
 from tests.support.upstreams import Authority, Exchange, Recorder, respond
 
-HEAD, KEEPALIVE, BODY, IDLE, TLS = 0.6, 1.2, 0.7, 3.0, 0.6
-LONG = 1.8
+HEAD, KEEPALIVE, BODY, IDLE, TLS = 0.4, 0.8, 0.5, 2.0, 0.4
+LONG = 1.2
 """Seconds: more than all of them but `IDLE`."""
 SLACK = 4.0
 """Seconds that a busy machine may take on top of a limit."""
-LATE_HEAD = b"jwtproxy: the request's head was not complete within 0.6 s\n"
-LATE_BODY = b"jwtproxy: nothing more of the request's body came within 0.7 s\n"
+LATE_HEAD = f"jwtproxy: the request's head was not complete within {HEAD} s\n".encode()
+LATE_BODY = f"jwtproxy: nothing more of the request's body came within {BODY} s\n".encode()
 
 
 @dataclass
@@ -205,7 +205,7 @@ def test_a_head_in_time_is_served(plain: Site) -> None:
         for _ in range(3):
             whole = _get(plain)
             client.send(whole[:9])
-            time.sleep(0.3 * HEAD)
+            time.sleep(0.25 * HEAD)
             client.send(whole[9:])
             assert client.reply().body == b"ok"
 
@@ -234,7 +234,7 @@ def test_a_kept_alive_connection_is_closed_when_nothing_more_is_asked(plain: Sit
     with plain.client() as client:
         for _ in range(4):
             assert client.request(_get(plain)).body == b"ok"
-            time.sleep(0.4 * KEEPALIVE)
+            time.sleep(0.3 * KEEPALIVE)
         assert client.request(_get(plain)).body == b"ok"
         assert _ends(client, time.monotonic(), KEEPALIVE) == b""
 
@@ -252,7 +252,7 @@ def test_a_body_that_comes_slowly_is_taken(plain: Site) -> None:
     with plain.client() as client:
         client.send(_get(plain, "/", "Content-Length: 5", method="POST"))
         for _ in range(5):
-            time.sleep(0.45 * BODY)
+            time.sleep(0.25 * BODY)
             client.send(b"x")
         assert client.reply().body == b"ok"
 
@@ -383,7 +383,7 @@ def test_tls_that_stops_in_the_middle_is_ended(site: Site) -> None:
         client.send(outgoing.read())
         began = time.monotonic()
         assert client.rest()[:1] == b"\x16"
-        assert TLS - 0.3 < time.monotonic() - began < TLS + SLACK
+        assert TLS - 0.2 < time.monotonic() - began < TLS + SLACK
 
 
 # --- HTTP/2

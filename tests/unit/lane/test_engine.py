@@ -1351,7 +1351,7 @@ def test_a_head_that_goes_to_mitmproxy_has_no_longer_for_that(serve: Serve, upst
     counts = Counts()
 
     async def run() -> None:
-        async with upstream() as server, serve(counts, Opens(head=2.0), lane=True) as proxy:
+        async with upstream() as server, serve(counts, Opens(head=1.2), lane=True) as proxy:
 
             async def late(*, kept_alive: bool) -> None:
                 async with proxy.client() as client:
@@ -1359,14 +1359,14 @@ def test_a_head_that_goes_to_mitmproxy_has_no_longer_for_that(serve: Serve, upst
                         assert (await client.ask(server.request())).code == 200
                     began = time.monotonic()
                     client.send(b"GET http://")
-                    await asyncio.sleep(1.5)
+                    await asyncio.sleep(0.9)
                     for _ in range(20):
                         client.send(b"a")
                         await asyncio.sleep(0.003)
                     given_away = time.monotonic()
                     assert (await client.reply()).code == 408
-                    assert time.monotonic() > began + 1.9
-                    assert time.monotonic() < given_away + 1.7
+                    assert time.monotonic() > began + 1.1
+                    assert time.monotonic() < given_away + 1.0
 
             await asyncio.gather(late(kept_alive=False), late(kept_alive=True))
             assert proxy.lane

@@ -759,7 +759,7 @@ def test_a_slow_client_that_is_in_time_is_served(serve: Serve, upstream: type[Up
             whole = server.request("Content-Length: 3", method="POST")
             for _ in range(2):
                 for piece in (whole[:9], whole[9:], b"a", b"b", b"c"):
-                    await asyncio.sleep(0.15)
+                    await asyncio.sleep(0.11)
                     client.send(piece)
                 assert (await client.reply()).code == 200
 

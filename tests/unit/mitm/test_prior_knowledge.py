@@ -27,7 +27,7 @@ REASON = b"jwtproxy: HTTP/2 without TLS (h2c) is not supported: use TLS, or HTTP
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prior_knowledge, "PATIENCE", 0.3)
+    monkeypatch.setattr(prior_knowledge, "PATIENCE", 0.15)
 
 
 class Asks:
