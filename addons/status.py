@@ -20,7 +20,7 @@ patches.require_suitable()
 from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import authority, carrying, flows, gate, limits
+from jwtproxy.mitm import authority, carrying, echo, flows, gate, limits
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from jwtproxy.observe import downloads, pages
@@ -74,6 +74,7 @@ class Status:
             if self._pages or not self._is_script:
                 raise exceptions.OptionsError(str(error)) from error
             logger.error("jwtproxy: error: %s\njwtproxy: hint: %s", error, error.hint)
+        echo.hang(ctx.options, on=self._pages != "off")
 
     def running(self) -> None:
         """Learn which addresses are ours."""
@@ -105,6 +106,8 @@ class Status:
 
     def _when_own(self, flow: http.HTTPFlow, act: Callable[[], None]) -> Awaitable[None] | None:
         request = flow.request.data
+        if echo.answers(ctx.options, flow.client_conn, request.host, request.port):
+            return None  # a name that nobody may look up
         return self._guard.when_own(request.host, request.port, act)
 
     def _is_own_path(self, flow: http.HTTPFlow) -> bool:

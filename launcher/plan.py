@@ -62,13 +62,14 @@ class Plan:
         return cls(source, current, changed, deferred, sockets, counters, workers, grace, os.isatty(0))
 
 
-def prepare_ca(options: Options) -> None:
-    """Make the CA if there is none, while we are alone: each worker would make its own. Raises SettingsError."""
+def prepare_ca(options: Options) -> CertStore:
+    """The CA, made if there is none, while we are alone: each worker would make its own. Raises SettingsError."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # to be killed while it is written would spoil it
     folder, passphrase = Path(options.confdir), options.cert_passphrase
     try:
         folder = folder.expanduser().resolve()
-        CertStore.from_store(folder, CONF_BASENAME, options.key_size, passphrase.encode() if passphrase else None)
+        secret = passphrase.encode() if passphrase else None
+        return CertStore.from_store(folder, CONF_BASENAME, options.key_size, secret)
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # Runtime: no home for "~"
         reason = getattr(error, "strerror", None) or str(error)
         raise SettingsError(

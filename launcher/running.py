@@ -12,7 +12,7 @@ from jwtproxy.config.errors import SettingsError
 from jwtproxy.observe.pages import PEM_PATH
 
 from . import asked
-from .clients import bundles
+from .clients.certificate import Certificate
 
 HINT = "jwtproxy-run serve starts one; --proxy http://HOST:PORT asks another"
 """What to do where none answers."""
@@ -61,7 +61,7 @@ def listening(options: Options) -> Proxy:
     if not port:
         raise SettingsError("the port of the proxy is not known", "use --proxy http://HOST:PORT")
     proxy = dialable(host, port)
-    if not _is_here(proxy.host):
+    if not is_here(proxy.host):
         raise SettingsError(f"{host!r} may be another machine, and is not asked", f"use --proxy {proxy.url}")
     return proxy
 
@@ -98,12 +98,10 @@ def no_page(proxy: Proxy, path: str) -> NoAnswerError:
 def reach(proxy: Proxy, user: str = "") -> Reach:
     """How programs get there. user: with password, as URLs have them. Raises SettingsError."""
     try:
-        ca = get(proxy, PEM_PATH, "*/*").decode(errors="replace")
+        ca = Certificate.parse(get(proxy, PEM_PATH, "*/*"), f"{proxy.url}{PEM_PATH}")
     except NoAnswerError as error:
         raise SettingsError(str(error), HINT) from None
-    if not bundles.is_one(ca):
-        raise SettingsError(f"{proxy.url}{PEM_PATH} is no certificate", "is it a jwtproxy that answers there?")
-    return Reach(proxy.url.replace("//", f"//{user}@") if user else proxy.url, ca)
+    return Reach(proxy.url.replace("//", f"//{user}@") if user else proxy.url, ca.pem)
 
 
 def reach_named(url: str) -> Reach:
@@ -113,7 +111,7 @@ def reach_named(url: str) -> Reach:
     return reach(named(f"{scheme or 'http'}://{place}"), user)
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
     """Whether what is sent there stays on this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback

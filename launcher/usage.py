@@ -36,6 +36,7 @@ _MORE = """\
   jwtproxy-run check                               check all settings, serve nothing
   jwtproxy-run explain GET https://api.example/    what would happen to a request, and its token
   jwtproxy-run keys new --alg ES256 --out key.pem  make a private key; also: keys list, keys jwks
+  jwtproxy-run ca                                  the certificate that clients need; also: ca trust, ca untrust
   jwtproxy-run --key key.pem                       sign with it; public keys are at /.well-known/jwks.json
 
 environment (also read from .env in this directory; flags and --set win):

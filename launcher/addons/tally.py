@@ -7,10 +7,11 @@ from collections import Counter
 from typing import NamedTuple, Self
 
 from mitmproxy import ctx, http, tls
+from mitmproxy.utils import strutils
 
 from jwtproxy.conduct.destination import normalise
 from jwtproxy.conduct.fields import normalise as normal_name
-from jwtproxy.mitm import flows, gate
+from jwtproxy.mitm import echo, flows, gate
 
 from .terminal import REJECTED, tls_failure
 
@@ -42,7 +43,7 @@ class Passed(NamedTuple):
     @classmethod
     def read(cls, line: str) -> Self | None:
         """As `Tally` has said it; None if it has not."""
-        return cls(**json.loads(line)) if line.endswith("\n") else None
+        return cls(**json.loads(line)) if line.startswith("{") and line.endswith("\n") else None
 
     def in_words(self) -> str:
         """For people: a line for each host."""
@@ -68,17 +69,20 @@ class Tally:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Everybody has had a say."""
-        if flow.error or flows.to_self(flow):
+        request = flow.request
+        is_ours = flows.to_self(flow) or echo.answers(ctx.options, flow.client_conn, request.host, request.port)
+        if flow.error or is_ours:
             return
         names = gate.gate_of(ctx.options).token_fields
-        signed = any(normal_name(name) in names for name, _ in flow.request.headers.fields)
-        self._count("refused" if flow.response else "signed" if signed else "unsigned", _place(flow.request))
+        signed = any(normal_name(name) in names for name, _ in request.headers.fields)
+        self._count("refused" if flow.response else "signed" if signed else "unsigned", _place(request))
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
         """A client has given up."""
         if tls_failure(data.conn.error or "") in REJECTED:
             address = data.context.server.address
-            self._count("distrusted", data.conn.sni or (address[0] if address else "the proxy itself"))
+            place = data.conn.sni or (address[0] if address else "the proxy itself")
+            self._count("distrusted", strutils.escape_control_characters(place))
 
     def done(self) -> None:
         """The end has come."""

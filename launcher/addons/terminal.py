@@ -14,6 +14,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, UpstreamMode
 from mitmproxy.utils import human, strutils, vt_codes
 
 from jwtproxy import __version__
+from jwtproxy.conduct.echo import NAME
 from jwtproxy.mitm import failures, flows, stock
 
 from ..report import forget
@@ -173,9 +174,10 @@ class Requests(dumper.Dumper):
         every = " (every address of this machine)" if host in ("0.0.0.0", "::") else ""  # noqa: S104  # compared only
         self.echo(f"jwtproxy {__version__} listening on {url}{every}", bold=True)
         if isinstance(ProxyMode.parse(ctx.options.mode[0]), (RegularMode, UpstreamMode)):
-            if ctx.options.jwt_pages != "off":
+            has_pages = ctx.options.jwt_pages != "off"
+            if has_pages:
                 self.echo(f"  status  {url}/status")
-            self.echo(f"  try     curl --proxy {url} http://example.com/")
+            self.echo(f"  try     curl --proxy {url} http://{NAME if has_pages else 'example.com'}/")
         if self.tokens:
             self.echo(f"  tokens  {self.tokens}")
         if ctx.options.jwt_fast_lane == "on" and (name := stock.uncommon(ctx.options)):

@@ -1,17 +1,14 @@
 """Files that have programs trust the proxy's certificate authority beside all that they trust without us."""
 
 import os
-import re
 import ssl
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import certifi
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
-from cryptography.utils import CryptographyDeprecationWarning
 
+from .certificate import blocks, certificates
 from .variables import CA_FILES, STORE_PASSWORD, Files
 
 _SYSTEM = (  # where systems keep all that they trust, in one file
@@ -21,7 +18,6 @@ _SYSTEM = (  # where systems keep all that they trust, in one file
     "/etc/ssl/ca-bundle.pem",  # openSUSE
     "/etc/ssl/cert.pem",  # macOS, BSD
 )
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 PYTHON = str(Path(__file__).parent / "python")
 """What programs in Python are to load at their start."""
 
@@ -43,10 +39,10 @@ def write(folder: Path, proxy: str, ca: str, environ: Mapping[str, str]) -> File
         before = environ.get(name, "")
         base = before if before and _holds_any(before) else system
         if base not in written:
-            text = "".join(f"{certificate}\n" for certificate in (*certificates(base), ca.strip()))
+            text = "".join(f"{certificate}\n" for certificate in (*_held(base), ca.strip()))
             written[base] = _write(folder / f"ca-bundle{len(written) or ''}.pem", text)
         bundles[name] = written[base]
-    store = _write(folder / "trust-store.p12", _trust_store([*certificates(system), ca]))
+    store = _write(folder / "trust-store.p12", _trust_store("".join([*_held(system), ca])))
     added = (
         f"ca_certificate = {bundles['SSL_CERT_FILE']}\nhttp_proxy = {proxy}\nhttps_proxy = {proxy}\nuse_proxy = on\n"
     )
@@ -54,20 +50,13 @@ def write(folder: Path, proxy: str, ca: str, environ: Mapping[str, str]) -> File
     return Files(bundles, store, wgetrc, PYTHON)
 
 
-def certificates(path: str) -> list[str]:
-    """The certificates of a file, in PEM, without what people write between them. Raises OSError."""
-    return _CERTIFICATE.findall(Path(path).read_text(errors="replace"))
-
-
-def is_one(text: str) -> bool:
-    """Whether a text is one certificate, in PEM, that can be read."""
-    found = _CERTIFICATE.findall(text)
-    return len(found) == 1 and bool(list(_readable(found)))
+def _held(path: str) -> list[str]:
+    return blocks(Path(path).read_text(errors="replace"))
 
 
 def _holds_any(path: str) -> bool:
     try:
-        return bool(certificates(path))
+        return bool(_held(path))
     except OSError:
         return False
 
@@ -81,20 +70,10 @@ def _wgetrc(environ: Mapping[str, str]) -> str:
         return ""
 
 
-def _trust_store(found: list[str]) -> bytes:
+def _trust_store(text: str) -> bytes:
     """PKCS#12 as Java reads it: certificates are trusted there only if they are marked so."""
-    entries = [pkcs12.PKCS12Certificate(root, f"{place}".encode()) for place, root in enumerate(_readable(found))]
-    return pkcs12.serialize_java_truststore(entries, BestAvailableEncryption(STORE_PASSWORD.encode()))
-
-
-def _readable(found: list[str]) -> Iterator[x509.Certificate]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # old roots have odd serial numbers
-        for certificate in found:
-            try:
-                yield x509.load_pem_x509_certificate(certificate.encode())
-            except ValueError:  # which Java would not read either
-                continue
+    roots = [pkcs12.PKCS12Certificate(root, f"{place}".encode()) for place, root in enumerate(certificates(text))]
+    return pkcs12.serialize_java_truststore(roots, BestAvailableEncryption(STORE_PASSWORD.encode()))
 
 
 def _write(path: Path, content: str | bytes) -> str:

@@ -8,6 +8,7 @@ COMMANDS = {
     "token": "make a token for a URL, and print it alone",
     "check": "check all settings, serve nothing",
     "keys": "make signing keys, list them, print the public ones",
+    "ca": "the certificate that clients need for HTTPS; ca trust, ca untrust",
     "status": "how a running proxy is doing",
     "help": "the manual: a topic of it, or the list of topics",
     "version": "the versions of jwtproxy and of what it runs on",

@@ -67,14 +67,14 @@ def ask(proxy: Proxy) -> dict[str, Any]:
 def in_words(said: dict[str, Any]) -> str:
     """For people: a line for each member, and for each limit that was reached."""
     limits = said.get("limits")
-    lines = [(name, _shown(value)) for name, value in said.items() if name != "limits"]
+    lines = [(name, shown(value)) for name, value in said.items() if name != "limits"]
     for name, limit in limits.items() if isinstance(limits, dict) else ():
         if isinstance(limit, dict) and limit.get("reached"):
-            lines.append((name, f"{_shown(limit.get('value'))}, reached {_shown(limit['reached'])} times"))
+            lines.append((name, f"{shown(limit.get('value'))}, reached {shown(limit['reached'])} times"))
     width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{_shown(name):<{width}}  {value}" for name, value in lines)
+    return "\n".join(f"{shown(name):<{width}}  {value}" for name, value in lines)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """As it is, if it can do no harm to a terminal."""
     return value if isinstance(value, str) and value.isprintable() else json.dumps(value)

@@ -54,10 +54,12 @@ class Companion:
         return said.decode()
 
     def dismiss(self) -> str:
-        """Have it end, surely; what it has said last."""
+        """Have it end, surely; the last line that it has said."""
         with contextlib.suppress(OSError):
             self._line.shutdown(socket.SHUT_WR)
-        last = self.read_line(_PATIENCE)
+        last = ""
+        while line := self.read_line(_PATIENCE):
+            last = line
         self._line.close()
         deadline = time.monotonic() + _PATIENCE
         while not self.has_ended():

@@ -85,6 +85,7 @@ NOT_COMMANDS = {
     "word-for-version": Mistake("unrecognized arguments: all", ["version", "all"], hint="--help"),
     "word-for-status": Mistake("unexpected word 'http://x/'", ["status", "http://x/"], hint="explain"),
     "keys-of-what": Mistake("unknown command 'keys make'", ["keys", "make"], hint="keys new"),
+    "ca-of-what": Mistake("unknown command 'ca turst'", ["ca", "turst"], hint="ca trust"),
     "topic-of-nothing": Mistake("unknown topic 'token'", ["help", "token"], hint="jwtproxy-run token --help"),
     "flag": Mistake("unrecognized arguments: --usr", ["--usr", "ci"], hint="did you mean --user?"),
     "flag-of-an-option": Mistake("--jwt-via=on", ["--jwt-via=on"], hint="--set jwt_via=…"),

@@ -16,7 +16,7 @@ import pytest
 from mitmproxy.proxy.layers.http import HttpStream
 
 from jwtproxy.launcher import cli
-from jwtproxy.launcher.commands import COMMANDS, check, explain, help, keys, serve, status, token, version  # noqa: A004  # it is a command
+from jwtproxy.launcher.commands import COMMANDS, ca, check, explain, help, keys, serve, status, token, version  # noqa: A004  # it is a command
 from jwtproxy.mitm import patches
 
 pytestmark = pytest.mark.usefixtures("pristine")
@@ -92,6 +92,7 @@ def test_a_mitmproxy_that_is_not_suitable_is_one_error_with_its_way_out(
         (["token", "x"], token, ["x"]),
         (["check"], check, []),
         (["status", "--json"], status, ["--json"]),
+        (["ca", "trust"], ca, ["trust"]),
         (["version"], version, []),
         (["keys"], keys, []),
         (["keys", "new", "--alg", "ES256"], keys, ["new", "--alg", "ES256"]),

@@ -34,6 +34,7 @@ COMMANDS = {
     "explain --help": ["explain", "--help"],
     "token": ["token", "http://x/"],
     "check": ["check"],
+    "ca": ["ca"],
     "version": ["version"],
 }
 TOLD = (

@@ -39,6 +39,7 @@ STRAY = [
     ("sign", "did you mean token?"),
     ("chek", "did you mean check?"),
     ("stat", "did you mean status?"),
+    ("c", "did you mean ca?"),
     ("hepl", "did you mean help?"),
     ("versions", "did you mean version?"),
     ("settings", "jwtproxy-run help settings shows this topic of the manual"),

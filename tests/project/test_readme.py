@@ -313,7 +313,7 @@ def test_what_mitmproxy_users_must_install_is_what_the_addons_import() -> None:
 def test_the_start_and_the_status_page_shown_are_of_this_version() -> None:
     (start,) = blocks("text", MANUAL["starting"])
     assert start.startswith(f"jwtproxy {__version__} listening on http://127.0.0.1:8080\n")
-    (status,) = blocks("console", MANUAL["pages"])
+    status, _ = blocks("console", MANUAL["pages"])
     shown = json.loads(status.splitlines()[1])
     assert {name: type(value) for name, value in shown.items()} == {
         name: type(value) for name, value in Counters().snapshot().items()

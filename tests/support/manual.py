@@ -1,7 +1,7 @@
 """What README.md and the manual tell readers to type, typed: in a shell, in a folder and a network of its own.
 
-`play` runs this module in a namespace (see `namespace.py`). There ports 80 and 8080 are free, and the hosts of the
-manual are an upstream that shows what it receives. A command that serves goes on while the next ones ask it something;
+`play` runs this module in a namespace (see `namespace.py`). There ports 80, 443 and 8080 are free, and the hosts of the
+manual are an upstream that shows what it receives, whose certificate the system's owner trusts. A command that serves goes on while the next ones ask it something;
 then it gets the Ctrl-C that its reader would give it.
 """
 
@@ -14,6 +14,7 @@ import os
 import re
 import selectors
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -22,13 +23,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import trustme
+
 from tests.support import namespace
 
 HOSTS = ("httpbin.org", "example.com", "api.example")
 PATIENCE = 20.0
 """Seconds for a command to end, or to serve."""
 _SERVES = re.compile(rb"listening (on|at) ")
-_ASKS = re.compile(r"\bcurl\b|\bjwtproxy-run status\b")
+_ASKS = re.compile(r"\bcurl\b|\bjwtproxy-run (?:status|env)\b")
 
 
 @dataclass(frozen=True)
@@ -146,10 +149,19 @@ def main() -> None:
     """Type what stands on standard input."""
     folder = Path(sys.argv[1])
     typed, variables = json.load(sys.stdin)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 80), _Shows)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    authority, roots = trustme.CA(), folder / "etc" / "roots.pem"
+    authority.cert_pem.write_to_path(str(roots))
+    for port in (80, 443):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Shows)
+        if port == 443:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert(*HOSTS).configure_cert(context)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
     path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    terminal = _Terminal(folder, {"PATH": path, "HOME": str(folder), "PYTHONUNBUFFERED": "1", **variables})
+    terminal = _Terminal(
+        folder, {"PATH": path, "HOME": str(folder), "PYTHONUNBUFFERED": "1", "SSL_CERT_FILE": str(roots), **variables}
+    )
     for line in typed:
         terminal.type(line)
     terminal.interrupt()

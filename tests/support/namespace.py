@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,6 +50,16 @@ def alone(folder: Path | str, addresses: Iterable[str] = ()) -> list[str]:
     lines += [f"addr add {address} dev lo{' nodad' if ':' in address else ''}" for address in addresses]
     Path(folder, "addresses").write_text("".join(f"{line}\n" for line in lines))
     return _unshare(folder, _FILES + _ADDRESSES + _RUN, "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def with_copies(folder: Path, names: Iterable[str]) -> list[str]:
+    """What runs the command that follows with copies of these folders in their place: it may change them."""
+    lines = []
+    for name in names:
+        copy = folder / name.strip("/").replace("/", "-")
+        shutil.copytree(name, copy, symlinks=True)
+        lines.append(f"mount --bind {shlex.quote(str(copy))} {shlex.quote(name)} || exit\n")
+    return _unshare(folder, "shift\n" + "".join(lines) + _RUN)
 
 
 def run(module: str, folder: Path, prefix: Sequence[str], plan: object, timeout: float) -> Any:

@@ -13,9 +13,10 @@ from mitmproxy.proxy import mode_specs, server_hooks
 from mitmproxy.utils import asyncio_utils, human
 
 from ..conduct import destination, host
+from ..conduct.echo import is_echo
 from ..conduct.fields import Fields
 from ..config.options import Option, one_of
-from ..mitm import gate, guard, response_timeout, stock, time_limits, upstream_limit
+from ..mitm import echo, gate, guard, response_timeout, stock, time_limits, upstream_limit
 from ..mitm.dispatch import AddonManager, call
 from ..mitm.gate import Gate
 from ..mitm.limits import DEFAULT, limits_of
@@ -85,6 +86,7 @@ class Lane:
         """Where requests go, by what their connection says of it and they do."""
         self._crl = b""
         self._own_host = ""
+        self._echoes = False
         self._count = count
         master.addons.get("proxyserver").servers.changed.connect(self._forget_places)
 
@@ -240,6 +242,7 @@ class Lane:
         self._crl = tls.crl_path().encode() if tls and tls.certstore else b""
         onboarding = addons.get("onboarding")
         self._own_host = onboarding.host if onboarding else ""
+        self._echoes = echo.is_on(options)
 
     def _is_wanted(self, options: Options) -> bool:
         return options.jwt_fast_lane == "on" and not stock.uncommon(options)
@@ -249,7 +252,7 @@ class Lane:
             return None
         fixed = (route.only.host, route.only.port) if route.only and route.host else None
         named = fixed or boring.place(route.scheme, authority)
-        if not named or named[0] == self._own_host:
+        if not named or named[0] == self._own_host or (self._echoes and is_echo(*named)):
             return None
         if route.address:
             return route.address

@@ -5,6 +5,7 @@
   inside a CONNECT tunnel. Only the client's own words are examined; what hooks make of them later is the user's wish.
 - An answer set by a hook is sent at once, whatever body is still to come (mitmproxy: NotImplementedError).
 - Just before an upstream is contacted the gate is asked.
+- What is asked of `jwtproxy.test` is answered there, with what an upstream would have got.
 - An upstream that stays silent is given up with 504.
 - A request that came by HTTP/2 without a length is given one, or chunks, where it goes on by HTTP/1.1 (mitmproxy: its
   body would be read as the next request).
@@ -35,7 +36,7 @@ from ..conduct.malformed import MalformedError
 from ..conduct.proxy_status import ErrorType
 from ..conduct.retries import may_go_again
 from ..observe.pages import text
-from . import flows, forgetting, gate, http1, limits, pipes, response_timeout, retries, turns, whole_bodies
+from . import echo, flows, forgetting, gate, http1, limits, pipes, response_timeout, retries, turns, whole_bodies
 from .pressure import HIGH, Pressure
 from .response_timeout import Alarm
 from .retries import NoAnswer
@@ -203,6 +204,9 @@ class Stream(http.HttpStream):
             flows.respond(self.flow, page)
             yield from self._answer()
             return False
+        if self._is_for_echo:
+            yield from self._show()
+            return False
         if not retries.is_second_try(self.flow):
             gate.count(options)
         forgetting.forget(self.context.layers)
@@ -277,6 +281,9 @@ class Stream(http.HttpStream):
     def handle_connect_regular(self) -> CommandGenerator[None]:
         """Connect before the answer, where that is wanted, which says what failed in our words."""
         self._judge_tunnel()
+        if not self.flow.response and self._is_for_echo:
+            yield from self._land()
+            return
         if not self.flow.response and self.context.options.connection_strategy == "eager":
             server = self.context.server
             if error := (yield OpenConnection(server)):
@@ -288,7 +295,31 @@ class Stream(http.HttpStream):
     def handle_connect_upstream(self) -> CommandGenerator[None]:
         """Answer at once where the next proxy must not be asked for such a tunnel."""
         self._judge_tunnel()
+        if not self.flow.response and self._is_for_echo:
+            yield from self._land()
+            return
         yield from super().handle_connect_upstream()
+
+    @property
+    def _is_for_echo(self) -> bool:
+        """Whether it asks for what we answer, by where it would go."""
+        request = self.flow.request.data
+        return echo.answers(self.context.options, self.context.client, request.host, request.port)
+
+    def _land(self) -> CommandGenerator[None]:
+        """Open a tunnel that leads nowhere but here."""
+        self.child_layer = echo.Island(self.context)
+        yield from self.handle_connect_finish()
+
+    def _show(self) -> CommandGenerator[None]:
+        """Answer with what would have been sent."""
+        request = self.flow.request
+        if request.data.http_version == b"HTTP/1.0":
+            self._speak_http1()
+        told, complete = request.headers.get("content-length", ""), self.client_state == self.state_done
+        length = len(request.raw_content or b"") if complete else int(told) if told.isdecimal() else None
+        flows.respond(self.flow, echo.page(self.flow, gate.gate_of(self.context.options), length))
+        yield from self._answer()
 
     def _judge_tunnel(self) -> None:
         """Refuse a tunnel to where none may go, now that hooks have had their say about where that is."""

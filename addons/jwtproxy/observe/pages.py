@@ -14,10 +14,10 @@ from ..conduct.proxy_status import ErrorType
 from ..config.options import Option, one_of
 
 _ALLOW = "GET, HEAD, OPTIONS"
-_JSON, _HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
+JSON, HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 _JWKS = "application/jwk-set+json"  # RFC 7517 §8.5.2
 _PROBLEM = "application/problem+json"  # RFC 9457 §3
-_KINDS = {"text/plain": _TEXT, _PROBLEM: _PROBLEM, _JSON: _PROBLEM, "text/html": _HTML}
+_KINDS = {"text/plain": _TEXT, _PROBLEM: _PROBLEM, JSON: _PROBLEM, "text/html": HTML}
 _FORMS = {f"{kind}{charset}": form for kind, form in _KINDS.items() for charset in ("", "; charset=utf-8")}
 """Of what we have to say: what clients may ask for, and what they get then; the first where anything will do."""
 _LONGEST_ACCEPT = 1024
@@ -90,10 +90,15 @@ def answer(method: str, path: str, headers: Mapping[str, str], read: Mapping[str
 def status(headers: Mapping[str, str], members: Mapping[str, Any]) -> Page:
     """The page of these members, as JSON, or as HTML where the client prefers that."""
     own = {"Cache-Control": "no-store", "Vary": "Accept"}
-    wanted = parse_accept_header(headers.get("accept", ""), MIMEAccept).best_match([_JSON, "text/html", _HTML])
-    if wanted and wanted != _JSON:
-        return Page(200, _html(members), {"Content-Type": _HTML, **own})
-    return Page(200, json.dumps(members) + "\n", {"Content-Type": _JSON, **own})
+    if prefers_html(headers.get("accept", "")):
+        return Page(200, document("jwtproxy", table(members)), {"Content-Type": HTML, **own})
+    return Page(200, json.dumps(members) + "\n", {"Content-Type": JSON, **own})
+
+
+def prefers_html(accept: str) -> bool:
+    """Whether a client that sends this Accept prefers HTML to JSON."""
+    wanted = parse_accept_header(accept, MIMEAccept).best_match([JSON, "text/html", HTML])
+    return bool(wanted) and wanted != JSON
 
 
 def jwks(headers: Mapping[str, str], body: str, max_age: int) -> Page:
@@ -132,7 +137,7 @@ def in_form(page: Page, accept: str) -> Page:
         members = {"type": "about:blank", "title": title, "status": page.code, "detail": page.detail}
         body = json.dumps(members) + "\n"
     else:
-        body = _document(heads.status_text(page.code), f"<p>jwtproxy: {html.escape(page.detail)}\n")
+        body = document(heads.status_text(page.code), f"<p>jwtproxy: {html.escape(page.detail)}\n")
     return replace(page, body=body, headers={**page.headers, "Content-Type": form})
 
 
@@ -148,18 +153,35 @@ def _flat(members: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _html(members: Mapping[str, Any]) -> str:
+def table(members: Mapping[str, Any]) -> str:
+    """The members in the rows of a table, in HTML."""
     rows = "".join(
         f"<tr><th scope=row>{html.escape(name)}<td>{html.escape(str(value))}\n" for name, value in _flat(members)
     )
-    return _document("jwtproxy", f"<table>\n{rows}</table>\n")
+    return f"<table>\n{rows}</table>\n"
 
 
-def _document(title: str, content: str) -> str:
+_STYLE = (
+    ":root{color-scheme:light dark;--line:light-dark(#d8dce3,#3a4150);--quiet:light-dark(#535c6b,#a5aebd);"
+    "--back:light-dark(#fff,#14171c);--text:light-dark(#1a1e26,#e6e9ef);--note:light-dark(#eef3fb,#1e2734)}"
+    "*{box-sizing:border-box}body{font:16px/1.5 system-ui,sans-serif;background:var(--back);color:var(--text);"
+    "max-width:50rem;margin:0 auto;padding:2.5rem 1.25rem 4rem;overflow-wrap:anywhere}"
+    "h1{font-size:1.5rem;line-height:1.25;margin:0 0 1rem}h2{font-size:1rem;margin:2rem 0 .5rem}"
+    "code,td{font-family:ui-monospace,monospace;font-size:.875em}"
+    "table{width:100%;border-collapse:collapse}tr{border-bottom:1px solid var(--line)}"
+    "th,td{text-align:left;vertical-align:top;padding:.4rem 0}"
+    "th{width:14rem;font-weight:400;color:var(--quiet);padding-right:1rem}td{font-variant-numeric:tabular-nums}"
+    ".note{background:var(--note);border-radius:.5rem;padding:.75rem 1rem}"
+    "@media(max-width:36rem){body{padding-top:1.5rem}tr,th,td{display:block;width:auto}tr{padding:.4rem 0}"
+    "th,td{padding:0}th{font-size:.875em}}"
+)
+
+
+def document(title: str, content: str, heading: str = "") -> str:
+    """A page in HTML. `content`: of its body, in HTML; `heading`: in place of the title, as plain as that."""
     return (
         "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n"
-        f"<meta name=viewport content='width=device-width'>\n<title>{title}</title>\n"
-        "<style>body{font:16px/1.5 system-ui,sans-serif;margin:3rem;color-scheme:light dark}"
-        "th{text-align:left;font-weight:400;padding-right:2rem}td{font-variant-numeric:tabular-nums}</style>\n"
-        f"<h1>{title}</h1>\n{content}"
+        f"<meta name=viewport content='width=device-width,initial-scale=1'>\n<title>{html.escape(title)}</title>\n"
+        f"<link rel=icon href='data:,'>\n<style>{_STYLE}</style>\n"
+        f"<h1>{html.escape(heading or title)}</h1>\n{content}"
     )

@@ -284,8 +284,19 @@ def test_the_greeting_says_where_we_are_and_how_to_try_it(
     assert ("every address" in first) is every
     assert [line.split()[0] for line in rest] == ["status", "try", "CA"]
     assert rest[0].endswith(f" {url}/status")
-    assert f"curl --proxy {url} " in rest[1]
+    assert rest[1].endswith(f" curl --proxy {url} http://jwtproxy.test/"), "which needs no internet"
     assert f"{tmp_path}/.mitmproxy/mitmproxy-ca-cert.pem" in rest[2]
+
+
+def test_without_pages_the_greeting_tries_another_host(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(master: Master) -> None:
+        monkeypatch.setattr(master.addons.get("proxyserver"), "listen_addrs", lambda: [("127.0.0.1", 8080)])
+        master.addons.get("dumper").running()
+
+    _with(look, jwt_pages="off")
+    assert "try     curl --proxy http://127.0.0.1:8080 http://example.com/\n" in capsys.readouterr().out
 
 
 def test_the_greeting_says_how_requests_are_signed(

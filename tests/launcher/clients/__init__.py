@@ -1,0 +1,1 @@
+"""Tests of launcher/commands, in the shape of the source."""

@@ -12,6 +12,7 @@ import pytest
 import trustme
 
 from jwtproxy.launcher.clients import bundles
+from jwtproxy.launcher.clients.certificate import blocks
 from jwtproxy.launcher.clients.variables import CA_FILES, STORE_PASSWORD, Files
 
 OURS = trustme.CA().cert_pem.bytes().decode()
@@ -38,7 +39,7 @@ def _write(tmp_path: Path, **environ: str) -> Files:
 
 
 def _held(path: str) -> list[str]:
-    return [f"{certificate}\n" for certificate in bundles.certificates(path)]
+    return [f"{certificate}\n" for certificate in blocks(Path(path).read_text())]
 
 
 def test_the_systems_roots_are_in_each(tmp_path: Path) -> None:
@@ -98,10 +99,3 @@ def test_java_reads_the_trust_store(tmp_path: Path, system: Path) -> None:
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "contains 3 entries" in said
     assert said.count("trustedCertEntry") == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "is_one"), [(OURS, True), (OURS + THEIRS, False), ("", False), ("<html>", False), (OURS[:80], False)]
-)
-def test_what_a_proxy_sends_is_one_certificate(text: str, is_one: bool) -> None:
-    assert bundles.is_one(text) == is_one

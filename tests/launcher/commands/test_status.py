@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.launcher import running
 from jwtproxy.launcher.commands import status
 
 pytestmark = pytest.mark.usefixtures("pristine")
@@ -119,7 +120,7 @@ def test_nobody_is_an_error(capsys: Captured) -> None:
 
 
 def test_silence_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    monkeypatch.setattr(status, "_TIMEOUT", 0.1)
+    monkeypatch.setattr(running, "_TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert _failed(capsys, "--proxy", url) == f"nobody answers at {url}: timed out"

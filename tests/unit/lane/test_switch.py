@@ -260,6 +260,9 @@ def _place(lane: Lane, authority: bytes, path: bytes = b"/", route: Route | None
         (b"127.0.0.1:1", ("127.0.0.1", 1)),
         (b"mitm.it", None),
         (b"mitm.it:8080", None),
+        (b"jwtproxy.test", None),
+        (b"jwtproxy.test:443", None),
+        (b"jwtproxy.test:8080", ("jwtproxy.test", 8080)),
         (b"xn--bcher-kva.example", None),
         (b"a..b", None),
         (b"a:65536", None),
@@ -350,6 +353,17 @@ def test_in_a_tunnel_a_request_names_what_it_leads_to(authority: bytes, place: t
 def test_the_pages_of_mitmproxy_are_its_own_in_a_tunnel_too() -> None:
     route = Route("https", Destination("https", "mitm.it", 443), ("mitm.it", 443), tunnel="https://mitm.it")
     assert _with(lambda lane: _place(lane, b"mitm.it", route=route)) is None
+
+
+def test_what_we_answer_ourselves_is_an_ordinary_name_without_pages() -> None:
+    def look(lane: Lane) -> None:
+        lane.is_on()
+        assert _place(lane, b"jwtproxy.test") is None
+        lane.master.options.update(jwt_pages="off")
+        lane.is_on()
+        assert _place(lane, b"jwtproxy.test") == ("jwtproxy.test", 80)
+
+    _with(look)
 
 
 @pytest.mark.parametrize("keeps", [True, False])
