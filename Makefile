@@ -1,6 +1,6 @@
 # For GNU make and BSD make alike: POSIX rules only; what is clever is plain sh.
 .POSIX:
-.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers attack bench bench-gate soak chaos mutants promises fuzz audit sbom lint format clean
+.PHONY: help build run docker check test test-all coverage test-newest docker-test verifiers attack clients bench bench-gate soak chaos mutants promises fuzz audit sbom lint format clean
 
 help: ## show this help (the default)
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r target text; do \
@@ -47,13 +47,17 @@ test-newest: build ## coverage, and some other tests, with the newest mitmproxy 
 docker-test: build ## prove what is said of the image and of compose.yaml, with a real Docker engine
 	.venv/bin/pytest --verbose --capture=no tests/docker/acceptance.py
 
-verifiers: build ## install what the tests of the recipes need beside Python: Envoy, and jose for Node
+verifiers: build ## install what the tests need beside Python: Envoy, and packages for Node
 	@sh .ci/uv sync --quiet --locked --inexact --group recipes --python .venv/bin/python
 	@npm ci --silent --no-audit --no-fund --prefix tests/verifiers
 
 # The peers come on top of what is installed; the next `make build` that has something to do takes them away again.
 attack: build ## attack a running proxy in thirty ways, tell what that does to its memory and to an honest client
 	@.venv/bin/python -m tests.attacks
+
+clients: verifiers ## run curl, git, pip, Node, Go, Java and others through exec, untouched; write the table of the manual
+	@sh .ci/uv sync --quiet --locked --inexact --group clients --python .venv/bin/python
+	@.venv/bin/python -m tests.clients
 
 bench: build ## measure the proxy beside others (BENCH_QUICK=1: in three minutes), write table, JSON and chart
 	@sh .ci/uv sync --quiet --locked --inexact --group bench --python .venv/bin/python
