@@ -82,8 +82,8 @@ def refused(port: int) -> bool:
 @several
 def test_sigterm_lets_what_is_in_flight_finish(start_proxy: StartProxy, recorder: Recorder, workers: int) -> None:
     """Under load: every request that has begun is answered whole, newcomers are refused, and the status is 0."""
-    recorder.route("/after", after(2.5))
-    recorder.route("/late", late(2.5))
+    recorder.route("/after", after(2))
+    recorder.route("/late", late(2))
     proxy = start_proxy("--workers", str(workers))
     pids = [proxy.pid, *await_workers(proxy, workers)]
     with ThreadPoolExecutor(2 * SLOW) as pool, Raw(proxy.port) as idle, Load(proxy.port, recorder, 4) as load:
@@ -293,7 +293,7 @@ def test_connections_are_released_meanwhile(
     """Each that has had its answer, in a tunnel or not, counts no more while others are waited for."""
     for upstream in (recorder, https_recorder):
         upstream.route("/hold", late(0.7))
-    recorder.route("/long", late(3))
+    recorder.route("/long", late(2.2))
     (tmp_path / "counts.py").write_text(COUNTS)
     proxy = start_proxy("-s", str(tmp_path / "counts.py"), env={"JWT_FAST_LANE": lane, "WORKERS": "1"})
 

@@ -143,7 +143,7 @@ def grpc_server(authority: Authority, *options: tuple[str, Any]) -> Iterator[tup
         note(context)
         for number in range(50):
             yield b"%d" % number
-            time.sleep(0.1)
+            time.sleep(0.06)
 
     methods = {
         "Say": grpc.unary_unary_rpc_method_handler(say),
@@ -186,7 +186,7 @@ def test_a_grpc_server_ends_its_connections_and_no_call_fails(
     proxy: Proxy, proxy_ca: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream that takes longer than a connection may last, and many short calls beside it."""
-    limits = (("grpc.max_connection_age_ms", 2000), ("grpc.max_connection_age_grace_ms", 10_000))
+    limits = (("grpc.max_connection_age_ms", 1200), ("grpc.max_connection_age_grace_ms", 10_000))
     before = status(proxy.port)["proxied_requests"]
     with (
         grpc_server(authority, *limits) as (address, tokens),

@@ -24,7 +24,7 @@ from jwtproxy.mitm import limits, time_limits
 from jwtproxy.mitm.idle_timeout import Watchdog, waiting_since, wakeup
 from jwtproxy.mitm.pressure import Drain
 
-TIMEOUT: Any = 0.4  # mitmproxy's option is in whole seconds
+TIMEOUT: Any = 0.3  # mitmproxy's option is in whole seconds
 
 each_clock = pytest.mark.parametrize("hour", [0, -3600, 3600])
 
@@ -200,7 +200,7 @@ def test_each_has_its_limit(
         monkeypatch.setattr(ctx, "options", handler.layer.context.options, raising=False)
         watching = asyncio.ensure_future(Watchdog(600, handler.on_timeout).watch())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(handler.ended.wait(), 3 if reached else 0.5)
+            await asyncio.wait_for(handler.ended.wait(), 3 if reached else 0.3)
         assert handler.counted == reached
         assert handler.ended.is_set() == bool(reached)
         watching.cancel()
