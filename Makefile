@@ -55,8 +55,9 @@ verifiers: build ## install what the tests need beside Python: Envoy, and packag
 attack: build ## attack a running proxy in thirty ways, tell what that does to its memory and to an honest client
 	@.venv/bin/python -m tests.attacks
 
-clients: verifiers ## run curl, git, pip, Node, Go, Java and others through exec, untouched; write the table of the manual
+clients: build ## run curl, git, pip, Node, Go, Java and others through exec, untouched; write the table of the manual
 	@sh .ci/uv sync --quiet --locked --inexact --group clients --python .venv/bin/python
+	@npm ci --silent --no-audit --no-fund --prefix tests/verifiers
 	@.venv/bin/python -m tests.clients
 
 bench: build ## measure the proxy beside others (BENCH_QUICK=1: in three minutes), write table, JSON and chart

@@ -46,7 +46,7 @@ def unable() -> str:
 
 
 def play(names: Iterable[str], *, together: bool = False) -> Iterator[Outcome]:
-    """Play these clients, each in runs of its own, or all in the same two, which tells less and is soon done."""
+    """Play these clients, each in runs of its own, or all in the same one, which tells less and is soon done."""
     with tempfile.TemporaryDirectory() as folder:
         namespace.write_files(Path(folder), nameserver="127.0.0.1", hosts=hosts(*_PRIVATE) | hosts(*_PUBLIC))
         command = [*namespace.alone(folder), sys.executable, "-m", "tests.clients.inside", folder]

@@ -26,6 +26,7 @@ def test_clients_do_what_their_rows_say() -> None:
 
 
 @thorough
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", [client.name for client in CLIENTS])
 def test_a_client_does_so_by_the_variables_named_and_goes_direct_where_it_is_told_to(name: str) -> None:
     (outcome,) = stage.play([name])
