@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,19 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import namespace
-from tests.support.harness import Proxy, clean_env, launcher
+from tests.support.harness import Proxy, clean_env, launcher, run_launcher
 from tests.support.upstreams import Recorder
 
 STORE = ("/etc/ssl/certs", "/usr/local/share/ca-certificates")
 """Debian's: copies of these folders are changed, never the machine's own."""
-
-pytestmark = [
-    pytest.mark.skipif(bool(namespace.unable()), reason=namespace.unable()),
-    pytest.mark.skipif(
-        not shutil.which("update-ca-certificates", path="/usr/sbin") or not shutil.which("curl"),
-        reason="this is no Debian with ca-certificates and curl",
-    ),
-]
 
 _TYPED = """
 confdir="confdir=$1" proxy=$2 url=$3; shift 3
@@ -34,6 +27,11 @@ find /etc/ssl/certs -xtype l
 """
 
 
+@pytest.mark.skipif(bool(namespace.unable()), reason=namespace.unable())
+@pytest.mark.skipif(
+    not shutil.which("update-ca-certificates", path="/usr/sbin") or not shutil.which("curl"),
+    reason="this is no Debian with ca-certificates and curl",
+)
 def test_curl_needs_no_options_while_the_system_trusts_it(
     proxy: Proxy, https_recorder: Recorder, confdir: Path, tmp_path: Path
 ) -> None:
@@ -59,3 +57,21 @@ def test_curl_needs_no_options_while_the_system_trusts_it(
     ], done
     assert path.startswith("/usr/local/share/ca-certificates/jwtproxy-")
     assert [sorted(Path(name).iterdir()) for name in STORE] == before
+
+
+@pytest.mark.skipif(not shutil.which("certutil"), reason="no certutil: libnss3-tools")
+def test_a_running_proxy_gives_its_certificate(proxy: Proxy, confdir: Path, tmp_path: Path) -> None:
+    """To whoever has no folder of it: nobody makes another CA here."""
+    shown, own = (
+        json.loads(run_launcher("ca", "--json", *where, cwd=tmp_path, secret=None).stdout)
+        for where in (("--proxy", proxy.url), ("--set", f"confdir={confdir}"))
+    )
+    assert shown.pop("certificate") == f"{proxy.url}/ca.pem"
+    assert own.pop("certificate") == str(confdir / "mitmproxy-ca-cert.pem")
+    assert shown == own
+    done = run_launcher("ca", "trust", "--nss", "--proxy", proxy.url, cwd=tmp_path, secret=None)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shown["fingerprint_sha256"] in done.stdout
+    database = f"sql:{tmp_path}/.pki/nssdb"
+    assert "jwtproxy-" in subprocess.check_output(["certutil", "-L", "-d", database], text=True)
+    assert not (tmp_path / ".mitmproxy").exists()
