@@ -18,6 +18,8 @@ STORE = ("/etc/ssl/certs", "/usr/local/share/ca-certificates")
 
 _TYPED = """
 confdir="confdir=$1" proxy=$2 url=$3; shift 3
+grep -v '^[#!]' /etc/ca-certificates.conf | head -3 >few # the tool takes its time for each
+mount --bind few /etc/ca-certificates.conf || exit
 ask() { curl -sS --max-time 10 --proxy "$proxy" "$url" >>answers 2>>errors; echo "curl $?"; }
 ask
 "$@" ca trust --set "$confdir" && ask

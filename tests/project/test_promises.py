@@ -13,6 +13,7 @@ import pytest
 
 from tests.project import promises
 from tests.project.promises import PROMISES, ROOT, Copy, Promise
+from tests.support.harness import thorough
 
 PAGE = (ROOT / "SECURITY.md").read_text()
 NAMED = re.findall(r"^\| .+ \| `([\w/.]+::\w+)` \|$", PAGE, re.MULTILINE)
@@ -57,6 +58,7 @@ def test_a_copy_runs_its_own_code_in_processes_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@thorough  # of what `make promises` prints; that the promises fit the sources is shown above, always
 def test_what_is_not_caught_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     test = "unit/conduct/test_crowd.py::test_each_client_has_its_own_limit"
     source = "addons/jwtproxy/conduct/crowd.py"
