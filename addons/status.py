@@ -23,6 +23,7 @@ from jwtproxy.config.errors import SettingsError
 from jwtproxy.mitm import authority, carrying, echo, flows, gate, limits
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
+from jwtproxy.mitm.ledger import Ledger
 from jwtproxy.observe import downloads, pages
 from jwtproxy.observe.counters import Counters
 from jwtproxy.observe.pages import Page
@@ -49,7 +50,7 @@ class Status:
         self._counters, self._is_script = counters or Counters(limits=LIMITS), counters is None
         self._pages = ""
         self._guard = Guard()
-        self.addons = [self._guard]
+        self.addons = [self._guard, Ledger(self._counters)]
         self._readers: dict[str, pages.Read] = {
             pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot() | self._limits()),
             pages.JWKS_PATH: lambda headers: pages.jwks(headers, *_published()),
@@ -78,6 +79,7 @@ class Status:
 
     def running(self) -> None:
         """Learn which addresses are ours."""
+        gate.gate_of(ctx.options).tell_time = self._counters.time_signing
         if proxyserver := ctx.master.addons.get("proxyserver"):
             self._guard.listen(proxyserver)
 

@@ -69,13 +69,11 @@ class Tally:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Everybody has had a say."""
-        request = flow.request
-        is_ours = flows.to_self(flow) or echo.answers(ctx.options, flow.client_conn, request.host, request.port)
-        if flow.error or is_ours:
+        if flow.error or flows.to_self(flow) or echo.is_shown(ctx.options, flow):
             return
         names = gate.gate_of(ctx.options).token_fields
-        signed = any(normal_name(name) in names for name, _ in request.headers.fields)
-        self._count("refused" if flow.response else "signed" if signed else "unsigned", _place(request))
+        signed = any(normal_name(name) in names for name, _ in flow.request.headers.fields)
+        self._count("refused" if flow.response else "signed" if signed else "unsigned", _place(flow.request))
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
         """A client has given up."""

@@ -32,6 +32,7 @@ from ..config.errors import trace
 from ..mitm import flows, limits, response_timeout, retries, time_limits, turns, upstream_limit
 from ..mitm.dispatch import call
 from ..mitm.http1 import error_answer
+from ..mitm.ledger import note_carried
 from ..mitm.limits import Limits
 from ..observe import pages
 from . import boring, portions
@@ -72,7 +73,19 @@ class Engine(asyncio.Protocol):
         *("lane", "client", "transport", "is_full", "flow"),
         *("_route", "_watchdog", "_give_away", "_upstreams", "_upstream", "_dialling"),
         *("_timer", "_active_at", "_due_at"),
-        *("_buffer", "_head", "_pieces", "_paused", "_taking", "_over", "_out", "_body", "_interims"),
+        *(
+            "_buffer",
+            "_head",
+            "_pieces",
+            "_received",
+            "_sent",
+            "_paused",
+            "_taking",
+            "_over",
+            "_out",
+            "_body",
+            "_interims",
+        ),
         *("_closes", "_chunked", "_chunks_up", "_bodiless", "_answered", "_done", "_is_last", "_listens"),
     )
 
@@ -118,6 +131,8 @@ class Engine(asyncio.Protocol):
         self._dialling: asyncio.Task[None] | None = None
         self._interims: Interims | None = None
         self._out: list[bytes] = []
+        self._received = self._sent = 0
+        """Bytes of the bodies of the request and its answer."""
         self._closes = self._chunked = self._chunks_up = self._bodiless = self._answered = self._done = False
         self._is_last = self._listens = False
         """Whether the client said that this request is its last, and whether it has hung up since."""
@@ -216,6 +231,7 @@ class Engine(asyncio.Protocol):
         assert self._body
         data, self._buffer = self._buffer, b""
         content, self._buffer = self._body.take(data)
+        self._received += len(content)
         if content and self._upstream:
             self._upstream.write(_chunk(content) if self._chunks_up else content)
         if self._body.fault:
@@ -322,6 +338,7 @@ class Engine(asyncio.Protocol):
 
     def answer_went_on(self, data: bytes) -> None:
         """Send some of its body."""
+        self._sent += len(data)
         if not self._bodiless:
             self._send(_chunk(data) if self._chunked else data)
 
@@ -331,6 +348,7 @@ class Engine(asyncio.Protocol):
         assert flow
         assert flow.response
         flow.response.data.timestamp_end = time.time()
+        note_carried(flow, self._received, self._sent, fast=True)
         if not self._hear("response"):
             return
         if self._chunked:
@@ -402,6 +420,7 @@ class Engine(asyncio.Protocol):
         flows.complete(flow, here=True)
         response = flow.response
         response.timestamp_end = time.time()
+        note_carried(flow, self._received, len(response.raw_content or b""), fast=True)
         if not self._hear("response") or not self._send_head():
             return
         if not self._bodiless:
@@ -499,6 +518,7 @@ class Engine(asyncio.Protocol):
         unfinished = self._body is not None and (self._done or not self._answered)
         if not self._done:
             self._done = True
+            note_carried(self.flow, self._received, self._sent, fast=True)
             call(self.lane.hooks["error"], self.flow)
             self.flow.live = False
         self._let_go()
@@ -618,6 +638,7 @@ class Engine(asyncio.Protocol):
         flow = self.flow
         if flow and not self._done:
             flow.error = Error("client disconnected")
+            note_carried(flow, self._received, self._sent, fast=True)
             call(self.lane.hooks["error"], flow)
             flow.live = False
         self._let_go()

@@ -36,6 +36,12 @@ def answers(options: Options, client: Client, host: str, port: int) -> bool:
     return echo.is_echo(host, port) and is_on(options) and isinstance(client.proxy_mode, _EXPLICIT)
 
 
+def is_shown(options: Options, flow: HTTPFlow) -> bool:
+    """Whether this request is one that we answer so."""
+    request = flow.request.data
+    return answers(options, flow.client_conn, request.host, request.port)
+
+
 def page(flow: HTTPFlow, gate: Gate, length: int | None) -> Page:
     """The answer to a request that has passed the gate. `length`: of its body, in bytes, as far as that is known."""
     request = flow.request

@@ -102,6 +102,8 @@ class Gate:
     def __init__(self, judge: Callable[[], Judge | None]) -> None:
         """`judge`: who makes verdicts now; nothing passes while that is None."""
         self._judge = judge
+        self.tell_time: Callable[[float], None] = lambda seconds: None
+        """Who is told how many seconds each verdict took."""
 
     def protect(self, flow: HTTPFlow) -> None:
         """Sign the request, or answer it at once, unless that is done or it is one to the proxy itself."""
@@ -191,8 +193,11 @@ class Gate:
 
     def _sign(self, flow: HTTPFlow) -> Page | None:
         """Attach a token, or say how to refuse. Whatever goes wrong, the request must not leave; why stays with us."""
+        began = time.perf_counter()
         try:
-            return self._apply(flow)
+            page = self._apply(flow)
+            self.tell_time(time.perf_counter() - began)
+            return page
         except SettingsError as error:
             logger.error("jwtproxy: error: a request was refused: %s\njwtproxy: hint: %s", error, error.hint)
         except Exception as error:

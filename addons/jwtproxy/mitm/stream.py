@@ -37,6 +37,7 @@ from ..conduct.proxy_status import ErrorType
 from ..conduct.retries import may_go_again
 from ..observe.pages import text
 from . import echo, flows, forgetting, gate, http1, limits, pipes, response_timeout, retries, turns, whole_bodies
+from .ledger import note_carried, note_shown
 from .pressure import HIGH, Pressure
 from .response_timeout import Alarm
 from .retries import NoAnswer
@@ -45,6 +46,7 @@ from .websocket_relay import Relay
 from .whole_bodies import Held
 
 _BODY = (http.ResponseData, http.ResponseTrailers)
+_DATA = (http.RequestData, http.ResponseData)
 _AT_ONCE = 4
 """Requests of an HTTP/2 connection that begin at one go of the event loop; of HTTP/1.1 they come one after another."""
 
@@ -67,6 +69,8 @@ class Stream(http.HttpStream):
     tunnel: Destination | None = None
     """Where a CONNECT asks to go, whatever hooks make of it."""
 
+    _received = _sent = 0
+    """Bytes of the bodies of the request and its answer."""
     _held = 0
     """Bytes of the request that wait until we go on."""
     _is_blocked = False
@@ -87,8 +91,8 @@ class Stream(http.HttpStream):
         if isinstance(event, Pressure):
             yield from self._take_pressure(event)
         else:
-            if self._paused and isinstance(event, http.RequestData):
-                self._held += len(event.data)  # until what is awaited is there; its sender is to wait, too
+            if isinstance(event, _DATA):
+                self._note_bytes(event)
             yield from super().handle_event(event)
             if self._held and not self._paused:
                 self._held = 0
@@ -97,6 +101,15 @@ class Stream(http.HttpStream):
             yield from self._press(Pressure(self.stream_id, self._is_full, of_request=True))
         if self._paused is None and (self._is_over or self._has_failed):
             yield from self._let_go()
+
+    def _note_bytes(self, event: http.RequestData | http.ResponseData) -> None:
+        if isinstance(event, http.RequestData):
+            self._received += len(event.data)
+            if self._paused:
+                self._held += len(event.data)  # until what is awaited is there; its sender is to wait, too
+        else:
+            self._sent += len(event.data)
+        note_carried(self.flow, self._received, self._sent)
 
     def _take_pressure(self, event: Pressure) -> CommandGenerator[None]:
         if event.of_request:
@@ -318,6 +331,7 @@ class Stream(http.HttpStream):
             self._speak_http1()
         told, complete = request.headers.get("content-length", ""), self.client_state == self.state_done
         length = len(request.raw_content or b"") if complete else int(told) if told.isdecimal() else None
+        note_shown(self.flow)
         flows.respond(self.flow, echo.page(self.flow, gate.gate_of(self.context.options), length))
         yield from self._answer()
 

@@ -1,66 +1,230 @@
-"""Count what passes."""
+"""Count what passes, in however many processes."""
 
-import mmap
 import time
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from enum import IntEnum
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 from .. import __version__
+from ..conduct.proxy_status import ErrorType
+from .cells import Cells
 
-_CELLS = 4096
+SIGNING = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3)
+"""Upper bounds of the time that a signature takes, in seconds."""
+UPSTREAM = (1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""The same of the time that an upstream takes until its answer begins."""
+
+NO_RULE = "default"
+"""The rule of requests for which there are none."""
+_RULES = 64
+"""Rules that are told apart."""
+_KINDS = tuple(ErrorType)
+
+
+class Outcome(IntEnum):
+    """What has become of a request."""
+
+    SUCCESS = 0
+    REDIRECT = 1
+    CLIENT_ERROR = 2
+    SERVER_ERROR = 3
+    REFUSED = 4
+    FAILED = 5
+    ABORTED = 6
+
+    @property
+    def label(self) -> str:
+        """How it is told: as the class of the upstream's status, or as what the proxy did instead."""
+        return ("2xx", "3xx", "4xx", "5xx", "refused", "failed", "aborted")[self]
+
+
+class Histogram(NamedTuple):
+    """How many took how long."""
+
+    bounds: Sequence[float]
+    counts: Sequence[int]
+    """As many as bounds, each with those before it; and one more, of all."""
+    sum: float
+
+
+class Passed(NamedTuple):
+    """Requests of one kind."""
+
+    rule: str
+    fast: bool
+    outcome: Outcome
+    requests: int
+
+
+_OUTCOMES = len(Outcome)
+Carried = tuple[int, int, bool]
+"""Bytes of a request's body and of its answer's, and whether the fast lane has carried them."""
 
 
 class Counters:
-    """How long the service has run and how many requests it set out to forward, in however many processes.
+    """How long the service has run, and what it has done, in all of its processes.
 
-    Made before they are forked. Each counts in a cell of its own, of memory they share: nobody waits for a lock, and
-    what a process has counted outlives it.
+    Made before they are forked. What a process has counted outlives it.
     """
 
     def __init__(self, processes: int = 1, limits: Iterable[str] = ()) -> None:
         """`limits`: the names of those whose reaching is counted, each by itself."""
         self._started = time.time()
         self._clock = time.monotonic()  # uptime must not jump with the wall clock
-        cells = _CELLS if processes > 1 else 1
-        names = ("all", "fast", *limits)
-        size = 8 * cells
-        shared = mmap.mmap(-1, size * len(names)) if processes > 1 else bytearray(size * len(names))
-        found = memoryview(shared)
-        self._all, self._fast, *reached = (
-            found[size * number : size * (number + 1)].cast("Q") for number in range(len(names))
-        )
-        self._reached = dict(zip(names[2:], reached, strict=True))
-        self._own = 0
+        limits = tuple(limits)
+        sizes = (2, len(limits), 2, len(SIGNING) + 1, len(UPSTREAM) + 1, len(_KINDS), len(_KINDS), 2, 1)
+        ends = [0, *accumulate(sizes)]
+        ranges = [range(first, last) for first, last in pairwise(ends)]
+        self._requests, reached, self._bytes, self._signing, self._upstream = ranges[:5]
+        self._errors, self._refusals, self._reloads, self._open = ranges[5:]
+        self._reached = dict(zip(limits, reached, strict=True))
+        self._rules, self._each = ends[-1], 2 * _OUTCOMES
+        self._kinds = {str(kind): number for number, kind in enumerate(_KINDS)}
+        self._cells = Cells(ends[-1] + self._each * _RULES, 2, _RULES, processes)
 
     def use_cell(self, process: int) -> None:
         """Count as this process from now on. Numbers start at 1 and are never given twice at the same time."""
-        self._own = process % len(self._all)
+        self._cells.use_row(process)
+        self._cells.begin()
+        self._cells.clear(self._open)
+
+    # --- by whom something happens
 
     def count(self) -> None:
         """One more request is on its way upstream."""
-        self._all[self._own] += 1
+        self._cells.whole[self._cells.at] += 1
 
     def count_fast(self) -> None:
         """That one was carried by the fast lane."""
-        self._fast[self._own] += 1
+        self._cells.whole[self._cells.at + 1] += 1
 
     def count_reached(self, limit: str) -> None:
         """What this limits has come to its limit once more; one that is not counted must not end what reached it."""
-        if (cells := self._reached.get(limit)) is not None:
-            cells[self._own] += 1
+        if (cell := self._reached.get(limit)) is not None:
+            self._cells.add(cell)
+
+    def count_end(self, outcome: Outcome, rule: str, carried: Carried, waited: float | None = None) -> None:
+        """A request has come to its end. `waited`: seconds until an upstream has begun to answer, if one has."""
+        cells = self._cells
+        whole, at = cells.whole, cells.at
+        received, sent, fast = carried
+        whole[at + self._rules + self._each * cells.number(rule) + _OUTCOMES * fast + outcome] += 1
+        if received:
+            whole[at + self._bytes.start] += received
+        if sent:
+            whole[at + self._bytes.start + 1] += sent
+        if waited is not None:
+            whole[at + self._upstream.start + bisect_left(UPSTREAM, waited)] += 1
+            cells.real[cells.at_real + 1] += waited
+
+    def count_kind(self, kind: str, *, refused: bool) -> None:
+        """A request was refused, or has failed, for a reason of this kind, as RFC 9209 has it."""
+        if kind in self._kinds:
+            self._cells.add((self._refusals if refused else self._errors).start + self._kinds[kind])
+
+    def time_signing(self, seconds: float) -> None:
+        """A request has been judged and signed."""
+        cells = self._cells
+        cells.whole[cells.at + self._signing.start + bisect_left(SIGNING, seconds)] += 1
+        cells.real[cells.at_real] += seconds
+
+    def count_reload(self, *, ok: bool) -> None:
+        """Changed keys or rules were taken over, or not."""
+        self._cells.add(self._reloads.start + (not ok))
+
+    def change_open(self, more: int) -> None:
+        """So many more connections of clients are open, or fewer."""
+        self._cells.add(self._open.start, more)
+
+    def forget_open(self, process: int) -> None:
+        """A process has ended, and its connections with it."""
+        self._cells.clear(self._open, process)
+
+    # --- who wants to know
 
     @property
     def reached(self) -> dict[str, int]:
         """How often each limit was reached."""
-        return {name: sum(cells) for name, cells in self._reached.items()}
+        return {name: self._total(cell) for name, cell in self._reached.items()}
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._clock
+
+    @property
+    def started(self) -> float:
+        """Seconds since the epoch."""
+        return self._started
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """All bytes of bodies that were received from clients, and sent to them."""
+        received, sent = self._cells.totals(self._bytes)
+        return received, sent
+
+    @property
+    def signing(self) -> Histogram:
+        """How long signatures took, in seconds."""
+        return Histogram(SIGNING, self._running(self._signing), self._cells.real_total(0))
+
+    @property
+    def upstream(self) -> Histogram:
+        """How long upstreams took until their answers began, in seconds."""
+        return Histogram(UPSTREAM, self._running(self._upstream), self._cells.real_total(1))
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """How many requests have failed, by the kind of failure."""
+        return dict(zip(map(str, _KINDS), self._cells.totals(self._errors), strict=True))
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """How many requests were refused, by the kind of refusal."""
+        return dict(zip(map(str, _KINDS), self._cells.totals(self._refusals), strict=True))
+
+    @property
+    def reloads(self) -> tuple[int, int]:
+        """How often changed keys or rules were taken over, and how often they could not be."""
+        taken, failed = self._cells.totals(self._reloads)
+        return taken, failed
+
+    @property
+    def open(self) -> int:
+        """Connections of clients that are open."""
+        return self._total(self._open.start)
+
+    @property
+    def passed(self) -> list[Passed]:
+        """Requests that have ended, by rule, lane and outcome, where there are any."""
+        return [
+            Passed(rule, fast, outcome, counts[_OUTCOMES * fast + outcome])
+            for rule, counts in self._cells.by_name(self._rules, self._each).items()
+            for fast in (False, True)
+            for outcome in Outcome
+            if counts[_OUTCOMES * fast + outcome]
+        ]
+
+    def by_process(self) -> dict[int, int]:
+        """How many requests each process has set out to forward, by its number."""
+        return self._cells.by_row(0)
 
     def snapshot(self) -> dict[str, Any]:
         """The members of `/status`."""
+        everything, fast = self._cells.totals(self._requests)
         return {
-            "uptime_seconds": round(time.monotonic() - self._clock, 3),
-            "proxied_requests": sum(self._all),
+            "uptime_seconds": round(self.uptime, 3),
+            "proxied_requests": everything,
             "started_at": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="milliseconds"),
             "version": __version__,
-            "fast_lane_requests": sum(self._fast),
+            "fast_lane_requests": fast,
         }
+
+    def _total(self, cell: int) -> int:
+        return self._cells.totals(range(cell, cell + 1))[0]
+
+    def _running(self, cells: range) -> list[int]:
+        return [*accumulate(self._cells.totals(cells))]

@@ -1,0 +1,101 @@
+"""Numbers that processes keep together: each writes in a row of its own, any of them adds up all rows.
+
+So nobody waits for a lock, and what a process has counted outlives it.
+"""
+
+import mmap
+from collections.abc import Iterator, Sequence
+
+_ROWS = 4096
+"""As many processes may have counted before rows are used a second time, which go on from what is there."""
+_WIDTH = 64
+"""Bytes of a name."""
+
+
+class Cells:
+    """Rows of whole numbers, of others, and of names. Made before the processes are forked."""
+
+    def __init__(self, whole: int, real: int = 0, names: int = 0, processes: int = 1) -> None:
+        """How many of each a row has. processes: whether there is one, or any number."""
+        self._whole, self._real, self._names = whole + 2, real, names  # whether it is used, how many names it has
+        self._rows = _ROWS if processes > 1 else 1
+        sizes = (8 * self._whole * self._rows, 8 * real * self._rows, _WIDTH * names * self._rows)
+        shared = mmap.mmap(-1, sum(sizes)) if processes > 1 else bytearray(sum(sizes))
+        view = memoryview(shared)
+        self.whole = self._ints = view[: sizes[0]].cast("Q")
+        """All rows of whole numbers: what is counted for each request is written here, from `at` on."""
+        self.real = self._floats = view[sizes[0] : sizes[0] + sizes[1]].cast("d")
+        self._texts = view[sizes[0] + sizes[1] :]
+        self.use_row(0)
+
+    def use_row(self, process: int) -> None:
+        """Write in this process's row from now on. Numbers are never given twice at the same time."""
+        row = process % self._rows
+        self._row, self.at, self.at_real = row, row * self._whole + 2, row * self._real
+        self._known = {name: number for number, name in enumerate(self._names_of(row))}
+
+    def add(self, cell: int, more: int = 1) -> None:
+        """Count."""
+        self._ints[self.at + cell] += more
+
+    def number(self, name: str) -> int:
+        """That of a name in this row; the last where there is no more room."""
+        found = self._known.get(name)
+        return self._learn(name) if found is None else found
+
+    def clear(self, cells: range, process: int | None = None) -> None:
+        """Set cells to 0: this process's, or those of another, which has ended."""
+        row = self._row if process is None else process % self._rows
+        for cell in cells:
+            self._ints[row * self._whole + 2 + cell] = 0
+
+    def begin(self) -> None:
+        """This row is one that counts."""
+        self._ints[self.at - 2] = 1
+
+    def totals(self, cells: range) -> list[int]:
+        """The sums of these cells over all rows."""
+        rows = [self._ints[at + cells.start : at + cells.stop] for at in self._all_at()]
+        return [sum(column) for column in zip(*rows, strict=True)] if len(rows) != 1 else rows[0].tolist()
+
+    def real_total(self, cell: int) -> float:
+        """The sum of one over all rows."""
+        return sum(self._floats[row * self._real + cell] for row in self._used())
+
+    def by_row(self, cell: int) -> dict[int, int]:
+        """What each process that has counted has in a cell."""
+        return {row: self._ints[row * self._whole + 2 + cell] for row in self._used()}
+
+    def by_name(self, first: int, each: int) -> dict[str, list[int]]:
+        """Those that belong to names, added up. first: the cell where they begin; each: how many a name has."""
+        found: dict[str, list[int]] = {}
+        for row in self._used():
+            for number, name in enumerate(self._names_of(row)):
+                at = row * self._whole + 2 + first + number * each
+                own: Sequence[int] = self._ints[at : at + each]
+                before = found.get(name)
+                found[name] = [*own] if before is None else [a + b for a, b in zip(before, own, strict=True)]
+        return found
+
+    def _learn(self, name: str) -> int:
+        count = len(self._known)
+        if count == self._names:
+            return count - 1
+        encoded = name.encode(errors="replace")[:_WIDTH].ljust(_WIDTH, b"\0")
+        at = (self._row * self._names + count) * _WIDTH
+        self._texts[at : at + _WIDTH] = encoded
+        self._ints[self.at - 1] = count + 1
+        self._known[name] = count
+        return count
+
+    def _names_of(self, row: int) -> Iterator[str]:
+        for number in range(self._ints[row * self._whole + 1]):
+            at = (row * self._names + number) * _WIDTH
+            yield bytes(self._texts[at : at + _WIDTH]).rstrip(b"\0").decode(errors="replace")
+
+    def _used(self) -> list[int]:
+        flags = self._ints[:: self._whole]
+        return [row for row in range(self._rows) if flags[row]] or [self._row]
+
+    def _all_at(self) -> Iterator[int]:
+        return (row * self._whole + 2 for row in self._used())

@@ -1,0 +1,97 @@
+"""Numbers that processes keep together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from jwtproxy.observe.cells import Cells
+
+
+def test_one_process_adds_up_what_it_has() -> None:
+    cells = Cells(3)
+    cells.add(0)
+    cells.add(2, 5)
+    assert cells.totals(range(3)) == [1, 0, 5]
+    assert cells.by_row(2) == {0: 5}
+
+
+def test_all_processes_are_added_up() -> None:
+    cells = Cells(2, 1, processes=2)
+    for process, more in ((1, 1), (2, 10), (9, 100)):
+        cells.use_row(process)
+        cells.begin()
+        cells.add(1, more)
+        cells.real[cells.at_real] += more / 2
+    assert cells.totals(range(2)) == [0, 111]
+    assert cells.real_total(0) == 55.5
+    assert cells.by_row(1) == {1: 1, 2: 10, 9: 100}
+
+
+def test_a_row_that_is_used_again_goes_on_from_what_is_there() -> None:
+    cells = Cells(1, names=3, processes=2)
+    for process in (1, 4097):
+        cells.use_row(process)
+        cells.begin()
+        cells.add(0)
+        assert cells.number("a") == 0
+    assert cells.totals(range(1)) == [2]
+    assert cells.number("b") == 1
+
+
+def test_cells_can_be_cleared_for_one_that_has_ended() -> None:
+    cells = Cells(2, processes=2)
+    for process in (1, 2):
+        cells.use_row(process)
+        cells.begin()
+        cells.add(0)
+        cells.add(1)
+    cells.clear(range(1, 2), 1)
+    assert cells.totals(range(2)) == [2, 1]
+    cells.clear(range(1, 2))
+    assert cells.totals(range(2)) == [2, 0]
+
+
+def test_names_belong_together_whatever_their_numbers_are() -> None:
+    cells = Cells(1 + 2 * 4, names=4, processes=2)
+    for process, names in ((1, "ab"), (2, "ba")):
+        cells.use_row(process)
+        cells.begin()
+        for name in names:
+            cells.add(1 + 2 * cells.number(name) + (name == "b"))
+    assert cells.by_name(1, 2) == {"a": [2, 0], "b": [0, 2]}
+
+
+@pytest.mark.parametrize("name", ["é" * 40, "x" * 100, "\ud800", ""])
+def test_any_name_has_a_place(name: str) -> None:
+    cells = Cells(4, names=2)
+    assert cells.number(name) == cells.number(name) == 0
+    (told,) = cells.by_name(0, 1)
+    assert len(told.encode()) <= 66  # a letter that is cut in two becomes a sign for that
+
+
+def test_there_is_room_for_so_many_and_the_rest_share_the_last() -> None:
+    cells = Cells(3, names=3)
+    assert [cells.number(name) for name in "abcdea"] == [0, 1, 2, 2, 2, 0]
+    assert list(cells.by_name(0, 1)) == ["a", "b", "c"]
+
+
+def test_what_a_forked_process_counts_outlives_it() -> None:
+    code = """if True:
+        import json, os
+        from jwtproxy.observe.cells import Cells
+        cells = Cells(2, 1, 2, processes=3)
+        for number in (1, 2, 3):
+            if not os.fork():
+                cells.use_row(number)
+                cells.begin()
+                cells.add(cells.number(f"rule {number % 2}"))
+                os._exit(0)
+            os.wait()
+        print(json.dumps(cells.by_name(0, 1)))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"rule 1": [2], "rule 0": [1]}

@@ -1,0 +1,85 @@
+"""What Prometheus is told."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as plain
+
+from jwtproxy.observe import metrics
+from jwtproxy.observe.counters import Counters, Outcome
+from jwtproxy.observe.metrics import Facts, Key
+
+OPEN = "application/openmetrics-text; version=1.0.0"
+
+
+@pytest.fixture
+def counters() -> Counters:
+    counters = Counters(limits=["jwt_max_head"])
+    for rule in ("default", 'odd "name"\\\n'):
+        counters.count()
+        counters.count_end(Outcome.SUCCESS, rule, (10, 20, True), 0.02)
+        counters.time_signing(30e-6)
+    counters.count_end(Outcome.FAILED, "default", (0, 0, False))
+    counters.count_kind("dns_error", refused=False)
+    counters.count_reached("jwt_max_head")
+    counters.count_reload(ok=True)
+    counters.change_open(2)
+    return counters
+
+
+FACTS = Facts((Key("one", 1000.0, None), Key("two", 2000.0, 3000.0)), "12.2.3")
+
+
+def _samples(text: str) -> dict[tuple[str, ...], float]:
+    parse = open_metrics if text.endswith("# EOF\n") else plain
+    samples = (sample for family in parse(text) for sample in family.samples)
+    return {(one.name, *(one.labels[label] for label in sorted(one.labels))): one.value for one in samples}
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [("", "text/plain"), ("*/*", "text/plain"), ("text/html", "text/plain"), (OPEN, "application/openmetrics-text")],
+)
+def test_it_comes_in_the_format_that_is_asked_for(accept: str, kind: str, counters: Counters) -> None:
+    text, told = metrics.text(counters, FACTS, accept)
+    assert told.startswith(kind)
+    assert text.endswith("# EOF\n") == (kind != "text/plain")
+    assert _samples(text)["jwtproxy_proxied_requests_total",] == 2
+
+
+@pytest.mark.parametrize("accept", ["", OPEN])
+def test_each_thing_that_is_counted_is_told(accept: str, counters: Counters) -> None:
+    found = _samples(metrics.text(counters, FACTS, accept)[0])
+    expected = {
+        ("jwtproxy_requests_total", "fast", "2xx", "default"): 1,
+        ("jwtproxy_requests_total", "fast", "2xx", 'odd "name"\\\n'): 1,
+        ("jwtproxy_requests_total", "full", "failed", "default"): 1,
+        ("jwtproxy_body_bytes_total", "received"): 20,
+        ("jwtproxy_body_bytes_total", "sent"): 40,
+        ("jwtproxy_upstream_seconds_count",): 2,
+        ("jwtproxy_upstream_seconds_bucket", "0.01"): 0,
+        ("jwtproxy_upstream_seconds_bucket", "0.025"): 2,
+        ("jwtproxy_signing_seconds_bucket", "+Inf"): 2,
+        ("jwtproxy_upstream_errors_total", "dns_error"): 1,
+        ("jwtproxy_refusals_total", "http_request_denied"): 0,
+        ("jwtproxy_limit_reached_total", "jwt_max_head"): 1,
+        ("jwtproxy_reloads_total", "taken"): 1,
+        ("jwtproxy_open_connections",): 2,
+        ("jwtproxy_key_since_seconds", "one"): 1000,
+        ("jwtproxy_key_expiry_seconds", "two"): 3000,
+    }
+    assert {name: found[name] for name in expected} == expected
+    assert ("jwtproxy_key_expiry_seconds", "one") not in found
+    assert any(name[0] == "jwtproxy_build_info" and "12.2.3" in name for name in found)
+
+
+def test_promtool_finds_nothing_to_say_of_it(counters: Counters) -> None:
+    if not shutil.which("promtool"):
+        pytest.skip("no promtool here")
+    text = metrics.text(counters, FACTS, "")[0]
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
