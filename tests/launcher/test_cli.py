@@ -178,6 +178,17 @@ def test_a_signal_ends_a_command_at_once_and_undone(run: Run, number: int, monke
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_so_does_one_that_came_before(run: Run, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the interpreter was started anew: who is told 0 takes it for done."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    signal.raise_signal(number)
+    calls = _leaves("_exit", monkeypatch)
+    with pytest.raises(Left):
+        run("exec", "--", "true")
+    assert calls == [(128 + number,)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("optimised", [True, False])
 def test_a_signal_that_we_were_told_to_ignore_stays_so(
     run: Run, number: int, optimised: bool, monkeypatch: pytest.MonkeyPatch
