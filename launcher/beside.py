@@ -1,7 +1,9 @@
 """A command, and a proxy beside it that nobody else uses: from the start of both to their end."""
 
 import asyncio
+import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -33,9 +35,10 @@ def run(words: Sequence[str], reach: Reach, plan: Plan | None) -> tuple[int, Pas
     be run, SettingsError for all else.
     """
     try:
-        folder = Path(tempfile.mkdtemp(prefix="jwtproxy-"))
+        folder = Path(tempfile.gettempdir(), f"jwtproxy-{secrets.token_hex(8)}")  # which nobody has made before us
     except OSError as error:
-        raise _no_folder(tempfile.gettempdir(), error) from None
+        raise _no_folder(os.environ.get("TMPDIR") or "/tmp", error) from None  # noqa: S108  # told only
+    # Before it is made: who removes it where we are killed is to be there first.
     companion = Companion.fork(lambda line: _accompany(plan, folder, line))
     passed = None
     for sock in plan.all_sockets if plan else ():
@@ -51,17 +54,16 @@ def run(words: Sequence[str], reach: Reach, plan: Plan | None) -> tuple[int, Pas
 def _run(words: Sequence[str], reach: Reach, folder: Path, companion: Companion) -> int:
     environ = without_secrets(os.environ)
     try:
+        folder.mkdir(mode=0o700)
         files = bundles.write(folder, reach.url, reach.ca, environ)
     except OSError as error:
         raise _no_folder(str(folder), error) from None
     if companion.read_line(_START) != READY:
         raise SettingsError("the proxy has not started", "jwtproxy-run check tells whether the settings can be used")
-    told = False
 
-    def attend() -> None:
-        nonlocal told
-        if not told and companion.has_ended():
-            told = True
+    def attend(pid: int, status: int) -> None:
+        if pid == companion.pid:
+            companion.status = status
             report("the proxy has ended: what the command still asks for will fail")
 
     return command.run(words, {**environ, **variables(reach.url, files, environ)}, attend)
@@ -93,13 +95,18 @@ def _accompany(plan: Plan | None, folder: Path, line: socket.socket) -> int:
 
 def _serve(plan: Plan, line: socket.socket) -> int:
     async def until_left() -> None:
-        await asyncio.get_running_loop().sock_recv(line, 1)
+        await _end_of(line)
         signal.raise_signal(signal.SIGINT)
 
     descriptors.raise_limit()
     secrecy.seal()
     line.setblocking(False)
     return asyncio.run(serve(replace(plan, watchers=(Tally(line),)), beat=until_left), loop_factory=Loop)
+
+
+async def _end_of(line: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # reset: our parent has gone before it has read all that we have said
+        await asyncio.get_running_loop().sock_recv(line, 1)
 
 
 def _is_at_end(line: socket.socket) -> bool:

@@ -26,8 +26,11 @@ def main() -> NoReturn:
     output.prepare()
     # Importing mitmproxy takes a second in which Ctrl-C would print a trace-back. Nothing has begun that needs an end;
     # serve puts the event loop's handlers in place of these before anything does.
+    # To be stopped is how serving ends; other commands have not done what they were told.
+    leave = _leave if words.serves(sys.argv[1:]) else _give_up
     for number in _ENDS:
-        signal.signal(number, _leave)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as shells have it in the background: so it is for what we run
+            signal.signal(number, leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # waits until serve can do what it asks for
     # In debug mode mitmproxy checks the type of every message, for a third of a request's cost.
@@ -55,9 +58,6 @@ def _run(arguments: list[str]) -> int:
 
 def _do(arguments: list[str]) -> int:
     command, rest = words.split(arguments)
-    if command != "serve":  # to be stopped is how that ends; others have not done what they were told
-        for number in _ENDS:
-            signal.signal(number, _give_up)
     if command != "help":  # which needs no mitmproxy, and so no second to import it
         patches.install(faster=True)
     module = importlib.import_module(f".commands.{command}", __package__)

@@ -1,8 +1,11 @@
 """All that a process needs to serve, checked, and bound to its sockets, before anything else starts."""
 
+import contextlib
+import fcntl
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -63,13 +66,17 @@ class Plan:
 
 
 def prepare_ca(options: Options) -> CertStore:
-    """The CA, made if there is none, while we are alone: each worker would make its own. Raises SettingsError."""
+    """The CA, made if there is none: here, as each worker would make its own; once, whoever starts at the same time.
+
+    Raises SettingsError.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # to be killed while it is written would spoil it
     folder, passphrase = Path(options.confdir), options.cert_passphrase
     try:
         folder = folder.expanduser().resolve()
         secret = passphrase.encode() if passphrase else None
-        return CertStore.from_store(folder, CONF_BASENAME, options.key_size, secret)
+        with _alone(folder):
+            return CertStore.from_store(folder, CONF_BASENAME, options.key_size, secret)
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # Runtime: no home for "~"
         reason = getattr(error, "strerror", None) or str(error)
         raise SettingsError(
@@ -78,6 +85,18 @@ def prepare_ca(options: Options) -> CertStore:
         ) from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold others of us off a folder, where it can be locked: who is only allowed to read it does without."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def _listen(options: Options) -> Sockets:

@@ -33,9 +33,14 @@ _SHAPES = (
 """What a word looks like that is no command, and what to say of it."""
 
 
+def serves(arguments: Sequence[str]) -> bool:
+    """Whether they are those of a proxy."""
+    return not arguments or arguments[0].startswith("-") or arguments[0] == "serve"
+
+
 def split(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """The command, and what is left for it. Raises SettingsError for a first word that is none."""
-    if not arguments or arguments[0].startswith("-"):
+    if serves(arguments) and arguments[:1] != ["serve"]:
         return "serve", [*arguments]
     if arguments[0] not in COMMANDS:
         raise SettingsError(f"unknown command {without_keys(arguments[0])!r}", _hint(arguments))

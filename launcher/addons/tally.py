@@ -17,6 +17,7 @@ from .terminal import REJECTED, tls_failure
 
 READY = "ready\n"
 """What is said first."""
+_PATIENCE = 5.0  # seconds
 _MOST = 1000
 _OTHERS = "others"
 """All hosts beyond so many."""
@@ -84,6 +85,7 @@ class Tally:
 
     def done(self) -> None:
         """The end has come."""
+        self._line.settimeout(_PATIENCE)  # many hosts do not fit into it at once
         self._say(json.dumps(self._passed) + "\n")
 
     def _count(self, what: str, place: str) -> None:

@@ -94,8 +94,10 @@ def _java(proxy: str, store: str, before: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    """As the JVM reads it."""
-    return f'"{value}"' if re.search(r"\s", value) else value
+    """As the JVM reads it, which knows two kinds of quotes, and no escapes."""
+    if not re.search(r"""[\s"']""", value):
+        return value
+    return "".join(f"'{part}'" if '"' in part else f'"{part}"' for part in re.findall('"+|[^"]+', value))
 
 
 def _fish(value: str) -> str:
@@ -103,7 +105,10 @@ def _fish(value: str) -> str:
 
 
 def _dotenv(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' if re.search(r"[\s\"'#$\\]", value) else value
+    # Docker takes quotes for a part of the value, so that there are none where others do not need them.
+    if not re.search(r"""["'#$\\\n]|^\s|\s$""", value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 _LINES = {

@@ -110,6 +110,42 @@ def test_it_is_there_with_other_settings(
     assert json.loads(secure.stdout)["token"]
 
 
+@pytest.mark.parametrize("length", [(), ("-H", "Content-Length:")], ids=["known", "unknown"])
+def test_curl_ends_its_upload_by_http2(proxy: Proxy, proxy_ca: Path, tmp_path: Path, length: tuple[str, ...]) -> None:
+    """Version 7.88 goes on for ever, at full speed, where the answer comes first and is no error."""
+    (tmp_path / "body").write_bytes(bytes(3 * MIB))
+    done = curl(
+        "--http2",
+        "--cacert",
+        str(proxy_ca),
+        *length,
+        "-T",
+        str(tmp_path / "body"),
+        "https://jwtproxy.test/",
+        proxy=proxy.url,
+    )
+    assert json.loads(done.stdout)["body_bytes"] == 3 * MIB
+
+
+def test_who_waits_for_leave_to_send_gets_it(proxy: Proxy, proxy_ca: Path, tmp_path: Path) -> None:
+    """At once (RFC 9110 §10.1.1); curl would go on by itself only after its own time-out."""
+    (tmp_path / "body").write_bytes(bytes(MIB))
+    waits = "--http2", "-H", "Expect: 100-continue", "--expect100-timeout", "60"
+    done = curl(
+        *waits, "--cacert", str(proxy_ca), "-T", str(tmp_path / "body"), "https://jwtproxy.test/", proxy=proxy.url
+    )
+    assert json.loads(done.stdout)["body_bytes"] == MIB
+
+
+@thorough
+def test_nor_is_it_kept_by_a_long_one(proxy: Proxy, proxy_ca: Path, tmp_path: Path) -> None:
+    """It is told when to stop."""
+    with (tmp_path / "body").open("wb") as body:
+        body.truncate(70 * MIB)
+    done = curl("--http2", "--cacert", str(proxy_ca), "-T", body.name, "https://jwtproxy.test/", proxy=proxy.url)
+    assert done.stdout == b"jwtproxy: jwtproxy.test waits for no body that is longer than 64 MiB\n"
+
+
 @thorough
 def test_a_value_as_long_as_a_head_may_be_is_told(proxy: Proxy) -> None:
     """Nothing of it is lost, and nothing breaks."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -13,6 +16,7 @@ from jwtproxy.config.errors import SettingsError
 from jwtproxy.launcher import beside
 from jwtproxy.launcher.clients import bundles
 from jwtproxy.launcher.processes import command
+from jwtproxy.launcher.processes.companion import Companion
 from jwtproxy.launcher.running import Reach
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # xdist's
@@ -68,6 +72,38 @@ def test_no_place_for_files_is_a_mistake(temporary: Path, monkeypatch: pytest.Mo
     with pytest.raises(SettingsError, match="no such file or directory") as caught:
         beside.run(["true"], REACH, None)
     assert "TMPDIR" in caught.value.hint
+
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(SettingsError, match="no usable temporary directory found"):
+        beside.run(["true"], REACH, None)
+
+
+def test_who_removes_the_folder_is_there_before_it(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be left where we are killed in between."""
+    fork = Companion.fork
+    there: list[Path] = []
+
+    def looks(work: Any) -> Companion:
+        there.extend(temporary.iterdir())
+        return fork(work)
+
+    monkeypatch.setattr(Companion, "fork", looks)
+    monkeypatch.setattr(command, "run", lambda *_: 0)
+    assert beside.run(["true"], REACH, None) == (0, None)
+    assert there == []
+
+
+def test_the_end_of_who_has_not_read_all_is_an_end() -> None:
+    """Who is killed then resets the line."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.setblocking(False)
+        theirs.sendall(b"ready\n")
+        ours.close()
+        asyncio.run(beside._end_of(theirs))
 
 
 def test_a_proxy_that_does_not_start_is_a_mistake(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:

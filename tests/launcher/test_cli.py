@@ -177,6 +177,39 @@ def test_a_signal_ends_a_command_at_once_and_undone(run: Run, number: int, monke
     assert calls == [(128 + number,)]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_so_does_one_that_came_before(run: Run, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the interpreter was started anew: who is told 0 takes it for done."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    signal.raise_signal(number)
+    calls = _leaves("_exit", monkeypatch)
+    with pytest.raises(Left):
+        run("exec", "--", "true")
+    assert calls == [(128 + number,)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("optimised", [True, False])
+def test_a_signal_that_we_were_told_to_ignore_stays_so(
+    run: Run, number: int, optimised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as Ctrl-C, by a shell for what it runs in the background: what exec runs is to ignore it, too."""
+    signal.signal(number, signal.SIG_IGN)
+    _leaves("execv", monkeypatch)
+
+    def goes_on(arguments: list[str]) -> int:
+        signal.raise_signal(number)
+        return 7
+
+    monkeypatch.setattr(status, "run", goes_on)
+    if optimised:
+        assert run("status") == 7
+    else:
+        with pytest.raises(Left):
+            run("status", optimised=False)
+    assert signal.getsignal(number) == signal.SIG_IGN
+
+
 @pytest.mark.parametrize(
     "arguments",
     ["-s mine.py", "-smine.py", "-ns mine.py", "--scripts mine.py", "--sc mine.py", "--set scripts=mine.py"],

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from mitmproxy.certs import CertStore
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
 
@@ -78,3 +82,20 @@ def test_without_a_server_nothing_is_bound() -> None:
     options, bound = _listening(server=False, mode=["regular@0"])
     assert bound == {}
     assert options.mode == ["regular@0"]
+
+
+def test_who_starts_at_the_same_time_has_the_same_ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what one has read of it is not what it serves with, once another has written its own."""
+    create, made = CertStore.create_store, []
+
+    def slow(folder: Path, *how: Any) -> None:
+        made.append(folder)
+        time.sleep(0.2)
+        create(folder, *how)
+
+    monkeypatch.setattr(CertStore, "create_store", slow)
+    options = [Options(confdir=str(tmp_path / "new")) for _ in range(2)]
+    with ThreadPoolExecutor() as both:
+        first, second = both.map(plan.prepare_ca, options)
+    assert first.default_ca.fingerprint() == second.default_ca.fingerprint()
+    assert made == [tmp_path / "new"]

@@ -16,6 +16,10 @@ from ..observe.pages import Page
 from .flows import RULE, accept_of, head_of
 from .gate import Gate
 
+MOST_DRAINED = 64 * 1024 * 1024
+"""Bytes of a body that is let in before the answer."""
+TOO_LONG = shown.TOO_LONG
+
 _HUNG = "jwtproxy_echo"
 _EXPLICIT = (RegularMode, UpstreamMode)
 """Where clients know that there is a proxy, and ask it for URLs."""

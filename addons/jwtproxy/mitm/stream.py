@@ -65,6 +65,8 @@ class Stream(http.HttpStream):
     """Whether the connection to the upstream had carried other requests."""
     _cut = False
     """Whether the answer said that no body is wanted."""
+    _drained: int | None = None
+    """Bytes of a body that was let in and thrown away, where that is done."""
 
     tunnel: Destination | None = None
     """Where a CONNECT asks to go, whatever hooks make of it."""
@@ -202,7 +204,11 @@ class Stream(http.HttpStream):
             yield from self._answer()
             return
         yield from super().start_request_stream()
-        if self._expects:
+        if self._drained is not None:
+            self.client_state = self.state_drain
+            if self._expects:
+                yield from self._continue()
+        elif self._expects:
             self._handle_event = self._handle_or_ring
             self._patience = RequestWakeup(interim.PATIENCE)
             yield self._patience
@@ -325,15 +331,37 @@ class Stream(http.HttpStream):
         yield from self.handle_connect_finish()
 
     def _show(self) -> CommandGenerator[None]:
-        """Answer with what would have been sent."""
+        """Answer with what would have been sent.
+
+        By HTTP/2 its body is let in first, if it is not too long, as some clients (curl 7.88) never end an upload that
+        was answered before its end, unless with an error.
+        """
         request = self.flow.request
         if request.data.http_version == b"HTTP/1.0":
             self._speak_http1()
-        told, complete = request.headers.get("content-length", ""), self.client_state == self.state_done
-        length = len(request.raw_content or b"") if complete else int(told) if told.isdecimal() else None
+        complete, told = self.client_state == self.state_done, request.headers.get("content-length", "")
+        if request.is_http2 and not complete:
+            self._drained = 0
+            return
+        if complete:
+            length: int | None = self._drained or len(request.raw_content or b"")
+        else:
+            length = int(told) if told.isdecimal() else None
         note_shown(self.flow)
         flows.respond(self.flow, echo.page(self.flow, gate.gate_of(self.context.options), length))
         yield from self._answer()
+
+    def state_drain(self, event: events.Event) -> CommandGenerator[None]:
+        """Let in a piece of a body that nobody wants; answer after the last."""
+        assert self._drained is not None
+        if isinstance(event, http.RequestData):
+            self._drained += len(event.data)
+        if isinstance(event, http.RequestEndOfMessage):
+            self.client_state = self.state_done
+            yield from self._show()
+        elif self._drained > echo.MOST_DRAINED:
+            flows.respond(self.flow, echo.TOO_LONG)
+            yield from self._answer()
 
     def _judge_tunnel(self) -> None:
         """Refuse a tunnel to where none may go, now that hooks have had their say about where that is."""

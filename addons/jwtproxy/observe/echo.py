@@ -19,6 +19,7 @@ _CREDENTIAL = re.compile(rb"authorization|cookie|jwt|token|secret|passw|credenti
 """In the name of a field, normalised, whose value is nobody's business."""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+TOO_LONG = pages.text(413, "jwtproxy.test waits for no body that is longer than 64 MiB")
 NO_WEBSOCKET = pages.text(400, "jwtproxy.test shows requests, and takes no WebSockets")
 
 

@@ -1,7 +1,8 @@
 """Have aiohttp find the proxy as other HTTP clients do: jwtproxy-run puts this folder first on PYTHONPATH.
 
 aiohttp asks the environment only where it is told to (trust_env). Nothing is imported here before the program does it,
-and the sitecustomize that would be there without this one is loaded, too. For any Python from 3.6 on.
+and the sitecustomize that would be there without this one is loaded, too. For any Python from 3.6 on; an older one,
+which has another way to import, is left alone.
 """
 
 import os
@@ -51,12 +52,13 @@ def _load_next():
     try:
         import sitecustomize  # noqa: F401
     except ImportError as error:
-        if error.name != "sitecustomize":
+        if getattr(error, "name", None) != "sitecustomize":
             raise
         sys.modules["sitecustomize"] = ours
     finally:
         sys.path[:0] = own
 
 
-sys.meta_path.insert(0, _Finder())
+if sys.version_info >= (3, 6):  # noqa: UP036  # it is the command's Python, whichever that is
+    sys.meta_path.insert(0, _Finder())
 _load_next()

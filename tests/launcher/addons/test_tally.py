@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +56,22 @@ def test_requests_are_counted_by_host_and_by_what_becomes_of_them(said: tuple[Ta
     first, last = ours.recv(1 << 16).decode().splitlines(keepends=True)
     assert first == READY
     assert Passed.read(last) == Passed({"a.example": 2, "a.example:8080": 1}, {"b.example": 1}, {"c.example": 1}, {})
+
+
+def test_many_long_names_are_told_to_who_is_slow_to_read(said: tuple[Tally, socket.socket]) -> None:
+    addon, ours = said
+    theirs = addon._line
+    theirs.setblocking(False)  # as the proxy, which reads from it, has it
+    hosts = {f"{number}.{'x' * 60}.{'y' * 60}.{'z' * 60}.{'w' * 50}.example": 1 for number in range(1000)}
+    for host in hosts:
+        addon.requestheaders(_flow(host, 80, TOKEN))
+    ours.settimeout(10)
+    teller = threading.Thread(target=addon.done)
+    teller.start()
+    time.sleep(0.1)
+    with ours.makefile() as lines:
+        assert Passed.read(lines.readline()) == Passed(hosts, {}, {}, {})
+    teller.join()
 
 
 def test_clients_that_do_not_trust_us_are_counted(said: tuple[Tally, socket.socket]) -> None:

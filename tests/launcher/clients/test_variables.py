@@ -45,7 +45,22 @@ def test_java_is_told_by_its_options_and_goes_around_for_nobody() -> None:
     ]
 
 
-@pytest.mark.parametrize("folder", ["/tmp/x", "/tmp/with space"])
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("/tmp/x", "/tmp/x/store.p12"),
+        ("/tmp/with space", '"/tmp/with space/store.p12"'),
+        ("/tmp/o'brien", '"/tmp/o\'brien/store.p12"'),
+        ('/tmp/"a" b', '"/tmp/"\'"\'"a"\'"\'" b/store.p12"'),
+    ],
+)
+def test_java_has_no_escapes_but_two_kinds_of_quotes(folder: str, said: str) -> None:
+    """It does not start if one is not closed."""
+    options = variables.variables(URL, FILES._replace(trust_store=f"{folder}/store.p12"), {})["JAVA_TOOL_OPTIONS"]
+    assert f" -Djavax.net.ssl.trustStore={said} -D" in options
+
+
+@pytest.mark.parametrize("folder", ["/tmp/x", "/tmp/with space", "/tmp/o'brien", "/tmp/odd \"'' folder"])
 def test_what_was_set_before_stays_and_nothing_is_added_twice(folder: str) -> None:
     """A shell may ask again and again."""
     files = FILES._replace(trust_store=f"{folder}/store.p12")
@@ -94,4 +109,5 @@ def test_dotenv_reads_what_is_meant(tmp_path: Path) -> None:
     values = {"PLAIN": "http://127.0.0.1:1", "SPACED": "-Da=b -Dc=", "ODD": 'it\'s "odd" \\ #'}
     (tmp_path / ".env").write_text(variables.in_shell("dotenv", values.items()))
     assert dotenv_values(tmp_path / ".env", interpolate=False) == values
-    assert "PLAIN=http://127.0.0.1:1\n" in (tmp_path / ".env").read_text()  # as docker --env-file wants it
+    plain = "PLAIN=http://127.0.0.1:1\nSPACED=-Da=b -Dc=\n"  # as docker --env-file wants it
+    assert (tmp_path / ".env").read_text().startswith(plain)

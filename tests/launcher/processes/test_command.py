@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ _RUN = """
 import os, sys
 from jwtproxy.launcher.processes import command
 told = []
-status = command.run(sys.argv[1:], {"PATH": os.environ["PATH"], "ONLY": "this"}, lambda: told.append(1))
+status = command.run(sys.argv[1:], {"PATH": os.environ["PATH"], "ONLY": "this"}, lambda *one: told.append(one))
 print("told", len(told), flush=True)
 sys.exit(command.end_like(status))
 """
@@ -75,6 +77,36 @@ def test_other_children_that_end_are_told_of() -> None:
         os._exit(0)
     """
     assert _run("sleep", "0.5", before=before).stdout == "told 1\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_nobody_stays_a_zombie() -> None:
+    """Also of those that the command has left behind, where they become ours, as process 1 of a container has it."""
+    before = """
+    import ctypes
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    """
+    look = "(sleep 0.1 &); (sleep 0.1 &); sleep 0.4; cat /proc/$PPID/task/$PPID/children | wc -w"
+    assert _run("sh", "-c", look, before=before).stdout == "1\ntold 2\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks at /proc")
+def test_a_closed_terminal_tells_us_alone() -> None:
+    """Who leads its session is sent SIGHUP, and none of the others."""
+    child, terminal = pty.fork()
+    if child == 0:
+        quiet = "\n".join(line for line in _RUN.splitlines() if "print" not in line)  # there is no terminal to print to
+        os.execvp(sys.executable, [sys.executable, "-c", quiet, "sleep", "20"])
+    deadline = time.monotonic() + 10
+    while not (found := _children(child)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGHUP
+    assert len(found) == 1
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 @pytest.mark.parametrize(("word", "error"), [("no-such-command", FileNotFoundError), ("/", PermissionError)])

@@ -84,7 +84,11 @@ def test_what_would_have_been_sent_is_told_and_not_counted(serve: Serve, mode: s
 @pytest.mark.parametrize("mode", ["regular", "upstream:http://127.0.0.1:1"])
 @pytest.mark.parametrize("strategy", ["eager", "lazy"])
 @pytest.mark.parametrize("lane", [False, True])
-def test_a_tunnel_leads_to_nobody(serve: Serve, confdir: Path, mode: str, strategy: str, lane: bool) -> None:
+def test_a_tunnel_leads_to_nobody(
+    serve: Serve, confdir: Path, caplog: pytest.LogCaptureFixture, mode: str, strategy: str, lane: bool
+) -> None:
+    caplog.set_level("INFO")
+
     async def run() -> None:
         options = {"mode": [mode], "connection_strategy": strategy, "confdir": str(confdir)}
         async with serve(*_addons(tlsconfig.TlsConfig()), lane=lane, **options) as proxy:
@@ -103,6 +107,7 @@ def test_a_tunnel_leads_to_nobody(serve: Serve, confdir: Path, mode: str, strate
             writer.close()
 
     asyncio.run(run())
+    assert not any("server connect" in said or "Unable to" in said for said in caplog.messages), "nor tries to"
 
 
 def test_a_tunnel_may_carry_plain_http(serve: Serve) -> None:

@@ -43,7 +43,11 @@ def library(tmp_path: Path) -> Path:
 
 
 def _run(python: str, path: list[Path | str], code: str = LOOK) -> list[str]:
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(map(str, path))}
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     command = [python, "-W", "error", "-c", code]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False)
     assert done.stderr == ""
@@ -69,6 +73,21 @@ def test_what_is_wrong_with_the_next_one_is_told(library: Path) -> None:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([PYTHON, str(library)])}
     done = subprocess.run([sys.executable, "-c", ""], env=environ, capture_output=True, text=True, check=False)
     assert "no_such_module" in done.stderr
+
+
+def test_a_python_that_imports_in_another_way_is_left_alone() -> None:
+    """Version 2 would find nothing any more."""
+    code = f"import runpy, sys; sys.version_info = 2, 7; runpy.run_path({PYTHON!r} + '/sitecustomize.py')"
+    look = "print([one for one in sys.meta_path if type(one).__name__ == '_Finder'])"
+    assert _run(sys.executable, [], f"{code}\n{look}") == ["[]"]
+
+
+@pytest.mark.parametrize("python", sorted(map(str, Path("~/.pyenv/versions").expanduser().glob("2.*/bin/python"))))
+def test_such_a_python_loads_the_next_one(python: str, library: Path) -> None:
+    (library / "sitecustomize.py").write_text("MINE = 'mine'\n")
+    look = "import sitecustomize, json; print(sitecustomize.MINE)"
+    assert _run(python, [PYTHON, library], look) == ["mine"]
+    assert _run(python, [PYTHON], "import json; print(json.dumps(1))") == ["1"]
 
 
 def test_without_aiohttp_nothing_happens() -> None:
