@@ -117,7 +117,7 @@ def _of_own(master: Master, args: argparse.Namespace) -> tuple[Reach, Plan]:
         # Who is trusted by the command when it goes there directly is to be trusted here, too.
         options.ssl_verify_upstream_trusted_ca = bundles.system_roots(os.environ)
     plan = Plan.listening(options, source, current, 1, commandline.grace(args))
-    for warning in () if args.quiet else (*_exposed(source.path, found[1]), *_passed_over()):
+    for warning in () if args.quiet else (*_exposed(source.path, found[1]), *_passed_over(options)):
         warn(warning)
     host, port, *_ = plan.all_sockets[0].getsockname()
     ca = Path(options.confdir, f"{CONF_BASENAME}-ca-cert.pem").expanduser().read_text()
@@ -156,9 +156,10 @@ def _exposed(key_file: str, dotenv: Mapping[str, str]) -> Iterator[str]:
         yield f"the command can read the key in {key_file!r}: keep it outside of this directory"
 
 
-def _passed_over() -> Iterator[str]:
-    """Which proxy the command would have used without us: a warning."""
-    if name := variables.other_proxy(os.environ):
+def _passed_over(options: Options) -> Iterator[str]:
+    """Which proxy the command would have used without us: a warning, unless there is a next one."""
+    next_one = isinstance(ProxyMode.parse(options.mode[0]), UpstreamMode)
+    if (name := variables.other_proxy(os.environ)) and not next_one:
         yield f"{name} names another proxy, which is passed over; --mode upstream:URL has requests go on to it"
 
 

@@ -132,6 +132,8 @@ def test_another_proxy_that_is_passed_over_is_warned_of(capsys: Captured, monkey
     errors = capsys.readouterr().err
     assert errors.startswith("jwtproxy: warning: https_proxy names another proxy, which is passed over")
     assert "secret" not in errors
+    _run("--mode", "upstream:http://corporate.example:3128")
+    assert capsys.readouterr().err == ""
 
 
 def test_the_summary_is_no_part_of_the_output(capsys: Captured) -> None:
