@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from mitmproxy.options import CONF_BASENAME, Options
 from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, UpstreamMode
 
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.tokens.key_source import PASSPHRASE, SECRET
+from jwtproxy.policy.current import CurrentPolicy
+from jwtproxy.tokens.key_source import PASSPHRASE, SECRET, KeySource
 
 from .. import beside, commandline, environment, running, usage
 from ..clients import bundles, variables
@@ -117,7 +118,7 @@ def _of_own(master: Master, args: argparse.Namespace) -> tuple[Reach, Plan]:
         # Who is trusted by the command when it goes there directly is to be trusted here, too.
         options.ssl_verify_upstream_trusted_ca = bundles.system_roots(os.environ)
     plan = Plan.listening(options, source, current, 1, commandline.grace(args))
-    for warning in () if args.quiet else (*_exposed(source.path, found[1]), *_passed_over(options)):
+    for warning in () if args.quiet else (*_exposed(_key_files(source, current), found[1]), *_passed_over(options)):
         warn(warning)
     host, port, *_ = plan.all_sockets[0].getsockname()
     ca = Path(options.confdir, f"{CONF_BASENAME}-ca-cert.pem").expanduser().read_text()
@@ -146,14 +147,21 @@ def _of_another(args: argparse.Namespace) -> tuple[Reach, None]:
     return running.reach_named(args.proxy), None
 
 
-def _exposed(key_file: str, dotenv: Mapping[str, str]) -> Iterator[str]:
+def _key_files(source: KeySource, current: CurrentPolicy) -> Iterable[str]:
+    """Where keys are: that of the settings, and those of rules."""
+    rules = current.policy.decisions.rules
+    return dict.fromkeys([source.path, *(str(rule.key or "") for rule in (rules.rules if rules else ()))])
+
+
+def _exposed(key_files: Iterable[str], dotenv: Mapping[str, str]) -> Iterator[str]:
     """Which keys the command can read in its own folder: warnings."""
     folder = Path.cwd()
     if found := next((name for name in (SECRET, PASSPHRASE) if dotenv.get(name)), ""):
         yield f"the command can read {found} in .env here: keep that file elsewhere, and start in another directory"
-    path = Path(key_file).expanduser().resolve() if key_file else None
-    if path and path.is_relative_to(folder) and os.access(path, os.R_OK):
-        yield f"the command can read the key in {key_file!r}: keep it outside of this directory"
+    for file in filter(None, key_files):
+        path = Path(file).expanduser().resolve()
+        if path.is_relative_to(folder) and os.access(path, os.R_OK):
+            yield f"the command can read the key in {file!r}: keep it outside of this directory"
 
 
 def _passed_over(options: Options) -> Iterator[str]:

@@ -126,6 +126,17 @@ def test_a_key_beside_the_command_is_warned_of(
     assert capsys.readouterr().err == ""
 
 
+def test_so_is_a_key_of_a_rule(capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.hex").write_text(SECRET)
+    Path("rules.yaml").write_text("rules:\n- {match: ~m PUT, key: other.hex}\n- {match: ~m GET, key: other.hex}\n")
+    _run("--rules", "rules.yaml")
+    errors = capsys.readouterr().err
+    assert (
+        errors == "jwtproxy: warning: the command can read the key in 'other.hex': keep it outside of this directory\n"
+    )
+
+
 def test_another_proxy_that_is_passed_over_is_warned_of(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://me:secret@corporate.example:3128")
     assert exec_.run(["--", "true"]) == 0
