@@ -104,6 +104,10 @@ def _fish(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def _powershell(value: str) -> str:
+    return "'" + re.sub("(['\u2018-\u201b])", r"\1\1", value) + "'"  # typographic ones end a string there, too
+
+
 def _dotenv(value: str) -> str:
     # Docker takes quotes for a part of the value, so that there are none where others do not need them.
     if not re.search(r"""["'#$\\\n]|^\s|\s$""", value):
@@ -114,7 +118,7 @@ def _dotenv(value: str) -> str:
 _LINES = {
     "bash": lambda name, value: f"export {name}={shlex.quote(value)}",
     "fish": lambda name, value: f"set -gx {name} {_fish(value)}",
-    "powershell": lambda name, value: "$Env:{} = '{}'".format(name, value.replace("'", "''")),
+    "powershell": lambda name, value: f"$Env:{name} = {_powershell(value)}",
     "dotenv": lambda name, value: f"{name}={_dotenv(value)}",
 }
 SHELLS = tuple(_LINES)

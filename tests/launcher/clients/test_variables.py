@@ -103,6 +103,7 @@ def test_lines_by_shell() -> None:
     values = [("A", "it's")]
     assert variables.in_shell("fish", values) == "set -gx A 'it\\'s'\n"
     assert variables.in_shell("powershell", values) == "$Env:A = 'it''s'\n"
+    assert variables.in_shell("powershell", [("A", "o\u2019brien")]) == "$Env:A = 'o\u2019\u2019brien'\n"
 
 
 def test_dotenv_reads_what_is_meant(tmp_path: Path) -> None:
