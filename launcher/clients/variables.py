@@ -63,7 +63,8 @@ class Files(NamedTuple):
 
 def variables(proxy: str, files: Files, environ: Mapping[str, str]) -> dict[str, str]:
     """What to set for programs to go by this proxy. proxy: its URL. environ: what is set by now."""
-    path = [folder for folder in environ.get("PYTHONPATH", "").split(":") if folder and folder != files.python]
+    before = environ.get("PYTHONPATH", "")
+    path = [folder for folder in before.split(":") if folder != files.python] if before else []  # empty: where it runs
     return {
         **dict.fromkeys(PROXY, proxy),
         "NODE_USE_ENV_PROXY": "1",

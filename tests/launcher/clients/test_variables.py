@@ -67,7 +67,7 @@ def test_what_was_set_before_stays_and_nothing_is_added_twice(folder: str) -> No
     before = {"JAVA_TOOL_OPTIONS": '-Da="b c" -Xint', "PYTHONPATH": "/mine::/other"}
     once = variables.variables(URL, files, before)
     assert once["JAVA_TOOL_OPTIONS"].startswith('-Da="b c" -Xint -D')
-    assert once["PYTHONPATH"] == "/opt/python:/mine:/other"
+    assert once["PYTHONPATH"] == "/opt/python:/mine::/other"
     assert variables.variables(URL, files, {**before, **once}) == once
 
 
