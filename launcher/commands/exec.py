@@ -16,6 +16,7 @@ from jwtproxy.policy.current import CurrentPolicy
 from jwtproxy.tokens.key_source import PASSPHRASE, SECRET, KeySource
 
 from .. import beside, commandline, environment, running, usage
+from ..addons.tally import Passed
 from ..clients import bundles, variables
 from ..master import Master
 from ..plan import Plan, prepare_ca
@@ -72,11 +73,18 @@ def run(arguments: list[str]) -> int:
     if args.summary:
         tell_on_stderr(passed.in_words() if passed else "the proxy has not said what was signed")
     if args.require_signed and not (passed and passed.signed):
-        said = "the command sent no request that could be signed"
-        report(said, "jwtproxy-run help clients tells which programs go around proxies, and what to do")
+        _tell_of_nothing_signed(passed)
         return NOTHING_SIGNED
     sys.stdout.flush()
     return command.end_like(status)
+
+
+def _tell_of_nothing_signed(passed: Passed | None) -> None:
+    if passed:
+        said = "the command sent no request that could be signed"
+        report(said, "jwtproxy-run help clients tells which programs go around proxies, and what to do")
+    else:
+        report("it is not known whether anything was signed, as the proxy has not said it")
 
 
 async def _prepared(flags: list[str], words: list[str]) -> tuple[argparse.Namespace, Reach, Plan | None]:

@@ -147,6 +147,15 @@ def test_another_proxy_that_is_passed_over_is_warned_of(capsys: Captured, monkey
     assert capsys.readouterr().err == ""
 
 
+def test_what_the_proxy_has_not_said_is_not_known(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = beside.run
+    monkeypatch.setattr(beside, "run", lambda *given: (run(*given)[0], None))
+    assert exec_.run(["--require-signed", "--", "true"]) == 3
+    assert capsys.readouterr().err == (
+        "jwtproxy: error: it is not known whether anything was signed, as the proxy has not said it\n"
+    )
+
+
 def test_the_summary_is_no_part_of_the_output(capsys: Captured) -> None:
     assert exec_.run(["--summary", "--require-signed", "--", "true"]) == 0
     assert capsys.readouterr() == ("", "jwtproxy: signed: 1\njwtproxy:         1  a.example\n")
