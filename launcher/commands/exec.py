@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -152,7 +153,11 @@ def _of_another(args: argparse.Namespace) -> tuple[Reach, None]:
     for name, flag in _OF_OWN_PROXY.items():
         if getattr(args, name, None):
             raise SettingsError(f"{flag} means nothing with --proxy", "leave one of the two out")
-    return running.reach_named(args.proxy), None
+    reach = running.reach_named(args.proxy)
+    with contextlib.suppress(SettingsError):  # nothing else is read of a .env here: it may be broken, or another's
+        for warning in () if args.quiet else _exposed((), environment.sources(Path())[1]):
+            warn(warning)
+    return reach, None
 
 
 def _key_files(source: KeySource, current: CurrentPolicy) -> Iterable[str]:

@@ -11,7 +11,7 @@ import certifi
 import pytest
 
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.launcher import beside
+from jwtproxy.launcher import beside, running
 from jwtproxy.launcher.addons.tally import Passed
 from jwtproxy.launcher.clients import bundles
 from jwtproxy.launcher.commands import exec as exec_
@@ -123,6 +123,19 @@ def test_a_key_beside_the_command_is_warned_of(
         f"jwtproxy: warning: the command can read the key in {place!r}: keep it outside of this directory\n" * warns
     )
     assert exec_.run(["-q", "--key", place, "--", "true"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("content", "warns"), [(f"JWT_SHARED_SECRET={SECRET}", True), ("A=b", False), ("'", False)])
+def test_so_is_one_in_dotenv_that_another_proxy_may_sign_with(
+    content: str, warns: bool, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text(content)
+    monkeypatch.setattr(running, "reach_named", lambda url: Reach(url, ""))
+    assert exec_.run(["--proxy", "http://127.0.0.1:1", "--", "true"]) == 0
+    assert ("the command can read JWT_SHARED_SECRET in .env here" in capsys.readouterr().err) == warns
+    assert exec_.run(["-q", "--proxy", "http://127.0.0.1:1", "--", "true"]) == 0
     assert capsys.readouterr().err == ""
 
 
