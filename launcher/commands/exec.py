@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> int:
         return _cannot_run(words[0], error)
     if args.summary:
         tell_on_stderr(passed.in_words() if passed else "the proxy has not said what was signed")
-    if args.require_signed and not (passed and passed.signed):
+    if args.require_signed and not (passed and passed.signed) and not os.WIFSIGNALED(status):
         _tell_of_nothing_signed(passed)
         return NOTHING_SIGNED
     sys.stdout.flush()

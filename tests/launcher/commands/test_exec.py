@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from jwtproxy.launcher.addons.tally import Passed
 from jwtproxy.launcher.clients import bundles
 from jwtproxy.launcher.commands import exec as exec_
 from jwtproxy.launcher.plan import Plan
+from jwtproxy.launcher.processes import command
 from jwtproxy.launcher.running import Reach
 
 SECRET = secrets.token_hex(64)
@@ -172,3 +174,18 @@ def test_what_the_proxy_has_not_said_is_not_known(capsys: Captured, monkeypatch:
 def test_the_summary_is_no_part_of_the_output(capsys: Captured) -> None:
     assert exec_.run(["--summary", "--require-signed", "--", "true"]) == 0
     assert capsys.readouterr() == ("", "jwtproxy: signed: 1\njwtproxy:         1  a.example\n")
+
+
+@pytest.mark.parametrize(("status", "code"), [(0, 3), (5 << 8, 3), (signal.SIGINT, 130)])
+def test_a_command_that_was_interrupted_is_not_asked_what_it_has_sent(
+    status: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = beside.run
+
+    def ended(words: list[str], reach: Reach, plan: Plan | None) -> tuple[int, Passed]:
+        run(words, reach, plan)  # closes what it is given
+        return status, Passed({}, {}, {}, {})
+
+    monkeypatch.setattr(beside, "run", ended)
+    monkeypatch.setattr(command, "end_like", lambda status: 128 + status)
+    assert exec_.run(["--require-signed", "--", "true"]) == code
