@@ -63,7 +63,8 @@ def _holds_any(path: str) -> bool:
 
 def _wgetrc(environ: Mapping[str, str]) -> str:
     """What Wget would read without us."""
-    path = Path(environ.get("WGETRC") or Path(environ.get("HOME", ""), ".wgetrc"))
+    home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111  # Path's own raises where there is none
+    path = Path(environ.get("WGETRC") or Path(home, ".wgetrc"))
     try:
         return path.read_text(errors="surrogateescape")
     except OSError:

@@ -63,7 +63,8 @@ class Files(NamedTuple):
 
 def variables(proxy: str, files: Files, environ: Mapping[str, str]) -> dict[str, str]:
     """What to set for programs to go by this proxy. proxy: its URL. environ: what is set by now."""
-    path = [folder for folder in environ.get("PYTHONPATH", "").split(":") if folder and folder != files.python]
+    before = environ.get("PYTHONPATH", "")
+    path = [folder for folder in before.split(":") if folder != files.python] if before else []  # empty: where it runs
     return {
         **dict.fromkeys(PROXY, proxy),
         "NODE_USE_ENV_PROXY": "1",
@@ -104,6 +105,10 @@ def _fish(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def _powershell(value: str) -> str:
+    return "'" + re.sub("(['\u2018-\u201b])", r"\1\1", value) + "'"  # typographic ones end a string there, too
+
+
 def _dotenv(value: str) -> str:
     # Docker takes quotes for a part of the value, so that there are none where others do not need them.
     if not re.search(r"""["'#$\\\n]|^\s|\s$""", value):
@@ -114,7 +119,7 @@ def _dotenv(value: str) -> str:
 _LINES = {
     "bash": lambda name, value: f"export {name}={shlex.quote(value)}",
     "fish": lambda name, value: f"set -gx {name} {_fish(value)}",
-    "powershell": lambda name, value: "$Env:{} = '{}'".format(name, value.replace("'", "''")),
+    "powershell": lambda name, value: f"$Env:{name} = {_powershell(value)}",
     "dotenv": lambda name, value: f"{name}={_dotenv(value)}",
 }
 SHELLS = tuple(_LINES)

@@ -2,9 +2,10 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from mitmproxy.options import CONF_BASENAME, Options
 from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, UpstreamMode
 
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.tokens.key_source import PASSPHRASE, SECRET
+from jwtproxy.policy.current import CurrentPolicy
+from jwtproxy.tokens.key_source import PASSPHRASE, SECRET, KeySource
 
 from .. import beside, commandline, environment, running, usage
+from ..addons.tally import Passed
 from ..clients import bundles, variables
 from ..master import Master
 from ..plan import Plan, prepare_ca
@@ -70,12 +73,19 @@ def run(arguments: list[str]) -> int:
         return _cannot_run(words[0], error)
     if args.summary:
         tell_on_stderr(passed.in_words() if passed else "the proxy has not said what was signed")
-    if args.require_signed and not (passed and passed.signed):
-        said = "the command sent no request that could be signed"
-        report(said, "jwtproxy-run help clients tells which programs go around proxies, and what to do")
+    if args.require_signed and not (passed and passed.signed) and not os.WIFSIGNALED(status):
+        _tell_of_nothing_signed(passed)
         return NOTHING_SIGNED
     sys.stdout.flush()
     return command.end_like(status)
+
+
+def _tell_of_nothing_signed(passed: Passed | None) -> None:
+    if passed:
+        said = "the command sent no request that could be signed"
+        report(said, "jwtproxy-run help clients tells which programs go around proxies, and what to do")
+    else:
+        report("it is not known whether anything was signed, as the proxy has not said it")
 
 
 async def _prepared(flags: list[str], words: list[str]) -> tuple[argparse.Namespace, Reach, Plan | None]:
@@ -117,7 +127,7 @@ def _of_own(master: Master, args: argparse.Namespace) -> tuple[Reach, Plan]:
         # Who is trusted by the command when it goes there directly is to be trusted here, too.
         options.ssl_verify_upstream_trusted_ca = bundles.system_roots(os.environ)
     plan = Plan.listening(options, source, current, 1, commandline.grace(args))
-    for warning in () if args.quiet else (*_exposed(source.path, found[1]), *_passed_over()):
+    for warning in () if args.quiet else (*_exposed(_key_files(source, current), found[1]), *_passed_over(options)):
         warn(warning)
     host, port, *_ = plan.all_sockets[0].getsockname()
     ca = Path(options.confdir, f"{CONF_BASENAME}-ca-cert.pem").expanduser().read_text()
@@ -143,22 +153,34 @@ def _of_another(args: argparse.Namespace) -> tuple[Reach, None]:
     for name, flag in _OF_OWN_PROXY.items():
         if getattr(args, name, None):
             raise SettingsError(f"{flag} means nothing with --proxy", "leave one of the two out")
-    return running.reach_named(args.proxy), None
+    reach = running.reach_named(args.proxy)
+    with contextlib.suppress(SettingsError):  # nothing else is read of a .env here: it may be broken, or another's
+        for warning in () if args.quiet else _exposed((), environment.sources(Path())[1]):
+            warn(warning)
+    return reach, None
 
 
-def _exposed(key_file: str, dotenv: Mapping[str, str]) -> Iterator[str]:
+def _key_files(source: KeySource, current: CurrentPolicy) -> Iterable[str]:
+    """Where keys are: that of the settings, and those of rules."""
+    rules = current.policy.decisions.rules
+    return dict.fromkeys([source.path, *(str(rule.key or "") for rule in (rules.rules if rules else ()))])
+
+
+def _exposed(key_files: Iterable[str], dotenv: Mapping[str, str]) -> Iterator[str]:
     """Which keys the command can read in its own folder: warnings."""
     folder = Path.cwd()
     if found := next((name for name in (SECRET, PASSPHRASE) if dotenv.get(name)), ""):
         yield f"the command can read {found} in .env here: keep that file elsewhere, and start in another directory"
-    path = Path(key_file).expanduser().resolve() if key_file else None
-    if path and path.is_relative_to(folder) and os.access(path, os.R_OK):
-        yield f"the command can read the key in {key_file!r}: keep it outside of this directory"
+    for file in filter(None, key_files):
+        path = Path(file).expanduser().resolve()
+        if path.is_relative_to(folder) and os.access(path, os.R_OK):
+            yield f"the command can read the key in {file!r}: keep it outside of this directory"
 
 
-def _passed_over() -> Iterator[str]:
-    """Which proxy the command would have used without us: a warning."""
-    if name := variables.other_proxy(os.environ):
+def _passed_over(options: Options) -> Iterator[str]:
+    """Which proxy the command would have used without us: a warning, unless there is a next one."""
+    next_one = isinstance(ProxyMode.parse(options.mode[0]), UpstreamMode)
+    if (name := variables.other_proxy(os.environ)) and not next_one:
         yield f"{name} names another proxy, which is passed over; --mode upstream:URL has requests go on to it"
 
 

@@ -90,6 +90,16 @@ def test_wget_reads_what_it_would_have_and_ours(tmp_path: Path) -> None:
     assert Path(other).read_bytes().startswith(b"user = \xff\n")
 
 
+def test_wget_reads_nothing_of_a_folder_that_is_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the variable is not set, the system knows whose home that is."""
+    (tmp_path / ".wgetrc").write_text("user_agent = evil\n")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".wgetrc").write_text("tries = 7\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert bundles._wgetrc({}) == "tries = 7\n"
+
+
 def test_java_reads_the_trust_store(tmp_path: Path, system: Path) -> None:
     system.write_text(f"{SYSTEM}{THEIRS}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     store = _write(tmp_path).trust_store

@@ -67,7 +67,7 @@ def test_what_was_set_before_stays_and_nothing_is_added_twice(folder: str) -> No
     before = {"JAVA_TOOL_OPTIONS": '-Da="b c" -Xint', "PYTHONPATH": "/mine::/other"}
     once = variables.variables(URL, files, before)
     assert once["JAVA_TOOL_OPTIONS"].startswith('-Da="b c" -Xint -D')
-    assert once["PYTHONPATH"] == "/opt/python:/mine:/other"
+    assert once["PYTHONPATH"] == "/opt/python:/mine::/other"
     assert variables.variables(URL, files, {**before, **once}) == once
 
 
@@ -103,6 +103,7 @@ def test_lines_by_shell() -> None:
     values = [("A", "it's")]
     assert variables.in_shell("fish", values) == "set -gx A 'it\\'s'\n"
     assert variables.in_shell("powershell", values) == "$Env:A = 'it''s'\n"
+    assert variables.in_shell("powershell", [("A", "o\u2019brien")]) == "$Env:A = 'o\u2019\u2019brien'\n"
 
 
 def test_dotenv_reads_what_is_meant(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import certifi
 import pytest
 
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.launcher import beside
+from jwtproxy.launcher import beside, running
 from jwtproxy.launcher.addons.tally import Passed
 from jwtproxy.launcher.clients import bundles
 from jwtproxy.launcher.commands import exec as exec_
 from jwtproxy.launcher.plan import Plan
+from jwtproxy.launcher.processes import command
 from jwtproxy.launcher.running import Reach
 
 SECRET = secrets.token_hex(64)
@@ -126,14 +128,64 @@ def test_a_key_beside_the_command_is_warned_of(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("content", "warns"), [(f"JWT_SHARED_SECRET={SECRET}", True), ("A=b", False), ("'", False)])
+def test_so_is_one_in_dotenv_that_another_proxy_may_sign_with(
+    content: str, warns: bool, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text(content)
+    monkeypatch.setattr(running, "reach_named", lambda url: Reach(url, ""))
+    assert exec_.run(["--proxy", "http://127.0.0.1:1", "--", "true"]) == 0
+    assert ("the command can read JWT_SHARED_SECRET in .env here" in capsys.readouterr().err) == warns
+    assert exec_.run(["-q", "--proxy", "http://127.0.0.1:1", "--", "true"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_so_is_a_key_of_a_rule(capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.hex").write_text(SECRET)
+    Path("rules.yaml").write_text("rules:\n- {match: ~m PUT, key: other.hex}\n- {match: ~m GET, key: other.hex}\n")
+    _run("--rules", "rules.yaml")
+    errors = capsys.readouterr().err
+    assert (
+        errors == "jwtproxy: warning: the command can read the key in 'other.hex': keep it outside of this directory\n"
+    )
+
+
 def test_another_proxy_that_is_passed_over_is_warned_of(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://me:secret@corporate.example:3128")
     assert exec_.run(["--", "true"]) == 0
     errors = capsys.readouterr().err
     assert errors.startswith("jwtproxy: warning: https_proxy names another proxy, which is passed over")
     assert "secret" not in errors
+    _run("--mode", "upstream:http://corporate.example:3128")
+    assert capsys.readouterr().err == ""
+
+
+def test_what_the_proxy_has_not_said_is_not_known(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = beside.run
+    monkeypatch.setattr(beside, "run", lambda *given: (run(*given)[0], None))
+    assert exec_.run(["--require-signed", "--", "true"]) == 3
+    assert capsys.readouterr().err == (
+        "jwtproxy: error: it is not known whether anything was signed, as the proxy has not said it\n"
+    )
 
 
 def test_the_summary_is_no_part_of_the_output(capsys: Captured) -> None:
     assert exec_.run(["--summary", "--require-signed", "--", "true"]) == 0
     assert capsys.readouterr() == ("", "jwtproxy: signed: 1\njwtproxy:         1  a.example\n")
+
+
+@pytest.mark.parametrize(("status", "code"), [(0, 3), (5 << 8, 3), (signal.SIGINT, 130)])
+def test_a_command_that_was_interrupted_is_not_asked_what_it_has_sent(
+    status: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = beside.run
+
+    def ended(words: list[str], reach: Reach, plan: Plan | None) -> tuple[int, Passed]:
+        run(words, reach, plan)  # closes what it is given
+        return status, Passed({}, {}, {}, {})
+
+    monkeypatch.setattr(beside, "run", ended)
+    monkeypatch.setattr(command, "end_like", lambda status: 128 + status)
+    assert exec_.run(["--require-signed", "--", "true"]) == code
