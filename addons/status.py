@@ -20,10 +20,10 @@ patches.require_suitable()
 from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import authority, carrying, echo, flows, gate, limits
+from jwtproxy.mitm import authority, carrying, echo, flows, gate, limits, proxy_auth, signer
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
-from jwtproxy.observe import downloads, pages
+from jwtproxy.observe import downloads, health, home, pages
 from jwtproxy.observe.counters import Counters
 from jwtproxy.observe.pages import Page
 from jwtproxy.policy import access, connections
@@ -47,12 +47,14 @@ class Status:
     def __init__(self, counters: Counters | None = None) -> None:
         """`counters`: of all processes; a script, which is alone, makes its own."""
         self._counters, self._is_script = counters or Counters(limits=LIMITS), counters is None
-        self._pages = ""
+        self._pages, self._phase = "", health.STARTING
         self._guard = Guard()
         self.addons = [self._guard]
         self._readers: dict[str, pages.Read] = {
             pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot() | self._limits()),
-            pages.JWKS_PATH: lambda headers: pages.jwks(headers, *_published()),
+            pages.LIVE_PATH: lambda headers: health.LIVE,
+            pages.READY_PATH: lambda headers: health.ready(self._phase or signer.lacking(ctx.master.addons)),
+            pages.JWKS_PATH: lambda headers: pages.jwks(headers, *signer.published(ctx.master.addons)),
             **{path: partial(_certificate, path) for path in downloads.KINDS},
         }
 
@@ -77,9 +79,14 @@ class Status:
         echo.hang(ctx.options, on=self._pages != "off")
 
     def running(self) -> None:
-        """Learn which addresses are ours."""
+        """Learn which addresses are ours; the start is over."""
+        self._phase = ""
         if proxyserver := ctx.master.addons.get("proxyserver"):
             self._guard.listen(proxyserver)
+
+    def leave(self) -> None:
+        """Say from now on that requests had better go elsewhere."""
+        self._phase = health.DRAINING
 
     def requestheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Answer a request made to the proxy itself."""
@@ -95,14 +102,7 @@ class Status:
         return self._when_own(flow, lambda: flows.respond(flow, _NO_TUNNEL))
 
     def _limits(self) -> dict[str, Any]:
-        """Each limit that is in force, and how often it was reached."""
-        found = self._counters.reached
-        rows = {
-            name: {"value": limits.in_force(ctx.options, name), "reached": found[name]}
-            for name in LIMITS
-            if name in ctx.options
-        }
-        return {"limits": rows}
+        return {"limits": limits.told(ctx.options, LIMITS, self._counters.reached)}
 
     def _when_own(self, flow: http.HTTPFlow, act: Callable[[], None]) -> Awaitable[None] | None:
         request = flow.request.data
@@ -119,21 +119,19 @@ class Status:
         flows.mark_to_self(flow)
         page = pages.NONE
         if self._pages != "off":
-            autoconfig = partial(downloads.autoconfig, local=client.sockname[:2], secure=client.tls)
-            readers = self._readers | {pages.PAC_PATH: autoconfig}
+            if pages.is_for_users(request.path) and not proxy_auth.lets_in(ctx.master.addons, flow):
+                return
+            found = partial(downloads.address, local=client.sockname[:2], secure=client.tls)
+            readers = self._readers | {
+                pages.PAC_PATH: lambda headers: downloads.autoconfig(found(headers), secure=client.tls),
+                pages.HOME_PATH: lambda headers: home.page(headers, found(headers), secure=client.tls),
+            }
             page = pages.answer(request.method, request.path, request.headers, readers)
         flows.respond(flow, page)
 
 
 def _certificate(path: str, headers: Mapping[str, str]) -> Page:
     return downloads.certificate(path, *authority.certificate(ctx.master.addons), headers)
-
-
-def _published() -> tuple[str, int]:
-    """What JwtInject, if it is there, signs with; it may be another script's."""
-    signing = ctx.master.addons.get("jwtinject")
-    published: tuple[str, int] = signing.published if signing else pages.NOTHING_PUBLISHED
-    return published
 
 
 def _is_explicit(flow: http.HTTPFlow) -> bool:

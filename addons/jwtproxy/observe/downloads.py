@@ -19,7 +19,6 @@ NO_CA = pages.text(503, "the proxy has no CA whose certificate it could give out
 
 _PAC = "application/x-ns-proxy-autoconfig"
 _PLAIN = re.compile(r"([0-9A-Za-z](?:[0-9A-Za-z._-]*[0-9A-Za-z])?\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
-_PORTS = {"PROXY": 80, "HTTPS": 443}
 
 
 def certificate(path: str, forms: Mapping[str, bytes], etag: str, headers: Mapping[str, str]) -> Page:
@@ -40,16 +39,22 @@ def certificate(path: str, forms: Mapping[str, bytes], etag: str, headers: Mappi
     return pages.unless_known(headers, tag, Page(200, headers=own, data=forms[path]))
 
 
-def autoconfig(headers: Mapping[str, str], local: tuple[str, int], *, secure: bool) -> Page:
+def autoconfig(place: str, *, secure: bool) -> Page:
     """A script that sends all a browser asks for by this proxy (https://en.wikipedia.org/wiki/Proxy_auto-config).
 
-    It names the proxy as its client does, or by `local`, the address that it has connected to. It leaves no way around.
-    `secure`: whether the client speaks to the proxy by TLS.
+    It leaves no way around. `place`: the proxy's host and port. `secure`: whether clients speak to it by TLS.
     """
     way = "HTTPS" if secure else "PROXY"
-    place = _asked(headers.get("host", ""), _PORTS[way]) or _authority(*local)
     script = f'function FindProxyForURL(url, host) {{\n  return "{way} {place}";\n}}\n'
     return Page(200, script, {"Content-Type": _PAC, "Cache-Control": "no-store", "Vary": "Host"})
+
+
+def address(headers: Mapping[str, str], local: tuple[str, int], *, secure: bool) -> str:
+    """Host and port of the proxy as its client has named it, or of `local`, the address that it has connected to.
+
+    `secure`: whether the client speaks to the proxy by TLS.
+    """
+    return _asked(headers.get("host", ""), 443 if secure else 80) or _authority(*local)
 
 
 def _asked(named: str, otherwise: int) -> str:
