@@ -43,6 +43,8 @@ class Plan:
     """Whether we were started from one."""
     tokens: str = ""
     """What the start tells of how requests are signed."""
+    drain_delay: float = 0.0
+    """Seconds for which all goes on after SIGTERM, before the grace begins."""
     watchers: tuple[object, ...] = ()
     """Addons that only look on, after all others."""
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 import signal
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.support.balancer import Balancer
 from tests.support.clients import Http2, Raw, Reply, message, pseudo
 from tests.support.harness import SECRET, Process, Proxy, StartProxy, clean_env, launcher, rows, thorough
 from tests.support.upstreams import Answer, Exchange, Recorder
@@ -365,3 +368,87 @@ def test_nothing_in_flight_is_no_reason_to_wait(start_proxy: StartProxy, recorde
         proxy.send_signal(signal.SIGTERM)
         ended(proxy, pids)
         assert time.monotonic() - began < 1.5 * slack()
+
+
+# --- behind a balancer
+
+
+@several
+def test_before_the_drain_all_is_served_and_only_probes_are_told(
+    start_proxy: StartProxy, recorder: Recorder, workers: int
+) -> None:
+    """For --drain-delay seconds, which may be more than the whole grace: who starts workers waits for both."""
+    recorder.route("/late", late(0.5))
+    proxy = start_proxy("--workers", str(workers), "--drain-delay", "2.5", "--grace", "0.8")
+    pids = [proxy.pid, *await_workers(proxy, workers)]
+    with Raw(proxy.port) as kept, ThreadPoolExecutor(SLOW) as pool:
+        assert kept.request(get(recorder.url)).status == 200
+        assert ask(proxy.port, "/readyz") == (200, b"ok\n")
+        began = time.monotonic()
+        proxy.send_signal(signal.SIGTERM)
+        until(lambda: {ask(proxy.port, "/readyz")[0] for _ in range(8)} == {503}, 1 * slack(), "every worker knows")
+        assert ask(proxy.port, "/readyz") == (503, b"jwtproxy: not ready: draining\n")
+        assert ask(proxy.port, "/livez") == (200, b"ok\n")
+        while time.monotonic() < began + 2.2:
+            replies = kept.request(get(recorder.url)), kept.request(get(recorder.url))
+            assert [(reply.status, reply.values("connection")) for reply in replies] == [(200, [])] * 2
+            assert ask(proxy.port, recorder.url) == (200, b"ok")
+            time.sleep(0.05)
+        asked = in_flight(proxy, recorder, pool, "/late")
+        until(lambda: refused(proxy.port), 1 * slack(), "new connections are refused")
+        assert time.monotonic() - began > 2.4
+        ended(proxy, pids)
+        assert [one.result().status for one in asked] == [200] * SLOW
+
+
+def ask(port: int, target: str) -> tuple[int, bytes]:
+    """What is answered on a connection of its own."""
+    with Raw(port) as client:
+        reply = client.request(message("GET", target, f"Host: {target.split('/')[2] if '//' in target else 'x'}"))
+        return reply.status, reply.body
+
+
+def test_a_second_signal_ends_that_wait_too(start_proxy: StartProxy) -> None:
+    proxy = start_proxy("--workers", str(WORKERS), "--drain-delay", "60")
+    pids = [proxy.pid, *await_workers(proxy, WORKERS)]
+    proxy.send_signal(signal.SIGTERM)
+    until(lambda: ask(proxy.port, "/readyz")[0] == 503, 1 * slack(), "it has begun to end")
+    began = time.monotonic()
+    proxy.send_signal(signal.SIGTERM)
+    ended(proxy, pids)
+    assert time.monotonic() - began < 1.5 * slack()
+
+
+def test_a_rollout_loses_no_request(start_proxy: StartProxy, recorder: Recorder) -> None:
+    """As in Kubernetes: the next one is started, and has to be ready; then the one before is told to end."""
+    stop, lost = threading.Event(), list[object]()
+    answered = itertools.count()
+
+    def load(port: int) -> None:
+        while not stop.is_set():
+            try:
+                reply = ask(port, recorder.url)
+            except (OSError, EOFError) as error:
+                reply = error  # type: ignore[assignment]
+            if reply == (200, b"ok"):
+                next(answered)
+            else:
+                lost.append(reply)
+
+    with Balancer() as balancer, ThreadPoolExecutor(4) as pool:
+        flags = "--workers", "2", "--drain-delay", "1"
+        proxy = start_proxy(*flags)
+        balancer.backends = (proxy.port,)
+        until(lambda: balancer.ready == (proxy.port,), 5, "the first is ready")
+        for _ in range(4):
+            pool.submit(load, balancer.port)
+        for _ in range(2):
+            before, proxy = proxy, start_proxy(*flags)
+            balancer.backends = before.port, proxy.port
+            until(lambda: proxy.port in balancer.ready, 5, "the next is ready")  # noqa: B023  # asked at once
+            before.send_signal(signal.SIGTERM)
+            assert (before.wait(12), before.stderr) == (0, "")
+            balancer.backends = (proxy.port,)
+        stop.set()
+    assert lost == []
+    assert next(answered) > 50

@@ -58,7 +58,7 @@ UNSEEN = {key_source.SECRET, key_source.SECRET_FILE, key_source.PASSPHRASE, key_
 VARIABLES = UNSEEN | {"HTTP_PORT", "HTTP_HOST", "WORKERS", "JWT_STRICT_ENV"} | {option.variable for option in OPTIONS}
 OWN_FLAGS = set(
     """--key --user --audience --ttl --header --rules --port --host --workers --allow-client --filter --grace
-    --check --json""".split()
+    --drain-delay --check --json""".split()
 )
 
 
@@ -190,6 +190,7 @@ def test_the_table_gives_the_other_defaults() -> None:
     assert defaults["HTTP_PORT"] == "8080"  # mitmproxy's, where nothing is set
     assert defaults["WORKERS"] == "1"
     assert defaults["--grace"] == f"{commandline.grace(args):g}"
+    assert defaults["--drain-delay"] == f"{commandline.drain_delay(args):g}"
 
 
 def test_the_settings_in_the_readme_are_as_in_the_manual() -> None:
