@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.config.options import parse
+from jwtproxy.mitm import pages_mode
+from jwtproxy.observe import pages
 from jwtproxy.policy.current import KEPT
 
 from .. import commandline, environment, in_force, option_checks, reference
@@ -63,6 +66,7 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
     source, current = commandline.configure(master, args, found)
     workers, reason = capacity.decide(asked, options)
     prepare_ca(options)
+    pages_mode.listen(options, parse(pages.OPTIONS, options)["pages"])
     told = in_force.gather(options, args, found, source, current)
     if args.check:
         _check_options_of_scripts(master)

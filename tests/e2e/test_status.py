@@ -23,6 +23,7 @@ from jwtproxy import __version__
 from tests.support.clients import Raw, Reply, curl, message
 from tests.support.harness import ADDONS, MIB, Proxy, StartBare, StartProxy, rows, thorough, verify
 from tests.support.upstreams import Authority, Recorder
+from tests.support.verifiers import free_port
 
 NAME = socket.gethostname()
 JSON, HTML = "application/json", "text/html; charset=utf-8"
@@ -671,6 +672,34 @@ def test_jwt_pages_says_where_the_page_is(
             ["/other"] if served else ["/status", "/other", "/status"]
         )
         assert all(verify(seen.token) for seen in recorder.requests)
+
+
+@pytest.mark.parametrize("kind", ["launcher", "bare"])
+def test_the_pages_may_be_elsewhere(
+    start_proxy: StartProxy, start_bare: StartBare, recorder: Recorder, kind: str
+) -> None:
+    """At an address where nothing else is served; there are none at the proxy's own then. All workers are there."""
+    port = free_port()
+    pages = "--set", f"jwt_pages=127.0.0.1:{port}"
+    scripts = ADDONS / "jwt_inject.py", ADDONS / "status.py"
+    proxy = start_proxy(*pages, "--workers", "2") if kind == "launcher" else start_bare(*pages, scripts=scripts)
+    with Raw(proxy.port) as client:
+        assert client.request(message("GET", "/status", "Host: x")).status == 404
+        assert client.request(message("GET", recorder.url, f"Host: {recorder.authority}")).body == b"ok"
+    for _ in range(8):
+        with Raw(port) as client:
+            assert client.request(message("GET", "/readyz", "Host: x")).body == b"ok\n"
+            status = json.loads(client.request(message("GET", "/status", "Host: x")).body)
+            assert status["proxied_requests"] == 1
+            assert (
+                f"--proxy http://127.0.0.1:{proxy.port} ".encode()
+                in client.request(message("GET", "/", "Host: x")).body
+            )
+            passes = client.request(message("GET", f"{recorder.url}/through", f"Host: {recorder.authority}"))
+            assert passes.status == 404
+        with Raw(port) as client:
+            assert client.request(message("CONNECT", recorder.authority, f"Host: {recorder.authority}")).status == 403
+    assert len(recorder.requests) == 1
 
 
 def test_upstream_mode_has_the_page_too(start_proxy: StartProxy, recorder: Recorder) -> None:

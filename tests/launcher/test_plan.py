@@ -9,6 +9,7 @@ import pytest
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
 
+from jwtproxy.config.errors import SettingsError
 from jwtproxy.launcher import plan
 
 
@@ -78,3 +79,9 @@ def test_without_a_server_nothing_is_bound() -> None:
     options, bound = _listening(server=False, mode=["regular@0"])
     assert bound == {}
     assert options.mode == ["regular@0"]
+
+
+def test_where_the_pages_cannot_listen_the_hint_names_their_option(port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(SettingsError) as caught:
+        _listening(mode=[f"pages@127.0.0.1:{port}"])
+    assert "jwt_pages" in caught.value.hint

@@ -31,6 +31,7 @@ from jwtproxy.launcher.addons import streaming
 from jwtproxy.launcher.environment import OPTIONS
 from jwtproxy.launcher.processes import capacity
 from jwtproxy.mitm import stock
+from jwtproxy.observe import pages
 from jwtproxy.observe.counters import Counters
 from jwtproxy.tokens import claims, key_formats, key_source
 from jwtproxy.tokens.algorithms import HMAC_BYTES
@@ -409,9 +410,12 @@ def test_the_manifest_is_one_and_sets_variables_that_exist() -> None:
     volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
     for container in (proxy, *pod["spec"]["containers"]):
         assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    (where,) = [entry["value"] for entry in proxy["env"] if entry["name"] == "JWT_PAGES"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        (program,) = proxy[probe]["exec"]["command"]
-        assert f"/bin/{program}" in (ROOT / "Dockerfile").read_text()
+        asked = proxy[probe]["httpGet"]
+        assert asked["path"] in pages.PAGES
+        assert asked["port"] == pages.OPTIONS[0].check(where).port
+    assert proxy["args"][0] in OWN_FLAGS
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")

@@ -17,7 +17,7 @@ from .flows import RULE, accept_of, head_of
 from .gate import Gate
 
 _HUNG = "jwtproxy_echo"
-_EXPLICIT = (RegularMode, UpstreamMode)
+EXPLICIT = (RegularMode, UpstreamMode)
 """Where clients know that there is a proxy, and ask it for URLs."""
 
 
@@ -33,7 +33,7 @@ def is_on(options: Options) -> bool:
 
 def answers(options: Options, client: Client, host: str, port: int) -> bool:
     """Whether we answer what this client asks of there, so that no upstream may be looked for."""
-    return echo.is_echo(host, port) and is_on(options) and isinstance(client.proxy_mode, _EXPLICIT)
+    return echo.is_echo(host, port) and is_on(options) and isinstance(client.proxy_mode, EXPLICIT)
 
 
 def page(flow: HTTPFlow, gate: Gate, length: int | None) -> Page:

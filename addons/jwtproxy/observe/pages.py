@@ -14,7 +14,9 @@ from werkzeug.http import generate_etag, parse_accept_header, parse_etags
 
 from ..conduct import heads, proxy_status
 from ..conduct.proxy_status import ErrorType
-from ..config.options import Option, one_of
+from ..config import place
+from ..config.options import Option
+from ..config.place import Place
 
 _ALLOW = "GET, HEAD, OPTIONS"
 JSON, HTML, TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
@@ -38,13 +40,25 @@ PEM_PATH, DER_PATH, PKCS12_PATH = "/ca.pem", "/ca.cer", "/ca.p12"
 """The certificate of the CA, and never its key, in the forms that systems want."""
 PAC_PATH = "/proxy.pac"
 
+_WHETHER = ("auto", "on", "off")
+
+
+def _where(value: str) -> str | Place:
+    if value in _WHETHER:
+        return value
+    if found := place.parse(value):
+        return found
+    raise ValueError(f"use one of {', '.join(_WHETHER)}, or HOST:PORT")
+
+
 OPTIONS = (
     Option(
         "jwt_pages",
         "auto",
-        one_of("auto", "on", "off"),
+        _where,
         "pages",
-        "Whether the proxy serves its own pages, such as /status: auto (on in regular and upstream mode), on or off.",
+        "Whether the proxy serves its own pages, such as /status: auto (on in regular and upstream mode), on or off; "
+        "or the HOST:PORT where it does instead.",
     ),
 )
 

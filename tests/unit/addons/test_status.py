@@ -196,6 +196,9 @@ def test_status_through_the_proxy_is_that_of_another() -> None:
         ("on", "regular", False, None),
         ("on", "upstream:http://up.example", False, None),
         ("off", "regular", True, 404),
+        ("127.0.0.1:9090", "regular", True, 404),
+        ("127.0.0.1:9090", "pages@127.0.0.1:9090", True, 200),
+        ("127.0.0.1:9090", "reverse:http://up.example", False, None),
         ("off", "reverse:http://up.example", False, None),
     ],
 )
@@ -231,7 +234,7 @@ def test_a_script_with_a_bad_value_says_so_and_answers_all_the_same(caplog: pyte
         context.options.update_defer(jwt_pages="maybe")
         context.master.addons.add(addon)
         context.configure(addon)
-        hint = "use one of auto, on, off (jwt_pages or JWT_PAGES)"
+        hint = "use one of auto, on, off, or HOST:PORT (jwt_pages or JWT_PAGES)"
         assert set(caplog.messages) == {f"jwtproxy: error: bad value 'maybe' for jwt_pages\njwtproxy: hint: {hint}"}
         assert _ask(addon, _flow(to_self=True)) == 200
         context.configure(addon, jwt_pages="off")

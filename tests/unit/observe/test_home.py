@@ -11,8 +11,8 @@ import pytest
 from jwtproxy.observe import home, pages
 
 
-def _body(accept: str = "", place: str = "localhost:8080", *, secure: bool = False) -> str:
-    page = home.page({"accept": accept}, place, secure=secure)
+def _body(accept: str = "", proxy: str = "http://localhost:8080") -> str:
+    page = home.page({"accept": accept}, proxy)
     assert page.code == 200
     assert page.headers["Cache-Control"] == "no-store"
     assert page.headers["Content-Type"].startswith("text/html" if "html" in accept else "text/plain")
@@ -21,7 +21,7 @@ def _body(accept: str = "", place: str = "localhost:8080", *, secure: bool = Fal
 
 @pytest.mark.parametrize("accept", ["", "*/*", "text/plain", "text/html"])
 def test_it_tells_how_to_use_this_very_proxy(accept: str) -> None:
-    body = _body(accept, "proxy.example:81")
+    body = _body(accept, "http://proxy.example:81")
     assert "curl --proxy http://proxy.example:81 http://jwtproxy.test/" in body
     assert "jwtproxy-run exec --proxy http://proxy.example:81 -- COMMAND" in body
     assert "jwtproxy-run env --proxy http://proxy.example:81" in body
@@ -29,17 +29,17 @@ def test_it_tells_how_to_use_this_very_proxy(accept: str) -> None:
 
 
 def test_text_stays_text_where_that_is_preferred() -> None:
-    assert home.page({"accept": "text/html;q=0.5, text/plain"}, "a:1", secure=False).body.startswith("jwtproxy ")
+    assert home.page({"accept": "text/html;q=0.5, text/plain"}, "http://a:1").body.startswith("jwtproxy ")
 
 
 def test_by_tls_only_what_understands_that_is_shown() -> None:
-    body = _body(secure=True)
+    body = _body(proxy="https://localhost:8080")
     assert "curl --proxy https://localhost:8080" in body
     assert "jwtproxy-run" not in body
 
 
 def test_a_browser_lets_it_have_its_own_style_and_nothing_else() -> None:
-    page = home.page({"accept": "text/html"}, "a:1", secure=False)
+    page = home.page({"accept": "text/html"}, "http://a:1")
     style = re.findall("<style>(.*?)</style>", page.body, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style[0].encode()).digest()).decode()
     policy = page.headers["Content-Security-Policy"]
@@ -49,3 +49,9 @@ def test_a_browser_lets_it_have_its_own_style_and_nothing_else() -> None:
     assert len(style) == 1
     assert "style=" not in page.body
     assert "<a href=/status>/status</a>" in page.body
+
+
+def test_in_front_of_a_server_nobody_is_told_to_name_it() -> None:
+    for accept in ("", "text/html"):
+        assert "--proxy" not in _body(accept, "")
+        assert "/ca.pem" in _body(accept, "")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.config.place import Place
 from jwtproxy.observe import pages
 
 MEMBERS = {"proxied_requests": 7, "version": "<1&2>"}
@@ -250,8 +251,12 @@ def test_the_pages_may_be_on_or_off_or_as_the_mode_wants_it() -> None:
     assert [option.check(value) for value in ("auto", "on", "off")] == ["auto", "on", "off"]
 
 
-@pytest.mark.parametrize("value", ["yes", "ON", "1"])
+def test_or_at_a_place_of_their_own() -> None:
+    assert pages.OPTIONS[0].check("*:9090") == Place("", 9090)
+
+
+@pytest.mark.parametrize("value", ["yes", "ON", "1", "127.0.0.1:0"])
 def test_what_is_neither_is_an_error(value: str) -> None:
     with pytest.raises(SettingsError, match=rf"^bad value '{value}' for jwt_pages$") as caught:
         pages.OPTIONS[0].check(value)
-    assert caught.value.hint == "use one of auto, on, off (jwt_pages or JWT_PAGES)"
+    assert caught.value.hint == "use one of auto, on, off, or HOST:PORT (jwt_pages or JWT_PAGES)"
