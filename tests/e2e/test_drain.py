@@ -8,6 +8,8 @@ import itertools
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +21,7 @@ from tests.support.balancer import Balancer
 from tests.support.clients import Http2, Raw, Reply, message, pseudo
 from tests.support.harness import SECRET, Process, Proxy, StartProxy, clean_env, launcher, rows, thorough
 from tests.support.upstreams import Answer, Exchange, Recorder
+from tests.support.verifiers import free_port
 from tests.support.workers import WORKERS, Load, await_workers, children, get, slack, state_of, until
 
 several = pytest.mark.parametrize("workers", [pytest.param(1, marks=thorough), WORKERS])
@@ -406,6 +409,29 @@ def ask(port: int, target: str) -> tuple[int, bytes]:
     with Raw(port) as client:
         reply = client.request(message("GET", target, f"Host: {target.split('/')[2] if '//' in target else 'x'}"))
         return reply.status, reply.body
+
+
+def test_the_probe_asks_as_it_is_told(start_proxy: StartProxy, tmp_path: Path) -> None:
+    """It finds the proxy by the settings that the proxy was started with."""
+    port = free_port()
+    settings = {"JWT_PAGES": f"127.0.0.1:{port}"}
+
+    def probe(*flags: str) -> tuple[int, str]:
+        program = Path(sys.executable).with_name("jwtproxy-health")
+        done = subprocess.run(
+            [program, *flags], env=settings, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False
+        )
+        assert done.stdout == ""
+        return done.returncode, done.stderr
+
+    assert probe() == (1, "jwtproxy: error: no answer: connection refused\n")
+    proxy = start_proxy("--drain-delay", "60", env=settings)
+    assert [probe(), probe("--live")] == [(0, "")] * 2
+    proxy.send_signal(signal.SIGTERM)
+    until(lambda: probe()[0] == 1, 2 * slack(), "it is no longer ready")
+    assert [probe(), probe("--live")] == [(1, "jwtproxy: error: not ready: draining\n"), (0, "")]
+    proxy.send_signal(signal.SIGINT)
+    ended(proxy, [proxy.pid])
 
 
 def test_a_second_signal_ends_that_wait_too(start_proxy: StartProxy) -> None:
