@@ -381,8 +381,16 @@ def test_before_the_drain_all_is_served_and_only_probes_are_told(
     start_proxy: StartProxy, recorder: Recorder, workers: int
 ) -> None:
     """For --drain-delay seconds, which may be more than the whole grace: who starts workers waits for both."""
-    recorder.route("/late", late(0.5))
-    proxy = start_proxy("--workers", str(workers), "--drain-delay", "2.5", "--grace", "0.8")
+    refuses = threading.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        while not refuses.is_set():
+            await asyncio.sleep(0.01)
+        await exchange.start(200)
+        await exchange.end()
+
+    recorder.route("/late", answer)
+    proxy = start_proxy("--workers", str(workers), "--drain-delay", "2.5", "--grace", "1")
     pids = [proxy.pid, *await_workers(proxy, workers)]
     with Raw(proxy.port) as kept, ThreadPoolExecutor(SLOW) as pool:
         assert kept.request(get(recorder.url)).status == 200
@@ -392,13 +400,14 @@ def test_before_the_drain_all_is_served_and_only_probes_are_told(
         until(lambda: {ask(proxy.port, "/readyz")[0] for _ in range(8)} == {503}, 1 * slack(), "every worker knows")
         assert ask(proxy.port, "/readyz") == (503, b"jwtproxy: not ready: draining\n")
         assert ask(proxy.port, "/livez") == (200, b"ok\n")
-        while time.monotonic() < began + 2.2:
+        asked = in_flight(proxy, recorder, pool, "/late")
+        while time.monotonic() < began + 1.5:
             replies = kept.request(get(recorder.url)), kept.request(get(recorder.url))
             assert [(reply.status, reply.values("connection")) for reply in replies] == [(200, [])] * 2
             assert ask(proxy.port, recorder.url) == (200, b"ok")
             time.sleep(0.05)
-        asked = in_flight(proxy, recorder, pool, "/late")
-        until(lambda: refused(proxy.port), 1 * slack(), "new connections are refused")
+        until(lambda: refused(proxy.port), 2 * slack(), "new connections are refused")
+        refuses.set()
         assert time.monotonic() - began > 2.4
         ended(proxy, pids)
         assert [one.result().status for one in asked] == [200] * SLOW
