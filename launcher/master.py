@@ -73,9 +73,12 @@ class Master(master.Master):
     async def drain(self, delay: float, grace: float) -> None:
         """Say that requests had better go elsewhere, and go on for `delay` seconds: who sends them hears it late.
 
-        Then take no more connections and let requests in flight finish, for at most `grace` seconds.
+        By half of that they have, so that clients which keep connections may be sent away: the next one that they make
+        leads to another. Then take no more connections and let requests in flight finish, for at most `grace` seconds.
         """
         if self._status:
             self._status.leave()
-        await asyncio.sleep(delay)
+        await asyncio.sleep(delay / 2)
+        self._drain.begin()
+        await asyncio.sleep(delay / 2)
         await self._drain.drain(grace)

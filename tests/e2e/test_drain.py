@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import itertools
 import os
 import re
@@ -380,7 +381,10 @@ def test_nothing_in_flight_is_no_reason_to_wait(start_proxy: StartProxy, recorde
 def test_before_the_drain_all_is_served_and_only_probes_are_told(
     start_proxy: StartProxy, recorder: Recorder, workers: int
 ) -> None:
-    """For --drain-delay seconds, which may be more than the whole grace: who starts workers waits for both."""
+    """For --drain-delay seconds, which may be more than the whole grace: who starts workers waits for both.
+
+    In their second half clients that keep connections are told to go: at the end they would lose what they just ask.
+    """
     refuses = threading.Event()
 
     async def answer(exchange: Exchange) -> None:
@@ -401,11 +405,15 @@ def test_before_the_drain_all_is_served_and_only_probes_are_told(
         assert ask(proxy.port, "/readyz") == (503, b"jwtproxy: not ready: draining\n")
         assert ask(proxy.port, "/livez") == (200, b"ok\n")
         asked = in_flight(proxy, recorder, pool, "/late")
-        while time.monotonic() < began + 1.5:
+        while time.monotonic() < began + 0.8:
             replies = kept.request(get(recorder.url)), kept.request(get(recorder.url))
             assert [(reply.status, reply.values("connection")) for reply in replies] == [(200, [])] * 2
             assert ask(proxy.port, recorder.url) == (200, b"ok")
             time.sleep(0.05)
+        while kept.request(get(recorder.url)).values("connection") != ["close"]:
+            assert time.monotonic() < began + 2.4 * slack()
+        assert time.monotonic() - began > 1.2
+        assert ask(proxy.port, recorder.url) == (200, b"ok"), "others are still accepted"
         until(lambda: refused(proxy.port), 2 * slack(), "new connections are refused")
         refuses.set()
         assert time.monotonic() - began > 2.4
@@ -454,24 +462,34 @@ def test_a_second_signal_ends_that_wait_too(start_proxy: StartProxy) -> None:
     assert time.monotonic() - began < 1.5 * slack()
 
 
-def test_a_rollout_loses_no_request(start_proxy: StartProxy, recorder: Recorder) -> None:
-    """As in Kubernetes: the next one is started, and has to be ready; then the one before is told to end."""
+@pytest.mark.parametrize("kept", [True, pytest.param(False, marks=thorough)])
+def test_a_rollout_loses_no_request(start_proxy: StartProxy, recorder: Recorder, kept: bool) -> None:
+    """As in Kubernetes: the next one is started, and has to be ready; then the one before is told to end.
+
+    Clients make a connection for each request, or keep theirs, and try nothing twice.
+    """
     stop, lost = threading.Event(), list[object]()
     answered = itertools.count()
 
     def load(port: int) -> None:
-        while not stop.is_set():
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        while not stop.wait(0.02):
             try:
-                reply = ask(port, recorder.url)
-            except (OSError, EOFError) as error:
-                reply = error  # type: ignore[assignment]
-            if reply == (200, b"ok"):
+                client.request("GET", recorder.url)
+                with client.getresponse() as reply:
+                    said: object = reply.status, reply.read()
+            except (OSError, http.client.HTTPException) as error:
+                said = error
+            if said == (200, b"ok"):
                 next(answered)
             else:
-                lost.append(reply)
+                lost.append(said)
+            if not kept or said != (200, b"ok"):
+                client.close()
+        client.close()
 
     with Balancer() as balancer, ThreadPoolExecutor(4) as pool:
-        flags = "--workers", "2", "--drain-delay", "1"
+        flags = "--workers", "2", "--drain-delay", "1.5"
         proxy = start_proxy(*flags)
         balancer.backends = (proxy.port,)
         until(lambda: balancer.ready == (proxy.port,), 5, "the first is ready")

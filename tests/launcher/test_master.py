@@ -100,13 +100,14 @@ def test_probes_are_told_before_connections_are_refused(monkeypatch: pytest.Monk
 
     async def run() -> None:
         monkeypatch.setattr(Drain, "drain", drain)
+        monkeypatch.setattr(Drain, "begin", lambda self: told.append("begin"))
         master = Master(Options())
         master.add_ours(JwtInject(KeySource(SECRET, bytes(64))), Counters())
         draining = asyncio.ensure_future(master.drain(0.05, 3))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.001)
         assert told == ["leave"]
         await draining
-        assert told == ["leave", 3]
+        assert told == ["leave", "begin", 3]
         await master.done()
 
     asyncio.run(run())
