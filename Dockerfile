@@ -30,7 +30,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     uv sync --quiet --locked --no-dev --no-editable \
     && /venv/bin/python -O -m compileall -q /venv/lib/python3*/site-packages/jwtproxy \
     && mkdir /layer \
-    && cp -a --parents /venv/bin/jwtproxy-run /venv/lib/python3*/site-packages/jwtproxy* /layer
+    && cp -a --parents /venv/bin/jwtproxy-run /venv/bin/jwtproxy-health /venv/lib/python3*/site-packages/jwtproxy* /layer
 
 # The upstream of compose.yaml, from the same lock file.
 FROM uv AS demo-dependencies
@@ -53,19 +53,6 @@ FROM ${PYTHON_IMAGE} AS jwtproxy
 # mitmproxy keeps its CA in ~/.mitmproxy. A link rather than `--set confdir=/ca` in the entry point: an option may be
 # set once, so users could not set it any more. Writable for every user, so that --user works with any.
 RUN mkdir /ca && chown 65532:65532 /ca && chmod 1777 /ca && ln -s /ca /.mitmproxy
-# Asks for /status in some 20 ms. No answer is bad, and so is a server error; 404 is what jwt_pages=off wants.
-COPY --chmod=0755 <<'EOF' /usr/local/bin/jwtproxy-health
-#!/venv/bin/python -IS
-import os
-import socket
-
-host = os.environ.get("HTTP_HOST", "").replace("*", "") or "localhost"
-port = os.environ.get("HTTP_PORT") or 8080
-with socket.create_connection((host, port), timeout=3) as proxy:
-    proxy.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    answer = proxy.makefile("rb").readline()
-raise SystemExit(not b"HTTP/1.1 2" < answer < b"HTTP/1.1 5")
-EOF
 COPY --from=dependencies /venv /venv
 COPY --from=project /layer /
 ENV HOME=/ \

@@ -11,7 +11,6 @@ from typing import Any
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
-from mitmproxy.proxy import mode_specs
 
 from jwtproxy.mitm import patches
 
@@ -20,11 +19,12 @@ patches.require_suitable()
 from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
-from jwtproxy.mitm import authority, carrying, echo, flows, gate, limits
+from jwtproxy.config.place import Place
+from jwtproxy.mitm import authority, carrying, echo, flows, gate, limits, pages_mode, proxy_auth, signer
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from jwtproxy.mitm.ledger import Ledger
-from jwtproxy.observe import downloads, pages
+from jwtproxy.observe import downloads, health, home, pages
 from jwtproxy.observe.counters import Counters
 from jwtproxy.observe.pages import Page
 from jwtproxy.policy import access, connections
@@ -38,7 +38,6 @@ LIMITS = tuple(row.name for row in (*access.OPTIONS, *connections.OPTIONS, *carr
 
 logger = logging.getLogger(__name__)
 
-_EXPLICIT = (mode_specs.RegularMode, mode_specs.UpstreamMode)
 _NO_TUNNEL = pages.text(403, "no tunnel to the proxy itself", ErrorType.DESTINATION_IP_PROHIBITED)
 
 
@@ -48,12 +47,15 @@ class Status:
     def __init__(self, counters: Counters | None = None) -> None:
         """`counters`: of all processes; a script, which is alone, makes its own."""
         self._counters, self._is_script = counters or Counters(limits=LIMITS), counters is None
-        self._pages = ""
+        self._pages: str | Place = ""
+        self._phase = health.STARTING
         self._guard = Guard()
         self.addons = [self._guard, Ledger(self._counters)]
         self._readers: dict[str, pages.Read] = {
             pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot() | self._limits()),
-            pages.JWKS_PATH: lambda headers: pages.jwks(headers, *_published()),
+            pages.LIVE_PATH: lambda headers: health.LIVE,
+            pages.READY_PATH: lambda headers: health.ready(self._phase or signer.lacking(ctx.master.addons)),
+            pages.JWKS_PATH: lambda headers: pages.jwks(headers, *signer.published(ctx.master.addons)),
             **{path: partial(_certificate, path) for path in downloads.KINDS},
         }
 
@@ -77,11 +79,19 @@ class Status:
             logger.error("jwtproxy: error: %s\njwtproxy: hint: %s", error, error.hint)
         echo.hang(ctx.options, on=self._pages != "off")
 
-    def running(self) -> None:
-        """Learn which addresses are ours."""
+    def running(self) -> Awaitable[None] | None:
+        """Learn which addresses are ours; the start is over."""
+        self._phase = ""
         gate.gate_of(ctx.options).tell_time = self._counters.time_signing
         if proxyserver := ctx.master.addons.get("proxyserver"):
             self._guard.listen(proxyserver)
+            if self._is_script:  # else the launcher has seen to it
+                return pages_mode.start(proxyserver, ctx.options, self._pages)
+        return None
+
+    def leave(self) -> None:
+        """Say from now on that requests had better go elsewhere."""
+        self._phase = health.DRAINING
 
     def requestheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Answer a request made to the proxy itself."""
@@ -94,17 +104,13 @@ class Status:
 
     def http_connect(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Refuse a tunnel to the proxy itself."""
+        if flows.to_self(flow):
+            flows.respond(flow, _NO_TUNNEL)
+            return None
         return self._when_own(flow, lambda: flows.respond(flow, _NO_TUNNEL))
 
     def _limits(self) -> dict[str, Any]:
-        """Each limit that is in force, and how often it was reached."""
-        found = self._counters.reached
-        rows = {
-            name: {"value": limits.in_force(ctx.options, name), "reached": found[name]}
-            for name in LIMITS
-            if name in ctx.options
-        }
-        return {"limits": rows}
+        return {"limits": limits.told(ctx.options, LIMITS, self._counters.reached)}
 
     def _when_own(self, flow: http.HTTPFlow, act: Callable[[], None]) -> Awaitable[None] | None:
         request = flow.request.data
@@ -117,13 +123,19 @@ class Status:
         return self._pages == "on" and pages.is_own(flow.request.path)
 
     def _answer(self, flow: http.HTTPFlow) -> None:
-        request, client = flow.request, flow.client_conn
+        request = flow.request
         flows.mark_to_self(flow)
         page = pages.NONE
-        if self._pages != "off":
-            autoconfig = partial(downloads.autoconfig, local=client.sockname[:2], secure=client.tls)
-            readers = self._readers | {pages.PAC_PATH: autoconfig}
-            page = pages.answer(request.method, request.path, request.headers, readers)
+        apart = isinstance(self._pages, Place)
+        if self._pages != "off" and apart == pages_mode.is_for_pages(flow.client_conn):
+            if pages.is_for_users(request.path) and not proxy_auth.lets_in(ctx.master.addons, flow):
+                return
+            url = partial(pages_mode.proxy_url, ctx.master.addons.get("proxyserver"), flow.client_conn)
+            own: dict[str, pages.Read] = {
+                pages.PAC_PATH: lambda headers: downloads.autoconfig(url(headers)),
+                pages.HOME_PATH: lambda headers: home.page(headers, url(headers), apart=apart),
+            }
+            page = pages.answer(request.method, request.path, request.headers, self._readers | own)
         flows.respond(flow, page)
 
 
@@ -131,15 +143,8 @@ def _certificate(path: str, headers: Mapping[str, str]) -> Page:
     return downloads.certificate(path, *authority.certificate(ctx.master.addons), headers)
 
 
-def _published() -> tuple[str, int]:
-    """What JwtInject, if it is there, signs with; it may be another script's."""
-    signing = ctx.master.addons.get("jwtinject")
-    published: tuple[str, int] = signing.published if signing else pages.NOTHING_PUBLISHED
-    return published
-
-
 def _is_explicit(flow: http.HTTPFlow) -> bool:
-    return isinstance(flow.client_conn.proxy_mode, _EXPLICIT)
+    return isinstance(flow.client_conn.proxy_mode, echo.EXPLICIT)
 
 
 addons = [Status()]

@@ -28,7 +28,9 @@ from .report import warn
 
 GRACE = 8.0
 """Seconds that requests in flight have to finish after SIGTERM; docker kills after 10."""
-GRACE_LIMIT = 86_400.0
+DRAIN_DELAY = 0.0
+"""Seconds before that in which all is served as before, and only probes are told that the end comes."""
+_LONGEST = 86_400.0
 
 DEFAULTS = {"rawtcp": False, "listen_host": "127.0.0.1"}
 """Where ours differ from mitmdump's."""
@@ -82,6 +84,12 @@ def parser(options: Options) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"how long requests may go on after SIGTERM ({GRACE:g})",
     )
+    ours.add_argument(
+        "--drain-delay",
+        default=str(DRAIN_DELAY),
+        metavar="SECONDS",
+        help=f"how long to serve on before, no longer ready ({DRAIN_DELAY:g})",
+    )
     ours.add_argument("--check", action="store_true", help="check all settings, serve nothing")
     ours.add_argument("--json", action="store_true", help="with --check: all settings and where each comes from")
     usage.add_help(parser, theirs)
@@ -116,12 +124,21 @@ def usage_error(message: str, parser: argparse.ArgumentParser | None = None) -> 
 
 def grace(args: argparse.Namespace) -> float:
     """Seconds that requests in flight have after SIGTERM. Raises SettingsError."""
+    return _seconds(args.grace, "--grace")
+
+
+def drain_delay(args: argparse.Namespace) -> float:
+    """Seconds from SIGTERM until no more connections are taken. Raises SettingsError."""
+    return _seconds(args.drain_delay, "--drain-delay")
+
+
+def _seconds(value: str, flag: str) -> float:
     try:
-        seconds = float(args.grace)
+        seconds = float(value)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds <= GRACE_LIMIT:
-        raise SettingsError(f"bad value {args.grace!r} for --grace", f"use a number of seconds, 0 to {GRACE_LIMIT:g}")
+    if not 0 <= seconds <= _LONGEST:
+        raise SettingsError(f"bad value {value!r} for {flag}", f"use a number of seconds, 0 to {_LONGEST:g}")
     return seconds
 
 

@@ -1,5 +1,6 @@
 """mitmdump's master, with our addons built in and errors of the start told in our voice."""
 
+import asyncio
 import logging
 
 from mitmproxy import addons, master
@@ -40,6 +41,7 @@ class Master(master.Master):
         self._termlog_addon = self._logs = Logs()
         self._lacking = lacking
         self.fast_lane: FastLane | None = None
+        self._status: Status | None = None
         self.connections = Connections()
         self._drain = Drain(lambda: self.fast_lane.connections() if self.fast_lane else (), tells=not lacking)
         defaults = [
@@ -56,7 +58,8 @@ class Master(master.Master):
         self._logs.announces = announces
         counters = counters or Counters(limits=status.LIMITS)
         self.fast_lane = FastLane(counters.count_fast, possible=not self._lacking)
-        self.addons.add(self.connections, self.fast_lane, Streaming(), self._drain, Status(counters), signing)
+        self._status = Status(counters)
+        self.addons.add(self.connections, self.fast_lane, Streaming(), self._drain, self._status, signing)
         return self.fast_lane
 
     def _put_before_http(self, context: Context, layer: Layer | None) -> Layer | None:
@@ -67,6 +70,15 @@ class Master(master.Master):
         """The exit status, once all is done."""
         return recording.status([self.addons.get("save"), self.addons.get("savehar")])
 
-    async def drain(self, grace: float) -> None:
-        """Take no more connections and let requests in flight finish, for at most `grace` seconds."""
+    async def drain(self, delay: float, grace: float) -> None:
+        """Say that requests had better go elsewhere, and go on for `delay` seconds: who sends them hears it late.
+
+        By half of that they have, so that clients which keep connections may be sent away: the next one that they make
+        leads to another. Then take no more connections and let requests in flight finish, for at most `grace` seconds.
+        """
+        if self._status:
+            self._status.leave()
+        await asyncio.sleep(delay / 2)
+        self._drain.begin()
+        await asyncio.sleep(delay / 2)
         await self._drain.drain(grace)

@@ -16,14 +16,17 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 
 from jwtproxy.addons import status
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.mitm.pages_mode import PagesMode
 from jwtproxy.observe.counters import Counters
 from jwtproxy.policy.current import CurrentPolicy
 from jwtproxy.tokens.key_source import KeySource
 
-from .processes.sockets import bind
+from .processes.sockets import PORTS, bind
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 """The signals that ask us to end."""
+
+_ELSEWHERE = "choose another address with jwt_pages or JWT_PAGES"
 
 Sockets = dict[tuple[str, int], list[socket.socket]]
 
@@ -46,6 +49,8 @@ class Plan:
     """Whether we were started from one."""
     tokens: str = ""
     """What the start tells of how requests are signed."""
+    drain_delay: float = 0.0
+    """Seconds for which all goes on after SIGTERM, before the grace begins."""
     watchers: tuple[object, ...] = ()
     """Addons that only look on, after all others."""
 
@@ -108,7 +113,7 @@ def _listen(options: Options) -> Sockets:
         host, port = mode.listen_host(options.listen_host), mode.listen_port(options.listen_port)
         if mode.transport_protocol not in ("tcp", "both") or port is None:
             continue
-        sockets = bind(host, port)
+        sockets = bind(host, port, _ELSEWHERE if isinstance(mode, PagesMode) else PORTS)
         if port == 0:
             # Who is told 0 later would take another port, each worker its own.
             port = sockets[0].getsockname()[1]

@@ -79,7 +79,7 @@ async def _run(
         master.options.update(**plan.options)
     tasks = [asyncio.ensure_future(work) for work in (master.run(), beat and beat()) if work]
     serving = tasks[0]
-    await _until_told(serving, signals, lambda: master.drain(plan.grace))
+    await _until_told(serving, signals, lambda: master.drain(plan.drain_delay, plan.grace))
     master.shutdown()
     await serving
     for task in tasks[1:]:

@@ -54,9 +54,13 @@ class Drain:
         """There will be no answer."""
         self._in_flight.discard(flow)
 
+    def begin(self) -> None:
+        """Have kept-alive connections end with their next answer, while others are still accepted."""
+        self._draining = True
+
     async def drain(self, grace: float) -> None:
         """Accept no more connections; wait until nothing is in flight or unsent, at most `grace` seconds."""
-        self._draining = True
+        self.begin()
         proxyserver = ctx.master.addons.get("proxyserver")
         await proxyserver.servers.update([])
         begun = now = time.monotonic()

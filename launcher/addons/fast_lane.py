@@ -16,6 +16,7 @@ from jwtproxy.lane.doors import Factory, listener_of, open_to
 from jwtproxy.lane.engine import Engine
 from jwtproxy.lane.switch import Lane
 from jwtproxy.lane.tunnel import put_before_http
+from jwtproxy.mitm.pages_mode import PagesMode
 
 
 class FastLane:
@@ -41,7 +42,7 @@ class FastLane:
     def wrap(self, factory: Factory) -> Factory:
         """What makes the protocols of a server that is about to listen."""
         listener: Any = listener_of(factory) if self._possible else None
-        if not listener:
+        if not listener or isinstance(listener.mode, PagesMode):
             return factory
         modes = {server.mode for server in ctx.master.addons.get("proxyserver").servers}
         self._lanes = [lane for lane in self._lanes if lane.connections or lane.mode in modes]  # others are over

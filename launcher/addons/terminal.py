@@ -15,6 +15,7 @@ from mitmproxy.utils import human, strutils, vt_codes
 
 from jwtproxy import __version__
 from jwtproxy.conduct.echo import NAME
+from jwtproxy.config import place
 from jwtproxy.mitm import failures, flows, stock
 
 from ..report import forget
@@ -173,16 +174,25 @@ class Requests(dumper.Dumper):
         url = f"http://{_dialable(host)}:{port}"
         every = " (every address of this machine)" if host in ("0.0.0.0", "::") else ""  # noqa: S104  # compared only
         self.echo(f"jwtproxy {__version__} listening on {url}{every}", bold=True)
-        if isinstance(ProxyMode.parse(ctx.options.mode[0]), (RegularMode, UpstreamMode)):
+        explicit = isinstance(ProxyMode.parse(ctx.options.mode[0]), (RegularMode, UpstreamMode))
+        if pages := _pages(url, explicit=explicit):
+            self.echo(f"  status  {pages}/status")
+        if explicit:
             has_pages = ctx.options.jwt_pages != "off"
-            if has_pages:
-                self.echo(f"  status  {url}/status")
             self.echo(f"  try     curl --proxy {url} http://{NAME if has_pages else 'example.com'}/")
         if self.tokens:
             self.echo(f"  tokens  {self.tokens}")
         if ctx.options.jwt_fast_lane == "on" and (name := stock.uncommon(ctx.options)):
             self.echo(f"  speed   no fast lane, as {name} is set")
         self.echo(f"  CA      {_certificate()} (for HTTPS, have clients trust it)")
+
+
+def _pages(url: str, *, explicit: bool) -> str:
+    """Where our own pages are, if that is known of the proxy at this URL."""
+    where = ctx.options.jwt_pages
+    if found := place.parse(where):
+        return f"http://{_dialable(found.host or '::')}:{found.port}"
+    return url if explicit and where != "off" else ""
 
 
 def _dialable(host: str) -> str:

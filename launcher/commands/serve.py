@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.config.options import parse
+from jwtproxy.mitm import pages_mode
+from jwtproxy.observe import pages
 from jwtproxy.policy.current import KEPT
 
 from .. import commandline, environment, in_force, option_checks, reference
@@ -53,7 +56,7 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
         return None
     if args.json and not args.check:
         raise SettingsError("--json without --check", "jwtproxy-run --check --json prints all settings")
-    grace = commandline.grace(args)
+    grace, delay = commandline.grace(args), commandline.drain_delay(args)
     found = environment.sources(Path())
     if args.options or args.commands:  # which need no key
         commandline.set_options(options, args, environment.options(found))
@@ -63,6 +66,7 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
     source, current = commandline.configure(master, args, found)
     workers, reason = capacity.decide(asked, options)
     prepare_ca(options)
+    pages_mode.listen(options, parse(pages.OPTIONS, options)["pages"])
     told = in_force.gather(options, args, found, source, current)
     if args.check:
         _check_options_of_scripts(master)
@@ -70,7 +74,8 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
         return None
     if reason and options.flow_detail:
         print(f"jwtproxy: one worker, as {reason}")
-    return replace(Plan.listening(options, source, current, workers, grace), tokens=told.as_line())
+    plan = Plan.listening(options, source, current, workers, grace)
+    return replace(plan, tokens=told.as_line(), drain_delay=delay)
 
 
 def _check_options_of_scripts(master: Master) -> None:
@@ -95,7 +100,7 @@ def _serve_together(plan: Plan) -> int:
 
     # Handed over: who keeps a copy keeps listening when all others have stopped.
     descriptors = [sock.detach() for sock in plan.all_sockets]
-    return supervisor.run(work, descriptors, plan.workers, plan.grace, partial(_refresh, plan))
+    return supervisor.run(work, descriptors, plan.workers, plan.drain_delay + plan.grace, partial(_refresh, plan))
 
 
 def _refresh(plan: Plan, asked: bool) -> None:

@@ -18,8 +18,11 @@ _AT_ONCE = 16
 """Connections that are accepted at one go of the event loop."""
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address of a host; all addresses if it is empty. Raises SettingsError."""
+PORTS = "choose another port with --port or HTTP_PORT, another address with --host or HTTP_HOST"
+
+
+def bind(host: str, port: int, hint: str = PORTS) -> list[socket.socket]:
+    """Listen on every address of a host; all addresses if it is empty. Raises SettingsError with this hint."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         sockets: list[socket.socket] = []
@@ -38,10 +41,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
     except (OSError, UnicodeError) as error:
         code = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(code) if code and code > 0 else getattr(error, "strerror", None) or str(error)
-        raise SettingsError(
-            f"cannot listen on {host or '*'}:{port}: {reason.lower()}",
-            "choose another port with --port or HTTP_PORT, another address with --host or HTTP_HOST",
-        ) from None
+        raise SettingsError(f"cannot listen on {host or '*'}:{port}: {reason.lower()}", hint) from None
     return sockets
 
 

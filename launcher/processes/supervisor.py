@@ -37,7 +37,9 @@ Work = Callable[[int, Iterable[socket.socket], Callable[[], Awaitable[None]]], i
 
 
 def run(work: Work, descriptors: list[int], workers: int, grace: float, refresh: Callable[[bool], None]) -> int:
-    """Run this many workers on these listening sockets; the exit status of the whole. Grace in seconds.
+    """Run this many workers on these listening sockets; the exit status of the whole.
+
+    `grace`: the most seconds from SIGTERM to a worker's end.
 
     `refresh` is called once a second, and told whether a SIGHUP asks for it: what it renews in this process is what
     workers start with that are forked later.

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
+import itertools
 import os
 import re
 import signal
+import subprocess
+import sys
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.support.balancer import Balancer
 from tests.support.clients import Http2, Raw, Reply, message, pseudo
 from tests.support.harness import SECRET, Process, Proxy, StartProxy, clean_env, launcher, rows, thorough
 from tests.support.upstreams import Answer, Exchange, Recorder
+from tests.support.verifiers import free_port
 from tests.support.workers import WORKERS, Load, await_workers, children, get, slack, state_of, until
 
 several = pytest.mark.parametrize("workers", [pytest.param(1, marks=thorough), WORKERS])
@@ -365,3 +372,136 @@ def test_nothing_in_flight_is_no_reason_to_wait(start_proxy: StartProxy, recorde
         proxy.send_signal(signal.SIGTERM)
         ended(proxy, pids)
         assert time.monotonic() - began < 1.5 * slack()
+
+
+# --- behind a balancer
+
+
+@several
+def test_before_the_drain_all_is_served_and_only_probes_are_told(
+    start_proxy: StartProxy, recorder: Recorder, workers: int
+) -> None:
+    """For --drain-delay seconds, which may be more than the whole grace: who starts workers waits for both.
+
+    In their second half clients that keep connections are told to go: at the end they would lose what they just ask.
+    """
+    refuses = threading.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        while not refuses.is_set():
+            await asyncio.sleep(0.01)
+        await exchange.start(200)
+        await exchange.end()
+
+    recorder.route("/late", answer)
+    proxy = start_proxy("--workers", str(workers), "--drain-delay", "2.5", "--grace", "1")
+    pids = [proxy.pid, *await_workers(proxy, workers)]
+    with Raw(proxy.port) as kept, ThreadPoolExecutor(SLOW) as pool:
+        assert kept.request(get(recorder.url)).status == 200
+        assert ask(proxy.port, "/readyz") == (200, b"ok\n")
+        began = time.monotonic()
+        proxy.send_signal(signal.SIGTERM)
+        until(lambda: {ask(proxy.port, "/readyz")[0] for _ in range(8)} == {503}, 1 * slack(), "every worker knows")
+        assert ask(proxy.port, "/readyz") == (503, b"jwtproxy: not ready: draining\n")
+        assert ask(proxy.port, "/livez") == (200, b"ok\n")
+        asked = in_flight(proxy, recorder, pool, "/late")
+        while time.monotonic() < began + 0.8:
+            replies = kept.request(get(recorder.url)), kept.request(get(recorder.url))
+            assert [(reply.status, reply.values("connection")) for reply in replies] == [(200, [])] * 2
+            assert ask(proxy.port, recorder.url) == (200, b"ok")
+            time.sleep(0.05)
+        while kept.request(get(recorder.url)).values("connection") != ["close"]:
+            assert time.monotonic() < began + 2.4 * slack()
+        assert time.monotonic() - began > 1.2
+        assert ask(proxy.port, recorder.url) == (200, b"ok"), "others are still accepted"
+        until(lambda: refused(proxy.port), 2 * slack(), "new connections are refused")
+        refuses.set()
+        assert time.monotonic() - began > 2.4
+        ended(proxy, pids)
+        assert [one.result().status for one in asked] == [200] * SLOW
+
+
+def ask(port: int, target: str) -> tuple[int, bytes]:
+    """What is answered on a connection of its own."""
+    with Raw(port) as client:
+        reply = client.request(message("GET", target, f"Host: {target.split('/')[2] if '//' in target else 'x'}"))
+        return reply.status, reply.body
+
+
+def test_the_probe_asks_as_it_is_told(start_proxy: StartProxy, tmp_path: Path) -> None:
+    """It finds the proxy by the settings that the proxy was started with."""
+    port = free_port()
+    settings = {"JWT_PAGES": f"127.0.0.1:{port}"}
+
+    def probe(*flags: str) -> tuple[int, str]:
+        program = Path(sys.executable).with_name("jwtproxy-health")
+        done = subprocess.run(
+            [program, *flags], env=settings, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False
+        )
+        assert done.stdout == ""
+        return done.returncode, done.stderr
+
+    assert probe() == (1, "jwtproxy: error: no answer: connection refused\n")
+    proxy = start_proxy("--drain-delay", "60", env=settings)
+    assert [probe(), probe("--live")] == [(0, "")] * 2
+    proxy.send_signal(signal.SIGTERM)
+    until(lambda: probe()[0] == 1, 2 * slack(), "it is no longer ready")
+    assert [probe(), probe("--live")] == [(1, "jwtproxy: error: not ready: draining\n"), (0, "")]
+    proxy.send_signal(signal.SIGINT)
+    ended(proxy, [proxy.pid])
+
+
+def test_a_second_signal_ends_that_wait_too(start_proxy: StartProxy) -> None:
+    proxy = start_proxy("--workers", str(WORKERS), "--drain-delay", "60")
+    pids = [proxy.pid, *await_workers(proxy, WORKERS)]
+    proxy.send_signal(signal.SIGTERM)
+    until(lambda: ask(proxy.port, "/readyz")[0] == 503, 1 * slack(), "it has begun to end")
+    began = time.monotonic()
+    proxy.send_signal(signal.SIGTERM)
+    ended(proxy, pids)
+    assert time.monotonic() - began < 1.5 * slack()
+
+
+@pytest.mark.parametrize("kept", [True, pytest.param(False, marks=thorough)])
+def test_a_rollout_loses_no_request(start_proxy: StartProxy, recorder: Recorder, kept: bool) -> None:
+    """As in Kubernetes: the next one is started, and has to be ready; then the one before is told to end.
+
+    Clients make a connection for each request, or keep theirs, and try nothing twice.
+    """
+    stop, lost = threading.Event(), list[object]()
+    answered = itertools.count()
+
+    def load(port: int) -> None:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        while not stop.wait(0.02):
+            try:
+                client.request("GET", recorder.url)
+                with client.getresponse() as reply:
+                    said: object = reply.status, reply.read()
+            except (OSError, http.client.HTTPException) as error:
+                said = error
+            if said == (200, b"ok"):
+                next(answered)
+            else:
+                lost.append(said)
+            if not kept or said != (200, b"ok"):
+                client.close()
+        client.close()
+
+    with Balancer() as balancer, ThreadPoolExecutor(4) as pool:
+        flags = "--workers", "2", "--drain-delay", "1.5"
+        proxy = start_proxy(*flags)
+        balancer.backends = (proxy.port,)
+        until(lambda: balancer.ready == (proxy.port,), 5, "the first is ready")
+        for _ in range(4):
+            pool.submit(load, balancer.port)
+        for _ in range(2):
+            before, proxy = proxy, start_proxy(*flags)
+            balancer.backends = before.port, proxy.port
+            until(lambda: proxy.port in balancer.ready, 5, "the next is ready")  # noqa: B023  # asked at once
+            before.send_signal(signal.SIGTERM)
+            assert (before.wait(12), before.stderr) == (0, "")
+            balancer.backends = (proxy.port,)
+        stop.set()
+    assert lost == []
+    assert next(answered) > 50

@@ -132,8 +132,7 @@ ROWS = (
         "cannot connect to http://\\S+: connection refused", line="GET /x HTTP/1.1", proxy="reverse"),
     Row("CONNECT to a reverse proxy", "connect", 400, "http_request_error",
         "CONNECT is not served here: within a tunnel, or in this mode", proxy="reverse"),
-    Row("no such page", "http", 404, "", "this is a proxy; the only pages here are /status, /.well-known/jwks.json, "
-        "/ca.pem, /ca.cer, /ca.p12 and /proxy.pac",
+    Row("no such page", "http", 404, "", "this is a proxy; / lists the pages that it has",
         line="GET /nope HTTP/1.1"),
     Row("no method of a page", "http", 405, "", "/status is read-only", line="POST /status HTTP/1.1"),
     Row("HTTP/2 without TLS", "h2c", 505, "http_request_error", "HTTP/2 without TLS \\(h2c\\) is not supported: .*",

@@ -23,6 +23,7 @@ from jwtproxy import __version__
 from tests.support.clients import Raw, Reply, curl, message
 from tests.support.harness import ADDONS, MIB, Proxy, StartBare, StartProxy, rows, thorough, verify
 from tests.support.upstreams import Authority, Recorder
+from tests.support.verifiers import free_port
 
 NAME = socket.gethostname()
 JSON, HTML = "application/json", "text/html; charset=utf-8"
@@ -214,7 +215,6 @@ def test_a_query_changes_nothing(everywhere: Proxy, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/nope",
         "/status/",
         "/Status",
@@ -283,6 +283,46 @@ def test_without_pages_there_is_none_of_them(start_proxy: StartProxy, path: str)
     proxy = start_proxy("--set", "jwt_pages=off")
     with Raw(proxy.port) as client:
         assert client.request(message("GET", path, "Host: x")).status == 404
+
+
+# --- what probes ask
+
+
+@pytest.mark.parametrize("kind", ["launcher", "bare"])
+def test_probes_are_told_whether_it_serves(start_proxy: StartProxy, start_bare: StartBare, kind: str) -> None:
+    """They ask every few seconds: nothing is counted, and nothing said on the terminal."""
+    proxy = (
+        start_proxy() if kind == "launcher" else start_bare(scripts=(ADDONS / "jwt_inject.py", ADDONS / "status.py"))
+    )
+    with Raw(proxy.port) as client:
+        for path in ("/livez", "/readyz"):
+            got = client.request(message("GET", path, "Host: x"))
+            assert (got.status, got.body, got.values("cache-control")) == (200, b"ok\n", ["no-store"])
+            head = client.request(message("HEAD", path, "Host: x"), "HEAD")
+            assert (head.status, head.values("content-length")) == (200, ["3"])
+        assert json.loads(client.request(message("GET", "/status", "Host: x")).body)["proxied_requests"] == 0
+    if kind == "launcher":
+        proxy.stop()
+        assert "livez" not in proxy.output
+        assert "readyz" not in proxy.output
+
+
+def test_without_a_usable_key_it_serves_and_is_not_ready(start_proxy: StartProxy, tmp_path: Path) -> None:
+    """A key whose time is over while the proxy runs."""
+    over = time.time() + 2.5
+    (tmp_path / "key.json").write_text(json.dumps({"kty": "oct", "k": "A" * 86, "exp": over}))
+    proxy = start_proxy("--key", str(tmp_path / "key.json"), env={"JWT_SHARED_SECRET": None})
+    assert _readiness(proxy) == (200, b"ok\n")
+    time.sleep(max(0.0, over - time.time()))
+    assert _readiness(proxy) == (503, b"jwtproxy: not ready: no key may sign now\n")
+    with Raw(proxy.port) as client:
+        assert client.request(message("GET", "/livez", "Host: x")).status == 200
+
+
+def _readiness(proxy: Proxy) -> tuple[int, bytes]:
+    with Raw(proxy.port) as client:
+        got = client.request(message("GET", "/readyz", "Host: x"))
+    return got.status, got.body
 
 
 # --- what is a request to the proxy itself
@@ -634,6 +674,34 @@ def test_jwt_pages_says_where_the_page_is(
         assert all(verify(seen.token) for seen in recorder.requests)
 
 
+@pytest.mark.parametrize("kind", ["launcher", "bare"])
+def test_the_pages_may_be_elsewhere(
+    start_proxy: StartProxy, start_bare: StartBare, recorder: Recorder, kind: str
+) -> None:
+    """At an address where nothing else is served; there are none at the proxy's own then. All workers are there."""
+    port = free_port()
+    pages = "--set", f"jwt_pages=127.0.0.1:{port}"
+    scripts = ADDONS / "jwt_inject.py", ADDONS / "status.py"
+    proxy = start_proxy(*pages, "--workers", "2") if kind == "launcher" else start_bare(*pages, scripts=scripts)
+    with Raw(proxy.port) as client:
+        assert client.request(message("GET", "/status", "Host: x")).status == 404
+        assert client.request(message("GET", recorder.url, f"Host: {recorder.authority}")).body == b"ok"
+    for _ in range(8):
+        with Raw(port) as client:
+            assert client.request(message("GET", "/readyz", "Host: x")).body == b"ok\n"
+            status = json.loads(client.request(message("GET", "/status", "Host: x")).body)
+            assert status["proxied_requests"] == 1
+            assert (
+                f"--proxy http://127.0.0.1:{proxy.port} ".encode()
+                in client.request(message("GET", "/", "Host: x")).body
+            )
+            passes = client.request(message("GET", f"{recorder.url}/through", f"Host: {recorder.authority}"))
+            assert passes.status == 404
+        with Raw(port) as client:
+            assert client.request(message("CONNECT", recorder.authority, f"Host: {recorder.authority}")).status == 403
+    assert len(recorder.requests) == 1
+
+
 def test_upstream_mode_has_the_page_too(start_proxy: StartProxy, recorder: Recorder) -> None:
     """A proxy behind a proxy answers for itself; all else goes to the next one, signed."""
     proxy = start_proxy("--mode", f"upstream:{recorder.url}")
@@ -652,6 +720,8 @@ def test_the_page_stays_open_when_a_password_is_asked(start_proxy: StartProxy, r
         assert client.request(message("HEAD", "/status", "Host: x"), "HEAD").status == 200
         assert client.request(message("POST", "/status", "Host: x", "Content-Length: 0")).status == 405
         assert client.request(message("GET", "/nope", "Host: x")).status == 404
+        assert client.request(message("GET", "/readyz", "Host: x", "Authorization: Bearer x")).body == b"ok\n"
+        assert b"--proxy http://me.example:81 " in client.request(message("GET", "/", "Host: me.example:81")).body
     with Raw(proxy.port) as client:
         assert client.request(message("GET", f"{recorder.url}/status", f"Host: {recorder.authority}")).status == 407
     assert recorder.requests == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -318,11 +319,17 @@ def test_the_grace_is_in_seconds(arguments: tuple[str, ...], grace: float) -> No
     assert commandline.grace(commandline.parser(Options()).parse_args(list(arguments))) == grace
 
 
+@pytest.mark.parametrize(("arguments", "delay"), [((), 0.0), (("--drain-delay", "5"), 5.0)])
+def test_and_so_is_what_comes_before(arguments: tuple[str, ...], delay: float) -> None:
+    assert commandline.drain_delay(commandline.parser(Options()).parse_args(list(arguments))) == delay
+
+
 @pytest.mark.parametrize("value", ["-1", "nan", "soon", "inf", ""])
-def test_a_grace_that_is_none_is_an_error(value: str) -> None:
-    args = commandline.parser(Options()).parse_args(["--grace", value])
-    with pytest.raises(SettingsError, match="for --grace"):
-        commandline.grace(args)
+@pytest.mark.parametrize(("flag", "of"), [("--grace", commandline.grace), ("--drain-delay", commandline.drain_delay)])
+def test_a_time_that_is_none_is_an_error(value: str, flag: str, of: Callable[[Any], float]) -> None:
+    args = commandline.parser(Options()).parse_args([flag, value])
+    with pytest.raises(SettingsError, match=f"for {flag}"):
+        of(args)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ from mitmproxy.proxy.layers import http
 from mitmproxy.test import tflow
 
 from jwtproxy.addons.jwt_inject import JwtInject
+from jwtproxy.addons.status import Status
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.launcher.addons.drain import Drain
 from jwtproxy.launcher.master import Master
 from jwtproxy.mitm import dispatch
 from jwtproxy.observe.counters import Counters
@@ -86,3 +88,26 @@ def test_a_mitmproxy_that_lacks_what_makes_it_safe_is_refused(monkeypatch: pytes
     with pytest.raises(SettingsError, match=r"not suitable: it lacks HttpStream\.flow_done$") as caught:
         _with(lambda master: None)
     assert "mitmproxy>=12.2,<13" in caught.value.hint
+
+
+def test_probes_are_told_before_connections_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends requests hears of it late."""
+    told: list[object] = []
+    monkeypatch.setattr(Status, "leave", lambda self: told.append("leave"))
+
+    async def drain(self: Drain, grace: float) -> None:
+        told.append(grace)
+
+    async def run() -> None:
+        monkeypatch.setattr(Drain, "drain", drain)
+        monkeypatch.setattr(Drain, "begin", lambda self: told.append("begin"))
+        master = Master(Options())
+        master.add_ours(JwtInject(KeySource(SECRET, bytes(64))), Counters())
+        draining = asyncio.ensure_future(master.drain(0.05, 3))
+        await asyncio.sleep(0.001)
+        assert told == ["leave"]
+        await draining
+        assert told == ["leave", "begin", 3]
+        await master.done()
+
+    asyncio.run(run())

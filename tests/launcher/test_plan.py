@@ -13,6 +13,7 @@ from mitmproxy.certs import CertStore
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
 
+from jwtproxy.config.errors import SettingsError
 from jwtproxy.launcher import plan
 
 
@@ -99,3 +100,9 @@ def test_who_starts_at_the_same_time_has_the_same_ca(tmp_path: Path, monkeypatch
         first, second = both.map(plan.prepare_ca, options)
     assert first.default_ca.fingerprint() == second.default_ca.fingerprint()
     assert made == [tmp_path / "new"]
+
+
+def test_where_the_pages_cannot_listen_the_hint_names_their_option(port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(SettingsError) as caught:
+        _listening(mode=[f"pages@127.0.0.1:{port}"])
+    assert "jwt_pages" in caught.value.hint

@@ -123,6 +123,7 @@ def test_wheel_installs_into_an_empty_environment_and_runs(source: Path, environ
     shutil.rmtree(source)
     environment.borrow_dependencies()
     assert VERSION in run(environment.bin / "jwtproxy-run", "--version", cwd=environment.bin)
+    assert run(environment.bin / "jwtproxy-health", "--help", cwd=environment.bin).startswith("usage: jwtproxy-health")
     assert run(environment.bin / "jwtproxy-run", "help", "keys", cwd=environment.bin).startswith("# Keys\n")
     where = "import jwtproxy.launcher.cli, jwtproxy.addons.status as it; print(it.__file__)"
     status = run(environment.bin / "python", "-c", where, cwd=environment.bin).strip()

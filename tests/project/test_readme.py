@@ -31,6 +31,7 @@ from jwtproxy.launcher.addons import streaming
 from jwtproxy.launcher.environment import OPTIONS
 from jwtproxy.launcher.processes import capacity
 from jwtproxy.mitm import stock
+from jwtproxy.observe import pages
 from jwtproxy.observe.counters import Counters
 from jwtproxy.tokens import claims, key_formats, key_source
 from jwtproxy.tokens.algorithms import HMAC_BYTES
@@ -58,7 +59,7 @@ UNSEEN = {key_source.SECRET, key_source.SECRET_FILE, key_source.PASSPHRASE, key_
 VARIABLES = UNSEEN | {"HTTP_PORT", "HTTP_HOST", "WORKERS", "JWT_STRICT_ENV"} | {option.variable for option in OPTIONS}
 OWN_FLAGS = set(
     """--key --user --audience --ttl --header --rules --port --host --workers --allow-client --filter --grace
-    --check --json""".split()
+    --drain-delay --check --json""".split()
 )
 
 
@@ -190,6 +191,7 @@ def test_the_table_gives_the_other_defaults() -> None:
     assert defaults["HTTP_PORT"] == "8080"  # mitmproxy's, where nothing is set
     assert defaults["WORKERS"] == "1"
     assert defaults["--grace"] == f"{commandline.grace(args):g}"
+    assert defaults["--drain-delay"] == f"{commandline.drain_delay(args):g}"
 
 
 def test_the_settings_in_the_readme_are_as_in_the_manual() -> None:
@@ -313,7 +315,7 @@ def test_what_mitmproxy_users_must_install_is_what_the_addons_import() -> None:
 def test_the_start_and_the_status_page_shown_are_of_this_version() -> None:
     (start,) = blocks("text", MANUAL["starting"])
     assert start.startswith(f"jwtproxy {__version__} listening on http://127.0.0.1:8080\n")
-    status, _ = blocks("console", MANUAL["pages"])
+    status, *_ = blocks("console", MANUAL["pages"])
     shown = json.loads(status.splitlines()[1])
     assert {name: type(value) for name, value in shown.items()} == {
         name: type(value) for name, value in Counters().snapshot().items()
@@ -333,7 +335,7 @@ def test_every_text_of_ours_in_the_table_of_failures_is_in_the_code() -> None:
     for text in ours:
         form = re.sub(r"http://\S+:(?:80|3128)\b|https://\w+\.example|'admin'", "{}", text)
         form = re.sub(r"(?<=cannot connect to \{\}: ).*", "", form)  # the reason is the system's
-        form = re.sub(r"\b(?:30|60|300)\b|(?<=wait )8\b|/status(, .* and /proxy.pac)?", "{}", form)
+        form = re.sub(r"\b(?:30|60|300)\b|(?<=wait )8\b|/status|(?<=not ready: ).*", "{}", form)
         assert form in code or text in code, text
 
 
@@ -408,9 +410,12 @@ def test_the_manifest_is_one_and_sets_variables_that_exist() -> None:
     volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
     for container in (proxy, *pod["spec"]["containers"]):
         assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    (where,) = [entry["value"] for entry in proxy["env"] if entry["name"] == "JWT_PAGES"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        (program,) = proxy[probe]["exec"]["command"]
-        assert f"/bin/{program}" in (ROOT / "Dockerfile").read_text()
+        asked = proxy[probe]["httpGet"]
+        assert asked["path"] in pages.PAGES
+        assert asked["port"] == pages.OPTIONS[0].check(where).port
+    assert proxy["args"][0] in OWN_FLAGS
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")

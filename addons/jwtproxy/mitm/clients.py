@@ -13,6 +13,7 @@ from ..conduct.access import CLIENTS, STRANGER, Access
 from ..conduct.addresses import parse_ip
 from . import limits, stock
 from .gate import Gate
+from .pages_mode import others, without_pages
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class Clients:
     def running(self) -> None:
         """Say who may use the proxy, if that is anybody."""
         proxyserver = ctx.master.addons.get("proxyserver")
-        addresses = proxyserver.listen_addrs() if proxyserver else ()
+        servers = others(proxyserver) if proxyserver else ()
+        addresses = [address for server in servers for address in server.listen_addrs]
         for warning in exposures(addresses, ctx.options, self._gate.access):
             logger.warning("jwtproxy: warning: %s", warning)
 
@@ -55,5 +57,5 @@ def exposures(listening: Iterable[tuple[Any, ...]], options: Options, access: Ac
             "whoever reaches this port may use the proxy: jwt_allow_client (--allow-client) says which addresses may, "
             "--proxyauth asks for a password"
         )
-    if not access.deny_private and not all(mode.startswith("reverse:") for mode in options.mode):
+    if not access.deny_private and not all(mode.startswith("reverse:") for mode in without_pages(options.mode)):
         yield "private and loopback addresses may be reached through the proxy: jwt_deny_private=on is recommended here"

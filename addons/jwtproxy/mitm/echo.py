@@ -21,7 +21,7 @@ MOST_DRAINED = 64 * 1024 * 1024
 TOO_LONG = shown.TOO_LONG
 
 _HUNG = "jwtproxy_echo"
-_EXPLICIT = (RegularMode, UpstreamMode)
+EXPLICIT = (RegularMode, UpstreamMode)
 """Where clients know that there is a proxy, and ask it for URLs."""
 
 
@@ -37,7 +37,7 @@ def is_on(options: Options) -> bool:
 
 def answers(options: Options, client: Client, host: str, port: int) -> bool:
     """Whether we answer what this client asks of there, so that no upstream may be looked for."""
-    return echo.is_echo(host, port) and is_on(options) and isinstance(client.proxy_mode, _EXPLICIT)
+    return echo.is_echo(host, port) and is_on(options) and isinstance(client.proxy_mode, EXPLICIT)
 
 
 def is_shown(options: Options, flow: HTTPFlow) -> bool:

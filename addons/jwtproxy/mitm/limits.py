@@ -1,7 +1,7 @@
 """Limits on what others may do: what each is, and how often it was reached, whoever counts that."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mitmproxy import ctx
@@ -130,3 +130,8 @@ def keep_to(options: Options, values: Mapping[str, Any]) -> None:
 def in_force(options: Options, name: str) -> str:
     """The value of this limit that is in force."""
     return str(vars(options).get(_KEPT_TO, {}).get(name, getattr(options, name, "")))
+
+
+def told(options: Options, names: Iterable[str], reached: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """Each limit that there is: its value that is in force, and how often it was reached."""
+    return {name: {"value": in_force(options, name), "reached": reached[name]} for name in names if name in options}

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import time
+from collections.abc import Callable
 from typing import Any
 
 import bcrypt
@@ -12,11 +13,13 @@ from mitmproxy.addons import proxyauth
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.layers.modes import Socks5AuthData
 
+from ..conduct.addresses import parse_ip
 from ..conduct.crowd import site
 from ..conduct.patience import Patience
 from ..conduct.proxy_status import ErrorType
 from ..config.options import Option, number
 from ..observe import pages
+from ..observe.pages import Page
 from . import flows, limits
 
 _OPTION = Option(
@@ -46,22 +49,56 @@ _socks5_auth = proxyauth.ProxyAuth.socks5_auth
 
 def authenticate_http(self: proxyauth.ProxyAuth, flow: HTTPFlow) -> bool:
     """Whether a request, or CONNECT, brings a right password; else it is answered."""
-    if flow.response:  # refused already, whoever it is
+    if flow.response or flows.to_self(flow):  # refused already, whoever it is; or asked later, if at all
         return False
-    header = proxyauth.http_auth_header(proxyauth.is_http_proxy(flow))
-    given = flow.request.headers.get(header, "")
+    as_proxy = proxyauth.is_http_proxy(flow)
+    given = flow.request.headers.get(proxyauth.http_auth_header(as_proxy), "")
+    asks = _ASK_AS_PROXY if as_proxy else _ASK_AS_SERVER
+    return _lets_in(self, flow, given, lambda: _authenticate(self, flow), asks)
+
+
+def lets_in(addons: Any, flow: HTTPFlow) -> bool:
+    """Whether a request to the proxy itself may have what is not for anyone; else it is answered, as a server does.
+
+    From this machine it may: who starts a proxy there can read its settings.
+    """
+    addon, peer = addons.get("proxyauth"), flow.client_conn.peername
+    if not addon or not addon.validator or flow.metadata.get("proxyauth") or _is_local(peer):
+        return True
+    if flow.response:  # it was asked as any request is
+        return False
+    given = flow.request.headers.get("Authorization", "")
+    return _lets_in(addon, flow, given, lambda: _is_right(addon, given), _ASK_AS_SERVER)
+
+
+def _is_local(peer: Any) -> bool:
+    ip = parse_ip(str(peer[0])) if peer else None
+    return ip is not None and ip.is_loopback
+
+
+def _lets_in(addon: proxyauth.ProxyAuth, flow: HTTPFlow, given: str, look: Callable[[], bool], asks: Page) -> bool:
+    """Whether the password is right that was given, which `look` tells; else the flow is answered."""
     peer: Any = flow.client_conn.peername
-    turn = _Turn(self, peer, given)
+    turn = _Turn(addon, peer, given)
     if turn.wait:
         text = f"too many wrong passwords; wait {turn.wait} s"
         flows.respond(flow, pages.text(429, text, ErrorType.HTTP_REQUEST_DENIED, **{"Retry-After": str(turn.wait)}))
         return False
-    is_right = _authenticate(self, flow)
+    is_right = look()
     if not is_right:
-        flows.respond(flow, _ASK_AS_PROXY if proxyauth.is_http_proxy(flow) else _ASK_AS_SERVER)
+        flows.respond(flow, asks)
     if given:  # clients ask without one first, to learn that one is wanted
         turn.end(is_right=is_right)
     return is_right
+
+
+def _is_right(addon: proxyauth.ProxyAuth, given: str) -> bool:
+    """Look at a password as mitmproxy does, which would read another field."""
+    try:
+        _, user, password = proxyauth.parse_http_basic_auth(given)
+        return bool(addon.validator and addon.validator(user, password))
+    except Exception:  # as there: whatever is wrong with it, or with a server that is asked, it is not right
+        return False
 
 
 def socks5_auth(self: proxyauth.ProxyAuth, data: Socks5AuthData) -> None:

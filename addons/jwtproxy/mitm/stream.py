@@ -38,6 +38,7 @@ from ..conduct.retries import may_go_again
 from ..observe.pages import text
 from . import echo, flows, forgetting, gate, http1, limits, pipes, response_timeout, retries, turns, whole_bodies
 from .ledger import note_carried, note_shown
+from .pages_mode import is_for_pages
 from .pressure import HIGH, Pressure
 from .response_timeout import Alarm
 from .retries import NoAnswer
@@ -141,8 +142,10 @@ class Stream(http.HttpStream):
 
     def check_invalid(self, request: bool) -> CommandGenerator[bool]:
         """Note requests in origin form before mitmproxy takes their destination from Host (RFC 9112 §3.2.1)."""
-        if request and host.is_to_proxy(self.flow.request.host, enclosed=self.mode is http.HTTPMode.transparent):
-            data, client = self.flow.request.data, self.context.client
+        client = self.context.client
+        enclosed = self.mode is http.HTTPMode.transparent
+        if request and (is_for_pages(client) or host.is_to_proxy(self.flow.request.host, enclosed=enclosed)):
+            data = self.flow.request.data
             flows.mark_to_self(self.flow)
             data.host, data.port = client.sockname[:2]
             data.scheme = b"https" if client.tls else b"http"

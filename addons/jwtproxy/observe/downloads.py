@@ -17,9 +17,10 @@ KINDS = {
 
 NO_CA = pages.text(503, "the proxy has no CA whose certificate it could give out")
 
+NO_WAY = pages.text(404, "the proxy stands in front of a server, and is none that browsers are told of")
+
 _PAC = "application/x-ns-proxy-autoconfig"
 _PLAIN = re.compile(r"([0-9A-Za-z](?:[0-9A-Za-z._-]*[0-9A-Za-z])?\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
-_PORTS = {"PROXY": 80, "HTTPS": 443}
 
 
 def certificate(path: str, forms: Mapping[str, bytes], etag: str, headers: Mapping[str, str]) -> Page:
@@ -40,16 +41,25 @@ def certificate(path: str, forms: Mapping[str, bytes], etag: str, headers: Mappi
     return pages.unless_known(headers, tag, Page(200, headers=own, data=forms[path]))
 
 
-def autoconfig(headers: Mapping[str, str], local: tuple[str, int], *, secure: bool) -> Page:
+def autoconfig(proxy: str) -> Page:
     """A script that sends all a browser asks for by this proxy (https://en.wikipedia.org/wiki/Proxy_auto-config).
 
-    It names the proxy as its client does, or by `local`, the address that it has connected to. It leaves no way around.
-    `secure`: whether the client speaks to the proxy by TLS.
+    It leaves no way around. `proxy`: its URL; empty where browsers cannot use it.
     """
-    way = "HTTPS" if secure else "PROXY"
-    place = _asked(headers.get("host", ""), _PORTS[way]) or _authority(*local)
+    if not proxy:
+        return NO_WAY
+    scheme, place = proxy.split("://")
+    way = "HTTPS" if scheme == "https" else "PROXY"
     script = f'function FindProxyForURL(url, host) {{\n  return "{way} {place}";\n}}\n'
     return Page(200, script, {"Content-Type": _PAC, "Cache-Control": "no-store", "Vary": "Host"})
+
+
+def address(headers: Mapping[str, str], local: tuple[str, int], *, secure: bool) -> str:
+    """Host and port of the proxy as its client has named it, or of `local`, the address that it has connected to.
+
+    `secure`: whether the client speaks to the proxy by TLS.
+    """
+    return _asked(headers.get("host", ""), 443 if secure else 80) or authority(*local)
 
 
 def _asked(named: str, otherwise: int) -> str:
@@ -63,7 +73,8 @@ def _asked(named: str, otherwise: int) -> str:
     return f"{host}:{port}"
 
 
-def _authority(host: str, port: int) -> str:
+def authority(host: str, port: int) -> str:
+    """An address as URLs have it."""
     ip = parse_ip(host)
     host = str(ip) if ip else host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

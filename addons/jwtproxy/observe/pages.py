@@ -1,23 +1,28 @@
 """The pages the proxy answers itself."""
 
+import base64
+import hashlib
 import html
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from enum import Enum, auto
+from typing import Any, NamedTuple
 
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import generate_etag, parse_accept_header, parse_etags
 
 from ..conduct import heads, proxy_status
 from ..conduct.proxy_status import ErrorType
-from ..config.options import Option, one_of
+from ..config import place
+from ..config.options import Option
+from ..config.place import Place
 
 _ALLOW = "GET, HEAD, OPTIONS"
-JSON, HTML, _TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
+JSON, HTML, TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 _JWKS = "application/jwk-set+json"  # RFC 7517 §8.5.2
 _PROBLEM = "application/problem+json"  # RFC 9457 §3
-_KINDS = {"text/plain": _TEXT, _PROBLEM: _PROBLEM, JSON: _PROBLEM, "text/html": HTML}
+_KINDS = {"text/plain": TEXT, _PROBLEM: _PROBLEM, JSON: _PROBLEM, "text/html": HTML}
 _FORMS = {f"{kind}{charset}": form for kind, form in _KINDS.items() for charset in ("", "; charset=utf-8")}
 """Of what we have to say: what clients may ask for, and what they get then; the first where anything will do."""
 _LONGEST_ACCEPT = 1024
@@ -26,19 +31,34 @@ _LONGEST_ACCEPT = 1024
 SERVER = "jwtproxy"
 """Who answers, on every answer of our own."""
 
+HOME_PATH = "/"
 STATUS_PATH = "/status"
+LIVE_PATH, READY_PATH = "/livez", "/readyz"
+"""Whether the proxy serves at all, and whether it should be sent requests now."""
 JWKS_PATH = "/.well-known/jwks.json"
 PEM_PATH, DER_PATH, PKCS12_PATH = "/ca.pem", "/ca.cer", "/ca.p12"
 """The certificate of the CA, and never its key, in the forms that systems want."""
 PAC_PATH = "/proxy.pac"
 
+_WHETHER = ("auto", "on", "off")
+
+
+def _where(value: str) -> str | Place:
+    if value in _WHETHER:
+        return value
+    if found := place.parse(value):
+        return found
+    raise ValueError(f"use one of {', '.join(_WHETHER)}, or HOST:PORT")
+
+
 OPTIONS = (
     Option(
         "jwt_pages",
         "auto",
-        one_of("auto", "on", "off"),
+        _where,
         "pages",
-        "Whether the proxy serves its own pages, such as /status: auto (on in regular and upstream mode), on or off.",
+        "Whether the proxy serves its own pages, such as /status: auto (on in regular and upstream mode), on or off; "
+        "or the HOST:PORT where it does instead.",
     ),
 )
 
@@ -47,8 +67,35 @@ _WITH_304 = ("Cache-Control", "ETag")  # RFC 9110 §15.4.5
 NOTHING_PUBLISHED = '{"keys": []}\n', 0
 """A JWKS without keys, and for how many seconds it may be kept."""
 
-_PATHS = (STATUS_PATH, JWKS_PATH, PEM_PATH, DER_PATH, PKCS12_PATH, PAC_PATH)
-_LISTED = f"{', '.join(_PATHS[:-1])} and {_PATHS[-1]}"
+
+class Reader(Enum):
+    """Who may read a page where `--proxyauth` asks for a password."""
+
+    ANYONE = auto()
+    USER = auto()
+    """Who gives it, or asks from this machine."""
+
+
+class Own(NamedTuple):
+    """One of our pages."""
+
+    reader: Reader
+    what: str
+    """It is, in a few words."""
+
+
+PAGES = {
+    HOME_PATH: Own(Reader.USER, "what this is, and how to use it"),
+    STATUS_PATH: Own(Reader.ANYONE, "how the proxy does"),
+    LIVE_PATH: Own(Reader.ANYONE, "whether it serves"),
+    READY_PATH: Own(Reader.ANYONE, "whether it takes requests"),
+    JWKS_PATH: Own(Reader.ANYONE, "the public keys"),
+    PEM_PATH: Own(Reader.ANYONE, "the certificate that clients need for HTTPS"),
+    DER_PATH: Own(Reader.ANYONE, "the same in DER"),
+    PKCS12_PATH: Own(Reader.ANYONE, "the same in PKCS#12"),
+    PAC_PATH: Own(Reader.ANYONE, "a script by which browsers find the proxy"),
+}
+"""All there are, by their paths."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +116,30 @@ Read = Callable[[Mapping[str, str]], Page]
 
 
 def is_own(path: str) -> bool:
-    """Whether a path, with or without a query, is that of one of our pages."""
-    return path.partition("?")[0] in _PATHS
+    """Whether a path, with or without a query, is that of one of our pages where only the path can tell.
+
+    There the root is another's.
+    """
+    return _without_query(path) in PAGES.keys() - {HOME_PATH}
+
+
+def is_for_users(path: str) -> bool:
+    """Whether it is that of a page which is not for anyone."""
+    own = PAGES.get(_without_query(path))
+    return own is not None and own.reader is Reader.USER
+
+
+def _without_query(path: str) -> str:
+    return path.partition("?")[0]
 
 
 def answer(method: str, path: str, headers: Mapping[str, str], read: Mapping[str, Read]) -> Page:
     """Answer one request made to the proxy itself; `read` makes each of our pages."""
     if method == "OPTIONS" and path == "*":
         return Page(204, headers={"Allow": _ALLOW})  # RFC 9110 §9.3.7: a ping
-    path = path.partition("?")[0]
-    if path not in _PATHS:
-        return text(404, f"this is a proxy; the only pages here are {_LISTED}")
+    path = _without_query(path)
+    if path not in PAGES:
+        return text(404, "this is a proxy; / lists the pages that it has")
     if method == "OPTIONS":
         return Page(204, headers={"Allow": _ALLOW})
     if method not in ("GET", "HEAD"):
@@ -95,10 +155,10 @@ def status(headers: Mapping[str, str], members: Mapping[str, Any]) -> Page:
     return Page(200, json.dumps(members) + "\n", {"Content-Type": JSON, **own})
 
 
-def prefers_html(accept: str) -> bool:
-    """Whether a client that sends this Accept prefers HTML to JSON."""
-    wanted = parse_accept_header(accept[:_LONGEST_ACCEPT], MIMEAccept).best_match([JSON, "text/html", HTML])
-    return bool(wanted) and wanted != JSON
+def prefers_html(accept: str, otherwise: str = JSON) -> bool:
+    """Whether a client that sends this Accept prefers HTML to JSON, or to what it gets otherwise."""
+    wanted = parse_accept_header(accept[:_LONGEST_ACCEPT], MIMEAccept).best_match([otherwise, "text/html", HTML])
+    return bool(wanted) and wanted != otherwise
 
 
 def jwks(headers: Mapping[str, str], body: str, max_age: int) -> Page:
@@ -121,7 +181,7 @@ def text(code: int, message: str, error: ErrorType | None = None, **headers: str
     `error`: where it takes the place of an upstream's answer, of which type that failure is.
     """
     told = {proxy_status.NAME: error.field} if error else {}
-    fields = {"Content-Type": _TEXT, **told, **headers, "Vary": "Accept"}
+    fields = {"Content-Type": TEXT, **told, **headers, "Vary": "Accept"}
     return Page(code, f"jwtproxy: {message}\n", fields, message)
 
 
@@ -129,8 +189,8 @@ def in_form(page: Page, accept: str) -> Page:
     """The page as a client wants it who sends this Accept: in plain text, HTML, or as RFC 9457 has it, in JSON."""
     if not page.detail or accept in ("", "*/*") or len(accept) > _LONGEST_ACCEPT:
         return page
-    form = _FORMS[parse_accept_header(accept, MIMEAccept).best_match(_FORMS, _TEXT)]
-    if form == _TEXT:
+    form = _FORMS[parse_accept_header(accept, MIMEAccept).best_match(_FORMS, TEXT)]
+    if form == TEXT:
         return page
     if form == _PROBLEM:
         title = heads.phrase(page.code).decode()
@@ -177,6 +237,10 @@ _STYLE = (
     "table,tbody,tr,th,td{display:block;width:auto}tr{padding:.4rem 0}"
     "th,td{padding:0}th{font-size:.875em}}"
 )
+
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; frame-ancestors 'none'"
+"""The Content-Security-Policy of a page in HTML that has no style but this, and no script."""
 
 
 def document(title: str, content: str, heading: str = "") -> str:

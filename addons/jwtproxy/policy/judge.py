@@ -13,7 +13,7 @@ from ..conduct.request import Matcher, RequestHead
 from ..conduct.verdict import Forward, Refuse, Verdict
 from ..config.errors import SettingsError
 from ..tokens.key_source import KeySource
-from ..tokens.keyring import Reader, unique
+from ..tokens.keyring import NoKeyError, Reader, unique
 from . import decision, faults
 from .decision import Decisions
 from .rules import BLOCK, PROXYAUTH
@@ -79,6 +79,15 @@ class Policy:
             return strip(trailers, self.token_fields)
         except MalformedError:
             return ()
+
+    def lacking(self, now: float) -> str:
+        """What there is not, in words, to sign at `now` a request that no rule is about; empty if it can be signed."""
+        try:
+            if self.decisions.default:
+                self.decisions.default.ring.signing(now)
+        except NoKeyError as error:
+            return str(error)
+        return ""
 
     def __str__(self) -> str:
         """What to tell of it, in a few words."""

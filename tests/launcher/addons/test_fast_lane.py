@@ -67,6 +67,8 @@ def test_a_listener_of_mitmproxys_is_wrapped() -> None:
             assert lane.wrap(factory) is not factory
             assert lane.wrap(asyncio.Protocol) is asyncio.Protocol, "another server"
             assert list(lane.connections()) == []
+            factory = _factory("pages@127.0.0.1:9090")
+            assert lane.wrap(factory) is factory, "where nothing is carried"
 
     asyncio.run(run())
 

@@ -299,6 +299,19 @@ def test_without_pages_the_greeting_tries_another_host(
     assert "try     curl --proxy http://127.0.0.1:8080 http://example.com/\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("where", "url"), [("127.0.0.1:1", "http://127.0.0.1:1"), ("*:1", "http://localhost:1")])
+@pytest.mark.parametrize("mode", ["regular", "reverse:http://a.example"])
+def test_the_greeting_says_where_the_pages_are(
+    where: str, url: str, mode: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(master: Master) -> None:
+        monkeypatch.setattr(master.addons.get("proxyserver"), "listen_addrs", lambda: [("127.0.0.1", 8080)])
+        master.addons.get("dumper").running()
+
+    _with(look, jwt_pages=where, mode=[mode])
+    assert f"  status  {url}/status\n" in capsys.readouterr().out
+
+
 def test_the_greeting_says_how_requests_are_signed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

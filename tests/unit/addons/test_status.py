@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from mitmproxy import exceptions
+from mitmproxy.addons.proxyauth import ProxyAuth
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import mode_specs
 from mitmproxy.test import taddons, tflow, tutils
@@ -17,7 +18,8 @@ from mitmproxy.test import taddons, tflow, tutils
 import jwtproxy
 from jwtproxy.addons.jwt_inject import JwtInject
 from jwtproxy.addons.status import Status
-from jwtproxy.mitm import flows
+from jwtproxy.mitm import flows, patches
+from jwtproxy.observe import pages
 from jwtproxy.observe.counters import Counters
 from jwtproxy.tokens.key_source import SECRET, KeySource
 
@@ -109,6 +111,67 @@ def test_without_anyone_who_signs_none_are_published() -> None:
         assert flow.response.json() == {"keys": []}
 
 
+def _body(addon: Status, path: str, **changes: Any) -> tuple[int, str]:
+    flow = _flow(path, to_self=True, method=changes.get("method", "GET"))
+    flow.client_conn.peername = (changes.get("source", "192.0.2.1"), 1)
+    code = _ask(addon, flow)
+    assert code
+    assert flow.response
+    return code, flow.response.text or ""
+
+
+def test_it_is_ready_between_its_start_and_its_end() -> None:
+    addon = Status()
+    with taddons.context(addon):
+        assert _body(addon, "/readyz") == (503, "jwtproxy: not ready: starting\n")
+        assert _body(addon, "/livez") == (200, "ok\n")
+        addon.running()
+        assert _body(addon, "/readyz") == (200, "ok\n")
+        assert _body(addon, "/readyz", method="HEAD")[0] == 200
+        addon.leave()
+        assert _body(addon, "/readyz") == (503, "jwtproxy: not ready: draining\n")
+        assert _body(addon, "/livez") == (200, "ok\n")
+
+
+def test_it_is_not_ready_while_nothing_can_be_signed() -> None:
+    class Signs:
+        name = "jwtinject"
+        policy: Any = None
+
+    class Expired:
+        def lacking(self, now: float) -> str:
+            return "no key may sign now"
+
+    addon, signs = Status(), Signs()
+    with taddons.context(addon, signs):
+        addon.running()
+        assert _body(addon, "/readyz") == (503, "jwtproxy: not ready: the settings cannot be used\n")
+        signs.policy = Expired()
+        assert _body(addon, "/readyz") == (503, "jwtproxy: not ready: no key may sign now\n")
+        assert _body(addon, "/livez") == (200, "ok\n")
+
+
+def test_the_root_names_the_proxy_as_its_client_does() -> None:
+    addon = Status()
+    with taddons.context(addon):
+        flow = _flow("/", to_self=True)
+        flow.request.headers["host"] = "proxy.example:81"
+        assert _ask(addon, flow) == 200
+        assert flow.response
+        assert "curl --proxy http://proxy.example:81 " in (flow.response.text or "")
+
+
+@pytest.mark.parametrize("path", pages.PAGES)
+def test_with_a_password_each_page_is_for_whom_the_table_says(path: str) -> None:
+    patches.install()
+    addon, auth = Status(), ProxyAuth()
+    with taddons.context(addon, auth) as context:
+        context.configure(auth, proxyauth="a:b")
+        from_afar, from_here = _body(addon, path)[0], _body(addon, path, source="127.0.0.1")[0]
+        assert from_here != 401
+        assert from_afar == (401 if pages.is_for_users(path) else from_here)
+
+
 def test_nor_where_there_are_no_usable_settings() -> None:
     """Started as scripts, without a key: each request is refused, and this one answered."""
     addon = Status()
@@ -133,6 +196,9 @@ def test_status_through_the_proxy_is_that_of_another() -> None:
         ("on", "regular", False, None),
         ("on", "upstream:http://up.example", False, None),
         ("off", "regular", True, 404),
+        ("127.0.0.1:9090", "regular", True, 404),
+        ("127.0.0.1:9090", "pages@127.0.0.1:9090", True, 200),
+        ("127.0.0.1:9090", "reverse:http://up.example", False, None),
         ("off", "reverse:http://up.example", False, None),
     ],
 )
@@ -168,7 +234,7 @@ def test_a_script_with_a_bad_value_says_so_and_answers_all_the_same(caplog: pyte
         context.options.update_defer(jwt_pages="maybe")
         context.master.addons.add(addon)
         context.configure(addon)
-        hint = "use one of auto, on, off (jwt_pages or JWT_PAGES)"
+        hint = "use one of auto, on, off, or HOST:PORT (jwt_pages or JWT_PAGES)"
         assert set(caplog.messages) == {f"jwtproxy: error: bad value 'maybe' for jwt_pages\njwtproxy: hint: {hint}"}
         assert _ask(addon, _flow(to_self=True)) == 200
         context.configure(addon, jwt_pages="off")

@@ -15,7 +15,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons
 
 from jwtproxy.conduct.access import STRANGER, Access
-from jwtproxy.mitm import limits
+from jwtproxy.mitm import limits, pages_mode  # noqa: F401  # a mode is known once it is there
 from jwtproxy.mitm.clients import Clients, exposures, speaks_http
 
 ALLOWED = (ipaddress.ip_network("10.0.0.0/8"),)
@@ -33,7 +33,7 @@ def gate(**access: Any) -> Any:
     [
         *[("regular", True), ("upstream:http://a.example:1", True), ("reverse:http://a.example", True)],
         *[("reverse:https://a.example", True), ("reverse:tcp://a.example:1", False), ("socks5", False)],
-        *[("transparent", False), ("dns", False)],
+        *[("transparent", False), ("dns", False), ("pages@9090", True)],
     ],
 )
 def test_what_is_not_http_is_closed_at_once(mode: str, http: bool) -> None:
@@ -86,7 +86,13 @@ def test_the_first_names_both_ways_out() -> None:
 
 def test_it_is_told_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     with taddons.context() as context, caplog.at_level(logging.WARNING):
-        context.master.addons.add(type("ProxyServer", (), {"name": "proxyserver", "listen_addrs": lambda self: FAR})())
+        near = SimpleNamespace(mode=ProxyMode.parse("regular"), listen_addrs=NEAR)
+        pages = SimpleNamespace(mode=ProxyMode.parse("pages@9090"), listen_addrs=FAR)
+        proxyserver = SimpleNamespace(name="proxyserver", servers=[near, pages])
+        context.master.addons.add(proxyserver)
+        Clients(gate(deny_private=True)).running()
+        assert not caplog.records, "who reaches the pages alone may not use the proxy"
+        proxyserver.servers = [SimpleNamespace(mode=near.mode, listen_addrs=FAR)]
         Clients(gate(deny_private=True)).running()
         (record,) = caplog.records
         assert record.getMessage().startswith("jwtproxy: warning: whoever reaches this port may use the proxy: ")

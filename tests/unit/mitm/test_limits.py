@@ -55,3 +55,11 @@ def test_a_limit_is_none_where_no_addon_of_ours_is() -> None:
         assert limits.value_of(context.options, row) == 0
         context.options.add_option(row.name, str, "30", "")
         assert limits.value_of(context.options, row) == 30
+
+
+def test_each_limit_that_there_is_is_told_with_how_often_it_was_reached() -> None:
+    with taddons.context() as context:
+        context.options.add_option("jwt_a", str, "7", "")
+        assert limits.told(context.options, ["jwt_a", "jwt_b"], {"jwt_a": 3, "jwt_b": 4}) == {
+            "jwt_a": {"value": "7", "reached": 3}
+        }

@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers.modes import Socks5AuthData
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons, tflow
 
-from jwtproxy.mitm import limits, patches, proxy_auth
+from jwtproxy.mitm import flows, limits, patches, proxy_auth
 
 pytestmark = pytest.mark.usefixtures("pristine")
 
@@ -178,3 +178,63 @@ def test_a_file_of_users_is_looked_through(
 def test_an_empty_file_lets_nobody_in(counted: list[str], tmp_path: Path) -> None:
     (tmp_path / "none").write_text("")
     assert not Htpasswd(f"@{tmp_path}/none")("a", "")
+
+
+# --- pages of our own that are not for anyone
+
+
+def own(mode: str = "regular", source: str = "192.0.2.1", **given: str) -> HTTPFlow:
+    flow = tflow.tflow()
+    flow.client_conn.proxy_mode = ProxyMode.parse(mode)
+    flow.client_conn.peername = (source, 1)
+    flow.request.headers.update({name.replace("_", "-"): value for name, value in given.items()})
+    flows.mark_to_self(flow)
+    return flow
+
+
+def test_nobody_is_asked_before_it_is_known_which_page_it_is(counted: list[str]) -> None:
+    """Who asks for a public page with the password of something else has given none that is wrong."""
+    flow = own(Authorization="Bearer x", Proxy_Authorization=basic("a:bad"))
+    with_validator(SingleUser("a:good")).requestheaders(flow)
+    assert flow.response is None
+    assert not counted
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"), [("", 401), (basic("a:bad"), 401), ("Bearer x", 401), (basic("a:good"), 200)]
+)
+def test_a_page_for_users_asks_as_any_server_does(counted: list[str], given: str, answer: int) -> None:
+    addons = {"proxyauth": with_validator(SingleUser("a:good"))}
+    flow = own(Authorization=given) if given else own()
+    assert proxy_auth.lets_in(addons, flow) is (answer == 200)
+    assert code(flow) == answer
+    if flow.response:
+        assert flow.response.headers["www-authenticate"] == 'Basic realm="jwtproxy"'
+
+
+def test_who_guesses_there_waits_as_anywhere(counted: list[str]) -> None:
+    addons = {"proxyauth": with_validator(SingleUser("a:good"))}
+    asked_for = [own(Authorization=basic(f"a:{number}")) for number in range(4)]
+    assert not any(proxy_auth.lets_in(addons, flow) for flow in asked_for)
+    assert [code(flow) for flow in asked_for] == [401, 401, 429, 429]
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_nobody_on_this_machine_is_asked(counted: list[str], source: str) -> None:
+    addons = {"proxyauth": with_validator(SingleUser("a:good"))}
+    assert proxy_auth.lets_in(addons, own(source=source))
+
+
+def test_nor_is_anybody_where_no_password_is_set_or_a_right_one_was_given(counted: list[str]) -> None:
+    assert proxy_auth.lets_in({}, own())
+    assert proxy_auth.lets_in({"proxyauth": with_validator(None)}, own())
+    flow = own("reverse:http://a:1")
+    flow.metadata["proxyauth"] = "a", "good"
+    assert proxy_auth.lets_in({"proxyauth": with_validator(SingleUser("a:good"))}, flow)
+
+
+def test_what_was_refused_as_any_request_is_not_asked_again(counted: list[str]) -> None:
+    flow = own("reverse:http://a:1")
+    flow.response = tflow.tflow(resp=True).response
+    assert not proxy_auth.lets_in({"proxyauth": with_validator(SingleUser("a:good"))}, flow)
+    assert code(flow) == 200, "as it was"

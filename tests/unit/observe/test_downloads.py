@@ -43,7 +43,8 @@ def test_without_a_ca_it_says_so() -> None:
 
 
 def _way(host: str | None, local: tuple[str, int] = LOCAL, *, secure: bool = False) -> str:
-    page = downloads.autoconfig({} if host is None else {"host": host}, local, secure=secure)
+    place = downloads.address({} if host is None else {"host": host}, local, secure=secure)
+    page = downloads.autoconfig(f"{'https' if secure else 'http'}://{place}")
     assert page.headers["Content-Type"] == "application/x-ns-proxy-autoconfig"
     found = re.fullmatch(r'function FindProxyForURL\(url, host\) \{\n  return "([^"\n]+)";\n\}\n', page.body)
     assert found, page.body

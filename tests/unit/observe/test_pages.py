@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.config.place import Place
 from jwtproxy.observe import pages
 
 MEMBERS = {"proxied_requests": 7, "version": "<1&2>"}
@@ -83,7 +84,7 @@ def test_status_may_be_asked_with_a_query(method: str, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "", "*", "/nope", "/status/", "/Status", "//status", "/status/x", "/status%3F", "status"),
+        *("", "*", "/nope", "/status/", "/Status", "//status", "/status/x", "/status%3F", "status"),
         *("/.well-known/", "/.well-known/jwks", "/jwks.json", "/.well-known/jwks.json/", "/.well-known//jwks.json"),
     ],
 )
@@ -93,8 +94,6 @@ def test_other_paths_do_not_exist(method: str, path: str) -> None:
     page = pages.answer(method, path, {"accept": "text/html"}, UNASKED)
     assert (page.code, "Allow" in page.headers) == (404, False)
     assert page.body.startswith("jwtproxy: ")
-    assert "/status" in page.body
-    assert "/.well-known/jwks.json" in page.body
 
 
 @pytest.mark.parametrize("path", ["/status", "/.well-known/jwks.json", "/.well-known/jwks.json?x"])
@@ -110,11 +109,27 @@ def test_options_says_what_is_allowed(path: str) -> None:
     assert pages.answer("OPTIONS", path, {}, UNASKED) == pages.Page(204, "", {"Allow": "GET, HEAD, OPTIONS"})
 
 
+def test_the_root_is_ours_but_not_where_only_the_path_can_tell() -> None:
+    """In front of a server, its own root stays what it is, with jwt_pages=on too."""
+    assert pages.answer("POST", "/", {}, UNASKED).code == 405
+    assert not pages.is_own("/")
+    assert not pages.is_own("/?x")
+    assert all(pages.is_own(path) for path in pages.PAGES if path != "/")
+
+
+def test_what_probes_verifiers_and_new_clients_need_is_for_anyone() -> None:
+    """Where a password is asked for, the table says which pages want it."""
+    guarded = {path for path in pages.PAGES if pages.is_for_users(path)}
+    assert guarded == {"/"}
+    assert pages.is_for_users("/?x")
+    assert not pages.is_for_users("/nope")
+
+
 def test_options_of_an_unknown_path_is_404() -> None:
     assert pages.answer("OPTIONS", "/nope", {}, UNASKED).code == 404
 
 
-@given(st.text(), st.text(), st.text())
+@given(st.text(), st.text().filter(lambda path: path.partition("?")[0] not in pages.PAGES), st.text())
 def test_any_request_has_an_answer(method: str, path: str, accept: str) -> None:
     assert _get(path, method, accept=accept).code in (200, 204, 404, 405)
     assert _get(accept=accept).code == 200
@@ -236,8 +251,12 @@ def test_the_pages_may_be_on_or_off_or_as_the_mode_wants_it() -> None:
     assert [option.check(value) for value in ("auto", "on", "off")] == ["auto", "on", "off"]
 
 
-@pytest.mark.parametrize("value", ["yes", "ON", "1"])
+def test_or_at_a_place_of_their_own() -> None:
+    assert pages.OPTIONS[0].check("*:9090") == Place("", 9090)
+
+
+@pytest.mark.parametrize("value", ["yes", "ON", "1", "127.0.0.1:0"])
 def test_what_is_neither_is_an_error(value: str) -> None:
     with pytest.raises(SettingsError, match=rf"^bad value '{value}' for jwt_pages$") as caught:
         pages.OPTIONS[0].check(value)
-    assert caught.value.hint == "use one of auto, on, off (jwt_pages or JWT_PAGES)"
+    assert caught.value.hint == "use one of auto, on, off, or HOST:PORT (jwt_pages or JWT_PAGES)"

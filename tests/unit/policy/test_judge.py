@@ -389,6 +389,7 @@ def test_while_no_key_may_sign_nothing_is_signed(load: Loader) -> None:
         policy.verdict(HEAD, 4e9)
     assert isinstance(policy.verdict(_to("free.example"), 4e9), Forward), "which needs no key"
     assert isinstance(policy.verdict(_to("blocked.example"), 4e9), Refuse)
+    assert (policy.lacking(4e9 - 1), policy.lacking(4e9)) == ("", "no key may sign now")
 
 
 # --- trailers
