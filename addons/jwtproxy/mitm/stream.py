@@ -437,8 +437,8 @@ class Stream(http.HttpStream):
     def flow_done(self) -> CommandGenerator[None]:
         """The answer is sent. What follows an upgrade to something unknown could not be signed: close."""
         response = self.flow.response
-        if self.flow.websocket and self.flow.request.headers.get("upgrade", "").lower() != "websocket":
-            self.flow.websocket = None  # nobody asked for one (RFC 9110 §7.8)
+        if not flows.is_websocket(self.flow):
+            self.flow.websocket = None
         unknown = response and response.status_code == 101 and not self.flow.websocket
         if unknown and gate.gate_of(self.context.options).signs:
             yield Log("closing the upgraded connection, as what is sent on it cannot be signed", WARNING)
@@ -595,6 +595,7 @@ class Stream(http.HttpStream):
         if unfinished:
             response.headers["connection"] = "close"
         self.client_state = self.state_done
+        note_carried(self.flow, self._received, len(response.raw_content or b""))
         yield from self.send_response()
         if unfinished:
             yield from self._leave()
