@@ -15,6 +15,7 @@ from ..conduct.proxy_status import ErrorType, type_of
 from ..conduct.verdict import DEFAULT
 from ..observe.counters import Carried, Outcome
 from ..observe.exchanges import Exchange, Ids, ids_of, public_path
+from ..observe.redaction import redact
 from . import failures, flows, gate
 from .flows import RULE
 
@@ -129,7 +130,7 @@ def _exchange(flow: HTTPFlow, end: _End) -> Exchange:
     peer: Any = flow.client_conn.peername
     connects = request.method == b"CONNECT"
     path, has_query = public_path(request.path.decode("utf-8", "surrogateescape")) if not connects else ("", False)
-    scheme = request.scheme.decode("utf-8", "surrogateescape")
+    scheme = "" if connects else request.scheme.decode("utf-8", "surrogateescape")
     websocket = flow.websocket
     ended = websocket.timestamp_end if websocket else response and not flow.error and response.data.timestamp_end
     received, sent, fast = vars(flow).get(_CARRIED, _NOTHING)
@@ -139,13 +140,13 @@ def _exchange(flow: HTTPFlow, end: _End) -> Exchange:
         request.timestamp_start,
         peer[0] if peer else "",
         request.method.decode("utf-8", "surrogateescape"),
-        "" if connects else scheme,
+        scheme,
         _authority(scheme, request.host, request.port),
         path,
         has_query,
         response.data.status_code if response else None,
         end.outcome,
-        reason if flow.error or response else "no answer",
+        redact(reason) if flow.error or response else "no answer",
         flow.metadata.get(RULE, DEFAULT),
         *ids,
         fast,
