@@ -31,6 +31,8 @@ class AccessLog:
         self.idle = True
         """Whether there is nothing to write."""
         self._lines: Lines | None = None
+        self._dumper: Any = None
+        """Who knows which requests are to be shown."""
         self._gathered: list[str] = []
 
     def load(self, loader: Loader) -> None:
@@ -44,6 +46,7 @@ class AccessLog:
         except SettingsError as error:
             raise exceptions.OptionsError(str(error)) from error
         self.idle = form != "json" or getattr(ctx.options, "flow_detail", 1) == 0
+        self._dumper = ctx.master.addons.get("dumper")
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The answer is complete; of a WebSocket that was only the beginning."""
@@ -69,7 +72,7 @@ class AccessLog:
             self._lines.end(_LAST)
 
     def _tell(self, flow: http.HTTPFlow) -> None:
-        if self.idle or flows.is_probe(flow) or not _is_wanted(flow):
+        if self.idle or flows.is_probe(flow) or (self._dumper.filter and not self._dumper.filter(flow)):
             return
         if not self._gathered:
             asyncio.get_running_loop().call_later(_GATHERED, self._hand_over)
@@ -80,9 +83,3 @@ class AccessLog:
             lines, self._gathered = self._gathered, []
             self._lines = self._lines or Lines(_STDOUT, access_log.LONGEST)
             self._lines.write(lines)
-
-
-def _is_wanted(flow: http.HTTPFlow) -> bool:
-    """Whether it is among those that `--filter` leaves."""
-    dumper: Any = ctx.master.addons.get("dumper")
-    return dumper is None or dumper.filter is None or bool(dumper.filter(flow))

@@ -204,10 +204,9 @@ class Requests(dumper.Dumper):
 
     def _start(self, client: str) -> str:
         """When, and of whom: the day in its first line, and who is on another machine."""
-        now = time.localtime()
-        day = time.strftime("%Y-%m-%d ", now)
+        day, clock = _now(int(time.time()))
         new, self._day = day if day != self._day else "", day
-        return f"{new}{time.strftime('%H:%M:%S', now)} {'' if _is_here(client) else f'{client} '}"
+        return f"{new}{clock}{'' if _is_here(client) else f'{client} '}"
 
     def _outcome(self, flow: http.HTTPFlow, exchange: Exchange) -> str:
         reason = strutils.escape_control_characters(exchange.reason)
@@ -257,6 +256,13 @@ def tls_failure(error: str) -> str:
     if error.startswith("Client and mitmproxy cannot agree "):
         return "the client offers no version of TLS that tls_version_client_min allows"
     return f"TLS failed: {error}"
+
+
+@functools.lru_cache(1)  # many requests end in one second
+def _now(epoch: int) -> tuple[str, str]:
+    """The day, and the time of day, in this machine's zone."""
+    now = time.localtime(epoch)
+    return time.strftime("%Y-%m-%d ", now), time.strftime("%H:%M:%S ", now)
 
 
 @functools.lru_cache(1024)

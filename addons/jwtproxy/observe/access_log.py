@@ -25,44 +25,44 @@ _LONG = 1600
 _SHORT = 200
 """The same of each of the others."""
 
-_encode = json.JSONEncoder(separators=(", ", ": ")).encode
+_string = json.encoder.encode_basestring_ascii
+_remembered = functools.lru_cache(1024)(_string)
+"""What is the same in many lines, and short."""
 
 
 def as_json(exchange: Exchange) -> str:
-    """The line, in ASCII, without its end. What is too long is cut, which `…` tells."""
-    waited = exchange.waited
-    told = {
-        "time": _time(exchange.began),
-        "client": exchange.client or None,
-        "method": exchange.method,
-        "scheme": exchange.scheme or None,
-        "host": exchange.authority,
-        "path": exchange.path or None,
-        "status": exchange.status,
-        "outcome": exchange.outcome.label,
-        "reason": exchange.reason or None,
-        "duration_ms": round(exchange.duration * 1000, 3),
-        "upstream_ms": None if waited is None else round(waited * 1000, 3),
-        "bytes_received": exchange.received,
-        "bytes_sent": exchange.sent,
-        "rule": exchange.rule,
-        "kid": exchange.kid,
-        "jti": exchange.jti,
-        "lane": exchange.lane,
-    }
-    if exchange.websocket:
-        told["websocket"] = True
-    line = _encode(told)
-    return line if len(line) < LONGEST else _encode({name: _cut(name, value) for name, value in told.items()})
+    """The line, in ASCII, without its end. What is too long is cut, which `…` tells.
+
+    Written by hand, as json takes three times as long for it.
+    """
+    began, client, method, scheme, host, path, _, status, outcome, reason = exchange[:10]
+    rule, kid, jti, _, duration, waited, received, sent, websocket = exchange[10:]
+    return (
+        f'{{"time": "{_time(began)}", "client": {_or_null(client)}, "method": {_short(method)}, '
+        f'"scheme": {_or_null(scheme)}, "host": {_short(host)}, "path": {_cut(path, _LONG) if path else "null"}, '
+        f'"status": {status or "null"}, "outcome": "{outcome.label}", "reason": {_or_null(reason)}, '
+        f'"duration_ms": {duration * 1000:.3f}, "upstream_ms": {"null" if waited is None else f"{waited * 1000:.3f}"}, '
+        f'"bytes_received": {received}, "bytes_sent": {sent}, "rule": {_short(rule)}, "kid": {_or_null(kid)}, '
+        f'"jti": {_cut(jti, _SHORT) if jti else "null"}, "lane": "{exchange.lane}"'
+        f"{', "websocket": true' if websocket else ''}}}"
+    )
 
 
-def _cut(name: str, value: object) -> object:
-    """A value short enough for a line."""
-    if not isinstance(value, str):
-        return value
-    room, width = _LONG if name == "path" else _SHORT, len(_encode(value)) - 2
-    each = 1 if width == len(value) else 12  # as "\\ud83d\\ude00"
-    return value if width <= room else f"{value[: room // each]}…"
+def _or_null(value: str | None) -> str:
+    return _short(value) if value else "null"
+
+
+def _short(value: str) -> str:
+    return _remembered(value) if len(value) <= _SHORT // 12 else _cut(value, _SHORT)
+
+
+def _cut(value: str, room: int) -> str:
+    """A string as JSON, short enough for a line."""
+    written = _string(value)
+    if len(written) <= room:
+        return written
+    each = 1 if len(written) == len(value) + 2 else 12  # as "\\ud83d\\ude00"
+    return _string(f"{value[: room // each]}…")
 
 
 def _time(epoch: float) -> str:

@@ -1,13 +1,19 @@
 """What is told of a request when it is over: no token, key or credential, no cookie, and nothing of a query."""
 
-import base64
 import binascii
 import functools
 import json
+import re
 from typing import NamedTuple
 
 from .counters import Outcome
 from .redaction import redact
+
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_USUAL = re.compile(rb'\{"iat":\d+,"jti":"([\w-]+)"').match
+"""How claims begin if they are ours, so that they need not be read as a whole: that costs as much as all the rest."""
+_BEGINNING = 96
+"""Characters in which that is to be found."""
 
 
 class Exchange(NamedTuple):
@@ -68,8 +74,9 @@ class Ids(NamedTuple):
 def ids_of(token: bytes) -> Ids:
     """Key and number of a compact JWS (RFC 7515 §3.1); where it has none, None."""
     header, _, rest = token.partition(b".")
-    claims = _read(rest.partition(b".")[0])
-    return Ids(_kid_of(header), _string(claims, "jti"))
+    usual = _USUAL(_decoded(rest[:_BEGINNING]))
+    jti = usual[1].decode() if usual else _string(_read(rest.partition(b".")[0]), "jti")
+    return Ids(_kid_of(header), jti)
 
 
 def public_path(path: str) -> tuple[str, bool]:
@@ -86,9 +93,17 @@ def _kid_of(header: bytes) -> str | None:
 
 def _read(part: bytes) -> object:
     try:
-        return json.loads(base64.urlsafe_b64decode(part + b"=="))
-    except (ValueError, binascii.Error):
+        return json.loads(_decoded(part))
+    except (ValueError, RecursionError):
         return None
+
+
+def _decoded(part: bytes) -> bytes:
+    """Base64url (RFC 7515 §2), or what of it comes before something else."""
+    try:
+        return binascii.a2b_base64(part.translate(_TO_STANDARD) + b"==")
+    except ValueError:
+        return b""
 
 
 def _string(members: object, name: str) -> str | None:

@@ -256,8 +256,8 @@ def test_a_websocket_is_one_line_at_its_end(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_day_is_told_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    now, localtime = [time.mktime((2026, 11, 27, 23, 59, 59, 0, 0, -1))], time.localtime
-    monkeypatch.setattr(time, "localtime", lambda *args: localtime(*args or now))
+    now = [time.mktime((2026, 11, 27, 23, 59, 59, 0, 0, -1))]
+    monkeypatch.setattr(time, "time", lambda: now[0])
 
     def look(master: Master) -> None:
         for _ in range(3):
