@@ -45,11 +45,14 @@ _FLAGS = {
 }
 """Options that people set daily: for each flag its option, its value's name, and its help."""
 
+_LOG_OPTION, _LOG_FORMAT = "jwt_log_format", "--log-format"
+
 FLAGS = {
     "listen_port": "--port",
     "listen_host": "--host",
     "workers": "--workers",
     CLIENTS: "--allow-client",
+    _LOG_OPTION: _LOG_FORMAT,
     **{name: flag for flag, (name, *_) in _FLAGS.items()},
 }
 """The flags of our own that say the same as an option, by that."""
@@ -76,6 +79,12 @@ def parser(options: Options) -> argparse.ArgumentParser:
         dest=CLIENTS,
         metavar="CIDR",
         help="the only clients that may use it; may be repeated (all)",
+    )
+    ours.add_argument(
+        _LOG_FORMAT,
+        dest=_LOG_OPTION,
+        metavar="FORMAT",
+        help="how requests are logged: text, or json for programs (text)",
     )
     ours.add_argument("--filter", metavar="EXPR", help="show and record only requests that match it (all)")
     ours.add_argument(
@@ -221,6 +230,8 @@ def _of_ours(args: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
     for flag, (name, _, _) in _FLAGS.items():
         if (value := getattr(args, name, None)) is not None:  # a command may have the flag for something else
             yield flag, name, value
+    if form := getattr(args, _LOG_OPTION):
+        yield _LOG_FORMAT, _LOG_OPTION, form
     if clients := getattr(args, CLIENTS):
         yield "--allow-client", CLIENTS, ",".join(clients)
 

@@ -12,11 +12,12 @@ from jwtproxy.config import spelling
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.config.options import UNSEEN
 from jwtproxy.lane import switch
+from jwtproxy.observe import access_log
 from jwtproxy.policy import connections
 
 from .processes import capacity
 
-OPTIONS = (*jwt_inject.OPTIONS, *status.OPTIONS, *switch.OPTIONS, *connections.OPTIONS)
+OPTIONS = (*jwt_inject.OPTIONS, *status.OPTIONS, *switch.OPTIONS, *connections.OPTIONS, *access_log.OPTIONS)
 """The rows of all our options."""
 
 VARIABLES = (

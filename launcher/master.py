@@ -17,6 +17,7 @@ from jwtproxy.mitm import dispatch, patches, recording
 from jwtproxy.mitm.next_layer import NextLayer
 from jwtproxy.observe.counters import Counters
 
+from .addons.access_log import AccessLog
 from .addons.connections import Connections
 from .addons.drain import Drain
 from .addons.fast_lane import FastLane
@@ -59,7 +60,7 @@ class Master(master.Master):
         counters = counters or Counters(limits=status.LIMITS)
         self.fast_lane = FastLane(counters.count_fast, possible=not self._lacking)
         self._status = Status(counters)
-        self.addons.add(self.connections, self.fast_lane, Streaming(), self._drain, self._status, signing)
+        self.addons.add(AccessLog(), self.connections, self.fast_lane, Streaming(), self._drain, self._status, signing)
         return self.fast_lane
 
     def _put_before_http(self, context: Context, layer: Layer | None) -> Layer | None:

@@ -15,10 +15,10 @@ def report(message: str, hint: str = "") -> None:
     _print_error("\n".join(lines))
 
 
-def tell(line: str) -> None:
+def tell(message: str) -> None:
     """One line on stdout of what serves, which has better to do than to fail if that cannot be printed."""
     try:
-        print(line, flush=True)
+        print(f"jwtproxy: {message}", flush=True)
     except OSError:
         forget(sys.stdout)
 

@@ -1,5 +1,6 @@
 """What people see while it serves: a few lines at the start, a line for each request, warnings and errors."""
 
+import functools
 import logging
 import os
 import sys
@@ -14,9 +15,13 @@ from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, UpstreamMode
 from mitmproxy.utils import human, strutils, vt_codes
 
 from jwtproxy import __version__
+from jwtproxy.conduct.addresses import parse_ip
+from jwtproxy.conduct.destination import Destination
 from jwtproxy.conduct.echo import NAME
 from jwtproxy.config import place
-from jwtproxy.mitm import failures, flows, stock
+from jwtproxy.mitm import flows, gate, ledger, stock
+from jwtproxy.observe import redaction
+from jwtproxy.observe.exchanges import Exchange
 
 from ..report import forget
 
@@ -26,6 +31,9 @@ _UNTRUSTED = "the client does not trust the proxy's CA"
 _CLOSED = "the client closed the connection in the TLS handshake, perhaps as it does not trust the proxy's CA"
 REJECTED = (_UNTRUSTED, _CLOSED)
 """Why TLS fails with a client that does not trust us, or may not."""
+
+_FIELDS, _BODIES = 2, 3
+"""From which flow_detail on header fields are printed, and bodies."""
 
 _COLOURS = {2: "green", 3: "magenta", 4: "red", 5: "red"}
 
@@ -83,13 +91,16 @@ class _Formatter(log.MitmFormatter):
 
 
 class Requests(dumper.Dumper):
-    """mitmproxy addon: mitmdump's own output, but for the default detail, which is one line per request."""
+    """mitmproxy addon: mitmdump's output in our form, which is one line per request, and without credentials."""
 
     name = "dumper"
 
     def __init__(self) -> None:
         super().__init__()
         self.out_has_vt_codes = colours_wanted(self.outfp)
+        self._for_programs = False
+        self._day = ""
+        """Of the last line."""
         self._hinted = False
         """Whether it has been told how clients come to trust us."""
         self.idle = False
@@ -98,14 +109,22 @@ class Requests(dumper.Dumper):
         """What the greeting tells of how requests are signed."""
 
     def configure(self, updated: set[str]) -> None:
-        """Follow the detail that is wanted."""
+        """Follow the detail that is wanted. Where the log is for programs, people read on stderr, and not of each."""
         super().configure(updated)
-        self.idle = ctx.options.flow_detail == 0
+        for_programs = getattr(ctx.options, "jwt_log_format", "text") == "json"  # not declared yet at the start
+        self.idle = for_programs or ctx.options.flow_detail == 0
+        if self._for_programs != for_programs:
+            self._for_programs, self.outfp = for_programs, sys.stderr if for_programs else sys.stdout
+            self.out_has_vt_codes = colours_wanted(self.outfp)
 
     def running(self) -> None:
         """Say where we are and how to try it."""
         if ctx.master.addons.get("termlog").announces and ctx.options.flow_detail > 0:
             self._greet(ctx.master.addons.get("proxyserver").listen_addrs())
+
+    def match(self, f: http.HTTPFlow) -> bool:
+        """Whether to print this."""
+        return not self._for_programs and bool(super().match(f))
 
     def echo(self, text: str, ident: int | None = None, **style: Any) -> None:
         """Print; into the void once nobody reads us any more, as a proxy has better to do than to fail for that."""
@@ -116,11 +135,23 @@ class Requests(dumper.Dumper):
             forget(self.outfp)
 
     def echo_flow(self, f: http.HTTPFlow) -> None:
-        """Print one flow."""
-        if ctx.options.flow_detail > 1:
-            super().echo_flow(f)
-        elif not _is_health_check(f):
-            self._echo_line(f)
+        """Print one flow: in a line, and its fields and bodies as far as they are wanted."""
+        detail = ctx.options.flow_detail
+        if detail < _FIELDS and flows.is_probe(f):
+            return
+        self._echo_line(f)
+        for name, message in (("request", f.request), ("answer", f.response)) if detail >= _FIELDS else ():
+            if message:
+                self.echo(f"--- {name}", fg="magenta", ident=4)
+                self._echo_headers(message.headers)
+                if detail >= _BODIES:
+                    self._echo_message(message, f)
+                self._echo_trailers(message.trailers)
+
+    def response(self, f: http.HTTPFlow) -> None:
+        """The answer is complete; of a WebSocket that was only the beginning."""
+        if not flows.is_websocket(f):
+            super().response(f)
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
         """Tell why a client gets nowhere, which it may have shown nobody."""
@@ -129,42 +160,61 @@ class Requests(dumper.Dumper):
         address = data.context.server.address  # none where the client takes the proxy itself for one with TLS
         place = data.conn.sni or (human.format_address(address) if address else "to the proxy itself")
         line = strutils.escape_control_characters(f"TLS {place} {reason}")
-        self.echo(f"{time.strftime('%H:%M:%S')} {line}", fg="red")
+        peer: Any = data.conn.peername
+        self.echo(f"{self._start(peer[0] if peer else '')}{line}", fg="red")
         if reason in REJECTED and not self._hinted:
             self._hinted = True
             self.echo(f"jwtproxy: hint: have clients trust {_certificate()}; see: jwtproxy-run help https")
 
     @property
     def wants_messages(self) -> bool:
-        """Whether to print the messages of WebSockets: not where each request is one line."""
-        return bool(ctx.options.flow_detail > 1)
+        """Whether to print the messages of WebSockets."""
+        return bool(ctx.options.flow_detail >= _BODIES) and not self._for_programs
 
     def websocket_message(self, f: http.HTTPFlow) -> None:
         """A message has come."""
-        if self.wants_messages:
-            super().websocket_message(f)
+        if self.wants_messages and self.match(f) and f.websocket:
+            message = f.websocket.messages[-1]
+            exchange = ledger.exchange_of(f)
+            arrow = "->" if message.from_client else "<-"
+            line = strutils.escape_control_characters(f"{arrow} {exchange.url} {message.type.name.lower()} message")
+            self.echo(f"{self._start(exchange.client)}{line}")
+            self._echo_message(message, f)
 
     def websocket_end(self, f: http.HTTPFlow) -> None:
         """A WebSocket has ended."""
-        if self.wants_messages:
-            super().websocket_end(f)
+        if self.match(f):
+            self.echo_flow(f)
+
+    def _echo_headers(self, headers: http.Headers) -> None:
+        names = gate.gate_of(ctx.options).token_fields
+        for name, value in redaction.fields(headers.fields, names):
+            field = self.style(strutils.bytes_to_escaped_str(name), fg="blue")
+            self.echo(f"{field}: {strutils.bytes_to_escaped_str(value)}", ident=4)
 
     def _echo_line(self, flow: http.HTTPFlow) -> None:
-        request = flow.request
-        method = self.style(strutils.escape_control_characters(request.method), bold=True)
-        url = strutils.escape_control_characters(request.pretty_url if ctx.options.showhost else request.url)
+        exchange = ledger.exchange_of(flow)
+        if ctx.options.showhost and exchange.scheme:
+            shown = Destination(exchange.scheme, flow.request.pretty_host, flow.request.port)
+            exchange = exchange._replace(authority=shown.authority)
+        method = self.style(strutils.escape_control_characters(exchange.method), bold=True)
+        url = strutils.escape_control_characters(exchange.url)
         rule = f" ({flow.metadata[flows.RULE]})" if flows.RULE in flow.metadata else ""
-        self.echo(f"{time.strftime('%H:%M:%S')} {method} {url} {self._outcome(flow)}{rule}")
+        took = human.pretty_duration(exchange.duration)
+        self.echo(f"{self._start(exchange.client)}{method} {url} {self._outcome(flow, exchange)} {took}{rule}")
 
-    def _outcome(self, flow: http.HTTPFlow) -> str:
-        if flow.error or not flow.response:
-            reason = flow.error.msg if flow.error else "no answer"
-            return self.style(strutils.escape_control_characters(failures.in_our_words(reason)), fg="red")
-        code, why = flow.response.status_code, flows.reason_of(flow)
-        colour = {"fg": colour} if (colour := _COLOURS.get(code // 100)) else {}
-        duration = human.pretty_duration((flow.response.timestamp_end or 0) - flow.request.timestamp_start)
-        said = strutils.escape_control_characters(why) if why else duration
-        return f"{self.style(str(code), **colour)} {said}"
+    def _start(self, client: str) -> str:
+        """When, and of whom: the day in its first line, and who is on another machine."""
+        day, clock = _now(int(time.time()))
+        new, self._day = day if day != self._day else "", day
+        return f"{new}{clock}{'' if _is_here(client) else f'{client} '}"
+
+    def _outcome(self, flow: http.HTTPFlow, exchange: Exchange) -> str:
+        reason = strutils.escape_control_characters(exchange.reason)
+        if flow.error or exchange.status is None:
+            return self.style(reason, fg="red")
+        colour = {"fg": colour} if (colour := _COLOURS.get(exchange.status // 100)) else {}
+        return f"{self.style(str(exchange.status), **colour)}{f' {reason}' if reason else ''}"
 
     def _greet(self, addresses: list[tuple[Any, ...]]) -> None:
         if not addresses:
@@ -218,6 +268,15 @@ def tls_failure(error: str) -> str:
     return f"TLS failed: {error}"
 
 
-def _is_health_check(flow: http.HTTPFlow) -> bool:
-    """Our own pages, while all is well: probes ask for them every few seconds."""
-    return flows.to_self(flow) and flow.response is not None and flow.response.status_code < 400
+@functools.lru_cache(1)  # many requests end in one second
+def _now(epoch: int) -> tuple[str, str]:
+    """The day, and the time of day, in this machine's zone."""
+    now = time.localtime(epoch)
+    return time.strftime("%Y-%m-%d ", now), time.strftime("%H:%M:%S ", now)
+
+
+@functools.lru_cache(1024)
+def _is_here(client: str) -> bool:
+    """Whether a client is on this machine, or is none."""
+    address = parse_ip(client)
+    return not client or (address is not None and address.is_loopback)

@@ -19,7 +19,7 @@ from ..master import Master
 from ..plan import Plan, prepare_ca
 from ..processes import capacity, descriptors, secrecy
 from ..processes.sockets import Loop
-from ..report import MISTAKEN, report, tell
+from ..report import MISTAKEN, report, tell, tell_on_stderr
 from ..serving import hung_up, serve, set_log_levels
 from . import version
 
@@ -73,7 +73,7 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
         print(told.as_json() if args.json else f"jwtproxy: all settings are valid\n{told.as_table()}")
         return None
     if reason and options.flow_detail:
-        print(f"jwtproxy: one worker, as {reason}")
+        _say(f"one worker, as {reason}", options.jwt_log_format)
     plan = Plan.listening(options, source, current, workers, grace)
     return replace(plan, tokens=told.as_line(), drain_delay=delay)
 
@@ -111,4 +111,9 @@ def _refresh(plan: Plan, asked: bool) -> None:
     if isinstance(change, SettingsError):
         report(f"{change}; {KEPT}", change.hint)
     elif change:
-        tell(f"jwtproxy: {change}")
+        _say(str(change), str(plan.options.get("jwt_log_format", "")))
+
+
+def _say(message: str, log_format: str) -> None:
+    """Tell people on stdout, unless that is for programs."""
+    (tell_on_stderr if log_format == "json" else tell)(message)

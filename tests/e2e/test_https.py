@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 import time
@@ -16,7 +17,7 @@ import trustme
 from tests.support.clients import Http2, Raw, client_context, curl, message, pseudo
 from tests.support.frames import END_HEADERS, END_STREAM, HEADERS, Peer, block, frame
 from tests.support.harness import Proxy, StartProxy, verify
-from tests.support.upstreams import Authority, Recorder, raw, respond
+from tests.support.upstreams import Authority, Exchange, Recorder, raw, respond
 
 
 def test_each_request_of_an_http1_tunnel_is_signed(proxy: Proxy, https_recorder: Recorder, proxy_ca: Path) -> None:
@@ -58,6 +59,20 @@ def test_an_http2_client_library_is_served(
     seen = h2_recorder.only()
     assert (reply.http_version, reply.text, seen.version, seen.size) == ("HTTP/2", "ok", "2", size)
     assert verify(seen.token)
+
+
+def test_curl_gets_all_though_it_does_not_wait_for_the_end(proxy: Proxy, h2_recorder: Recorder, proxy_ca: Path) -> None:
+    """It knows the length, and has closed the connection before the upstream says that this was all."""
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.start(200, [("content-length", "2")])
+        await exchange.write(b"ok")
+        await asyncio.sleep(0.3)
+        await exchange.end()
+
+    h2_recorder.default = answer
+    assert curl("--http2", "--cacert", str(proxy_ca), f"{h2_recorder.url}/early", proxy=proxy.url).stdout == b"ok"
+    assert proxy.wait_for_output(r" GET https://\S+/early (.*)")[1].startswith("200 ")
 
 
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])

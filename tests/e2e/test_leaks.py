@@ -117,6 +117,6 @@ def test_credentials_in_a_query_are_not_printed(start_proxy: StartProxy, recorde
     proxy = start_proxy()
     with Raw(proxy.port) as client:
         assert client.request(get(f"{recorder.url}/a?x=1&access_token=hunter2&y=2")).status == 200
-    proxy.wait_for_output(r"/a\?x=1&access_token=\[secret\]&y=2 200")
+    proxy.wait_for_output(r"/a\?… 200")
     assert MARK not in proxy.output
     assert "access_token=hunter2" in recorder.only().target

@@ -34,7 +34,7 @@ def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_line_of_what_serves_is_printed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    tell("jwtproxy: reloaded")
+    tell("reloaded")
     assert capsys.readouterr() == ("jwtproxy: reloaded\n", "")
 
 

@@ -15,6 +15,7 @@ import status
 from jwtproxy.config.options import Option
 from jwtproxy.lane import switch
 from jwtproxy.launcher.environment import OPTIONS
+from jwtproxy.observe import access_log
 from jwtproxy.policy import connections
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,8 @@ def test_no_option_is_there_twice() -> None:
 
 
 def test_the_addons_share_the_options_out() -> None:
-    shares = [by_name(rows) for rows in (jwt_inject.OPTIONS, status.OPTIONS, switch.OPTIONS, connections.OPTIONS)]
+    rooms = (jwt_inject, status, switch, connections, access_log)
+    shares = [by_name(room.OPTIONS) for room in rooms]
     assert sorted(itertools.chain(*shares)) == sorted(by_name(OPTIONS))
 
 

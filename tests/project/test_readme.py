@@ -58,8 +58,8 @@ UNSEEN = {key_source.SECRET, key_source.SECRET_FILE, key_source.PASSPHRASE, key_
 """Variables that are no options, lest a process list shows them."""
 VARIABLES = UNSEEN | {"HTTP_PORT", "HTTP_HOST", "WORKERS", "JWT_STRICT_ENV"} | {option.variable for option in OPTIONS}
 OWN_FLAGS = set(
-    """--key --user --audience --ttl --header --rules --port --host --workers --allow-client --filter --grace
-    --drain-delay --check --json""".split()
+    """--key --user --audience --ttl --header --rules --port --host --workers --allow-client --log-format --filter
+    --grace --drain-delay --check --json""".split()
 )
 
 

@@ -72,6 +72,8 @@ class Http2:
         self._untaken = 0
         self.flows: list[weakref.ref[HTTPFlow]] = []
         """Those whose head has come, if they are still in memory."""
+        self.heard: list[str] = []
+        """The names of all hooks that were run, in order."""
         self.slow: list[commands.StartHook] | None = None
         """The hooks that have not ended, if hooks take their time."""
         self.opened: list[connection.Connection] = []
@@ -151,6 +153,16 @@ class Http2:
         """The upstream sends a head by HTTP/2."""
         self.far.send_headers(stream, headers, end_stream=end)
         self.answer(self.far.data_to_send())
+
+    def answer_body(self, stream: int, data: bytes) -> None:
+        """The upstream sends some of a body by HTTP/2, but not its end."""
+        self.far.send_data(stream, data)
+        self.answer(self.far.data_to_send())
+
+    def leave(self) -> None:
+        """The client closes its connection."""
+        self._client.state = connection.ConnectionState.CLOSED
+        self.handle(events.ConnectionClosed(self._client))
 
     def body(self, stream: int, data: bytes, *trailers: tuple[str, str], end: bool = True) -> None:
         """All of the body, and perhaps trailers, unless it is not its `end`."""
@@ -247,6 +259,7 @@ class Http2:
                     self._close(command)
 
     def _hear_hook(self, hook: commands.StartHook) -> None:
+        self.heard.append(hook.name)
         if isinstance(hook, http.HttpRequestHeadersHook):
             self.flows.append(weakref.ref(hook.flow))
             hook.flow.request.stream = self._stream

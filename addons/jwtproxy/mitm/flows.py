@@ -67,6 +67,16 @@ def is_relayed(flow: HTTPFlow) -> bool:
     return _RELAYED in flow.metadata
 
 
+def is_probe(flow: HTTPFlow) -> bool:
+    """Whether it is for one of our own pages, while all is well: probes ask for them every few seconds."""
+    return to_self(flow) and flow.response is not None and flow.response.status_code < 400
+
+
+def is_websocket(flow: HTTPFlow) -> bool:
+    """Whether it has become one that its client has asked for (RFC 9110 §7.8)."""
+    return flow.websocket is not None and flow.request.headers.get("upgrade", "").lower() == "websocket"
+
+
 def head_of(flow: HTTPFlow) -> RequestHead:
     """The request as it stands now."""
     request, noted, mode = flow.request.data, flow.metadata, flow.client_conn.proxy_mode

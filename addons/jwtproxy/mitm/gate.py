@@ -16,7 +16,7 @@ from mitmproxy.options import Options
 
 from ..conduct import forwarding, framing
 from ..conduct.access import Access
-from ..conduct.fields import Fields
+from ..conduct.fields import Fields, normalise
 from ..conduct.proxy_status import ErrorType
 from ..conduct.request import RequestHead
 from ..conduct.verdict import Refuse, Verdict
@@ -257,6 +257,15 @@ def count(options: Options) -> None:
     """One more request sets out for an upstream."""
     if counter := vars(options).get(_COUNT):
         counter()
+
+
+def token_of(flow: HTTPFlow) -> bytes:
+    """The token that was signed last for a request, whatever has become of its fields since; empty if none was."""
+    signed: _Signed | None = vars(flow).get(_SIGNED)
+    if not signed or not signed.fields:
+        return b""
+    name, value = signed.fields[-1]  # where the judge puts it; no client's has passed
+    return value if normalise(name) in signed.judge.token_fields else b""
 
 
 def _page(refusal: Refuse) -> Page:

@@ -1,16 +1,22 @@
-"""What has become of each request, for whoever counts that."""
+"""What has become of each request, for whoever counts that, or tells of it."""
 
+import functools
+import time
 from collections import defaultdict
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow, Response
 
 from ..conduct import proxy_status
+from ..conduct.destination import Destination
 from ..conduct.proxy_status import ErrorType, type_of
 from ..conduct.verdict import DEFAULT
 from ..observe.counters import Carried, Outcome
-from . import flows
+from ..observe.exchanges import Exchange, Ids, ids_of, public_path
+from ..observe.redaction import redact
+from . import failures, flows, gate
 from .flows import RULE
 
 _CARRIED = "jwtproxy_carried"
@@ -21,6 +27,19 @@ _LEFT = ("client disconnected", "Client disconnected", "stream reset by client",
 
 _SHOWN = "jwtproxy_shown"
 """The same: that it was answered with itself."""
+
+
+Listener = Callable[[Exchange], None]
+
+
+class _End(NamedTuple):
+    """How a request has ended."""
+
+    outcome: Outcome
+    kind: str = ""
+    """Of failure or refusal (RFC 9209)."""
+    waited: float | None = None
+    """Seconds until an upstream has begun to answer."""
 
 
 class Counts(Protocol):
@@ -48,37 +67,101 @@ def note_shown(flow: HTTPFlow) -> None:
 class Ledger:
     """mitmproxy addon: has each request counted once, when it is over. The proxy's own pages are none."""
 
+    wants_messages = False
+    """Of WebSockets: none but the end of each."""
+
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
+        self.listeners: list[Listener] = []
+        """Who is told of each; while there is nobody, nothing is gathered."""
 
     def response(self, flow: HTTPFlow) -> None:
-        """The answer is complete."""
-        response = flow.response
-        if response is None or _is_ours(flow):
+        """The answer is complete; of a WebSocket that was only the beginning."""
+        if flow.response is None or _is_ours(flow) or flows.is_websocket(flow):
             return
-        if flows.reason_of(flow):
-            refused = response.status_code < 500
-            self._counts.count_kind(_kind_of_answer(response), refused=refused)
-            self._end(flow, Outcome.REFUSED if refused else Outcome.FAILED)
-            return
-        asked, data = flow.request.data, response.data
-        began, ended = data.timestamp_start, asked.timestamp_end
-        waited = began - (ended if ended and ended < began else asked.timestamp_start)
-        self._end(flow, _CLASSES[data.status_code // 100], waited)
+        self._end(flow, _end_of_answer(flow, flow.response))
+
+    def websocket_end(self, flow: HTTPFlow) -> None:
+        """Nothing more passes by a WebSocket."""
+        if flow.response:
+            self._end(flow, _end_of_answer(flow, flow.response))
 
     def error(self, flow: HTTPFlow) -> None:
         """There will be no answer, or no more of it."""
-        if _is_ours(flow):
-            return
-        reason = flow.error.msg if flow.error else ""
-        left = reason.startswith(_LEFT)
-        if not left:
-            self._counts.count_kind(_kind(reason), refused=False)
-        self._end(flow, Outcome.ABORTED if left else Outcome.FAILED)
+        if not _is_ours(flow):
+            self._end(flow, _end_of_error(flow))
 
-    def _end(self, flow: HTTPFlow, outcome: Outcome, waited: float | None = None) -> None:
-        rule, carried = flow.metadata.get(RULE, DEFAULT), vars(flow).get(_CARRIED, _NOTHING)
-        self._counts.count_end(outcome, rule, carried, waited)
+    def _end(self, flow: HTTPFlow, end: _End) -> None:
+        if end.kind:
+            self._counts.count_kind(end.kind, refused=end.outcome is Outcome.REFUSED)
+        carried = vars(flow).get(_CARRIED, _NOTHING)
+        self._counts.count_end(end.outcome, flow.metadata.get(RULE, DEFAULT), carried, end.waited)
+        if self.listeners:
+            exchange = _exchange(flow, end)
+            for listener in self.listeners:
+                listener(exchange)
+
+
+def exchange_of(flow: HTTPFlow) -> Exchange:
+    """What is told of a flow that is over, or of a CONNECT that was refused."""
+    response = None if flow.error else flow.response
+    return _exchange(flow, _end_of_answer(flow, response) if response else _end_of_error(flow))
+
+
+def _end_of_answer(flow: HTTPFlow, response: Response) -> _End:
+    if flows.reason_of(flow):
+        outcome = Outcome.REFUSED if response.status_code < 500 else Outcome.FAILED
+        return _End(outcome, _kind_of_answer(response))
+    asked, data = flow.request.data, response.data
+    began, ended = data.timestamp_start, asked.timestamp_end
+    waited = began - (ended if ended and ended < began else asked.timestamp_start)
+    return _End(_CLASSES[data.status_code // 100], "", waited)
+
+
+def _end_of_error(flow: HTTPFlow) -> _End:
+    reason = flow.error.msg if flow.error else "no answer"
+    if reason.startswith(_LEFT):
+        return _End(Outcome.ABORTED)
+    return _End(Outcome.FAILED, _kind(reason))
+
+
+def _exchange(flow: HTTPFlow, end: _End) -> Exchange:
+    request, response = flow.request.data, flow.response
+    peer: Any = flow.client_conn.peername
+    connects = request.method == b"CONNECT"
+    path, has_query = public_path(request.path.decode("utf-8", "surrogateescape")) if not connects else ("", False)
+    scheme = "" if connects else request.scheme.decode("utf-8", "surrogateescape")
+    websocket = flow.websocket
+    ended = websocket.timestamp_end if websocket else response and not flow.error and response.data.timestamp_end
+    received, sent, fast = vars(flow).get(_CARRIED, _NOTHING)
+    ids = ids_of(token) if end.outcome is not Outcome.REFUSED and (token := gate.token_of(flow)) else _UNSIGNED
+    reason = failures.in_our_words(flow.error.msg) if flow.error else flows.reason_of(flow)
+    return Exchange(
+        request.timestamp_start,
+        peer[0] if peer else "",
+        request.method.decode("utf-8", "surrogateescape"),
+        scheme,
+        _authority(scheme, request.host, request.port),
+        path,
+        has_query,
+        response.data.status_code if response else None,
+        end.outcome,
+        redact(reason) if flow.error or response else "no answer",
+        flow.metadata.get(RULE, DEFAULT),
+        *ids,
+        fast,
+        max(0.0, (ended or time.time()) - request.timestamp_start),
+        end.waited,
+        received,
+        sent,
+        websocket is not None,
+    )
+
+
+@functools.lru_cache(1024)
+def _authority(scheme: str, host: str, port: int) -> str:
+    """As it is written in a URL."""
+    return Destination(scheme, host, port).authority
 
 
 def _kind_of_answer(response: Response) -> str:
@@ -97,4 +180,5 @@ def _is_ours(flow: HTTPFlow) -> bool:
 
 
 _NOTHING = 0, 0, False
+_UNSIGNED = Ids()
 _CLASSES = defaultdict(lambda: Outcome.SUCCESS, {3: Outcome.REDIRECT, 4: Outcome.CLIENT_ERROR, 5: Outcome.SERVER_ERROR})

@@ -15,6 +15,7 @@
 
 import functools
 import time
+from contextlib import suppress
 from logging import WARNING
 from typing import Any
 
@@ -399,8 +400,22 @@ class Stream(http.HttpStream):
             event.message = flows.cannot_connect(peer, event.message)
         if self._ended and self.client_state == self.state_stream_request_body:
             yield self._abandon(event.message)  # mitmproxy would have the upstream wait for the rest of the request
+        if isinstance(event, http.RequestProtocolError) and self._is_told:
+            yield from self.state_stream_response_body(http.ResponseEndOfMessage(self.stream_id))
+            yield self._abandon(event.message)
         yield from super().handle_protocol_error(event)
         self._is_over = True
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether the client has all of the answer, but for its end, which who knows the length does not wait for."""
+        response = self.flow.response
+        if self.server_state != self.state_stream_response_body or not response or callable(response.stream):
+            return False
+        with suppress(MalformedError):
+            method, fields = self.flow.request.data.method, response.headers.fields
+            return framing.response_length(method, response.status_code, b"HTTP/1.1", fields) == self._sent
+        return False
 
     def _may_go_again(self, event: NoAnswer) -> bool:
         """Whether the request is sent once more."""
@@ -440,8 +455,8 @@ class Stream(http.HttpStream):
     def flow_done(self) -> CommandGenerator[None]:
         """The answer is sent. What follows an upgrade to something unknown could not be signed: close."""
         response = self.flow.response
-        if self.flow.websocket and self.flow.request.headers.get("upgrade", "").lower() != "websocket":
-            self.flow.websocket = None  # nobody asked for one (RFC 9110 §7.8)
+        if not flows.is_websocket(self.flow):
+            self.flow.websocket = None
         unknown = response and response.status_code == 101 and not self.flow.websocket
         if unknown and gate.gate_of(self.context.options).signs:
             yield Log("closing the upgraded connection, as what is sent on it cannot be signed", WARNING)
@@ -598,6 +613,7 @@ class Stream(http.HttpStream):
         if unfinished:
             response.headers["connection"] = "close"
         self.client_state = self.state_done
+        note_carried(self.flow, self._received, len(response.raw_content or b""))
         yield from self.send_response()
         if unfinished:
             yield from self._leave()

@@ -170,7 +170,8 @@ def test_only_what_follows_an_upgrade_is_relayed() -> None:
     ("options", "relayed"),
     [
         ({"hardump": "flows.har"}, False),
-        ({"flow_detail": 2}, False),
+        ({"flow_detail": 3}, False),
+        ({"flow_detail": 2}, True),
         ({"flow_detail": 0}, True),
         ({"modify_body": ["/a/b"]}, True),
     ],

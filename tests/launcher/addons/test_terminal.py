@@ -9,13 +9,14 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mitmproxy.flow import Error
-from mitmproxy.http import HTTPFlow, Response
+from mitmproxy.http import Headers, HTTPFlow, Response
 from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.test import tflow, tutils
@@ -90,32 +91,36 @@ def test_colours_are_for_people_who_want_them(monkeypatch: pytest.MonkeyPatch) -
 
 # --- requests
 
+WHEN = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+
 
 @pytest.mark.parametrize(
     ("flow", "line"),
     [
         (_flow(), "GET http://up.example/x 200 250ms"),
-        (_flow(404, method="POST", path="/a?b=%2F"), "POST http://up.example/a?b=%2F 404 250ms"),
+        (_flow(404, method="POST", path="/a?b=%2F"), "POST http://up.example/a?… 404 250ms"),
         (_flow(502, to_self=True), "GET http://up.example/x 502 250ms"),
         (_flow(100), "GET http://up.example/x 100 250ms"),
         (_flow(path="/\x1b[31mred\x07"), "GET http://up.example/.[31mred. 200 250ms"),
     ],
 )
 def test_a_request_is_one_line(flow: HTTPFlow, line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert re.fullmatch(rf"\d\d:\d\d:\d\d {re.escape(line)}\n", _printed(flow, capsys))
+    assert re.fullmatch(rf"{WHEN}{re.escape(line)}\n", _printed(flow, capsys))
 
 
 def test_a_failed_request_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     flow = _flow()
     flow.error = Error("connection\x1b refused")
-    assert re.fullmatch(r"\S+ GET http://up.example/x connection. refused\n", _printed(flow, capsys))
+    said = rf"{WHEN}GET http://up.example/x connection\. refused [\d.]+\w+\n"
+    assert re.fullmatch(said, _printed(flow, capsys))
 
 
 def test_an_answer_of_our_own_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     flow = _flow(method="CONNECT")
     flow.response = flows.answer_of(pages.text(502, "cannot\x1b resolve"))
     _with(lambda master: master.addons.get("dumper").http_connect_error(flow))
-    assert re.fullmatch(r"\S+ CONNECT \S+ 502 cannot. resolve\n", capsys.readouterr().out)
+    said = rf"{WHEN}CONNECT up\.example:80 502 cannot\. resolve [\d.]+\w+\n"
+    assert re.fullmatch(said, capsys.readouterr().out)
 
 
 UNTRUSTED = "The client does not trust the proxy's certificate for a.example (tlsv1 alert unknown ca)"
@@ -152,7 +157,8 @@ def test_why_tls_with_a_client_failed_is_told_with_a_hint_once(
 
     _with(look)
     lines = capsys.readouterr().out.splitlines()
-    assert [line[9:] for line in lines if "hint" not in line] == ([f"TLS a.example {said}"] * 2 if said else [])
+    told = [re.sub(r"^.*?(?=TLS )", "", line) for line in lines if "hint" not in line]
+    assert told == ([f"TLS a.example {said}"] * 2 if said else [])
     hint = f"jwtproxy: hint: have clients trust {tmp_path}/.mitmproxy/mitmproxy-ca-cert.pem; see: "
     assert [line for line in lines if "hint" in line] == ([f"{hint}jwtproxy-run help https"] if hinted else [])
     _with(look, flow_detail=0)
@@ -168,7 +174,7 @@ def test_it_is_told_of_addresses_too(
     data = TlsData(client, Context(client, Options()))
     data.context.server.address = address
     _with(lambda master: master.addons.get("dumper").tls_failed_client(data))
-    assert re.match(rf"\S+ TLS {place} the client does not trust the proxy's CA\n", capsys.readouterr().out)
+    assert re.match(rf"{WHEN}TLS {place} the client does not trust the proxy's CA\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("side", ["Client", "Server"])
@@ -190,7 +196,7 @@ def test_an_unanswered_request_says_so(capsys: pytest.CaptureFixture[str]) -> No
     flow = _flow()
     flow.response = None
     _with(lambda master: master.addons.get("dumper").echo_flow(flow))
-    assert capsys.readouterr().out.endswith(" http://up.example/x no answer\n")
+    assert " http://up.example/x no answer " in capsys.readouterr().out
 
 
 def test_the_host_header_is_shown_if_wanted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,18 +224,97 @@ def test_the_detail_is_that_of_the_option(detail: int, lines: int, capsys: pytes
     assert len(printed.splitlines()) == lines if lines < 2 else "content-length: 0" in printed
 
 
-@pytest.mark.parametrize(("detail", "printed"), [(0, False), (1, False), (2, True)])
+@pytest.mark.parametrize(("detail", "printed"), [(0, False), (1, False), (2, False), (3, True)])
 def test_messages_of_websockets_are_printed_with_more_detail(
     detail: int, printed: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def look(master: Master) -> None:
         dumper = master.addons.get("dumper")
         assert dumper.wants_messages is printed
-        for hook in (dumper.websocket_message, dumper.websocket_end):
-            hook(tflow.twebsocketflow())
-            assert bool(capsys.readouterr().out) is printed
+        dumper.websocket_message(tflow.twebsocketflow())
+        said = capsys.readouterr().out
+        assert bool(re.match(rf"{WHEN}<- http://example.com/ws text message\n", said)) is printed
 
     _with(look, flow_detail=detail)
+
+
+def test_a_websocket_is_one_line_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    flow = tflow.twebsocketflow()
+    assert flow.websocket
+    flow.request.timestamp_start, flow.websocket.timestamp_end = 1.0, 3.5
+
+    def look(master: Master) -> None:
+        dumper = master.addons.get("dumper")
+        dumper.response(flow)
+        assert capsys.readouterr().out == ""
+        dumper.websocket_end(flow)
+
+    _with(look)
+    assert re.fullmatch(rf"{WHEN}GET http://example.com/ws 101 2.50s\n", capsys.readouterr().out)
+    _with(lambda master: master.addons.get("dumper").websocket_end(flow), flow_detail=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_day_is_told_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.mktime((2026, 11, 27, 23, 59, 59, 0, 0, -1))]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+
+    def look(master: Master) -> None:
+        for _ in range(3):
+            master.addons.get("dumper").response(_flow())
+            now[0] += 0.6
+
+    _with(look)
+    starts = [line.partition(" GET")[0] for line in capsys.readouterr().out.splitlines()]
+    assert starts == ["2026-11-27 23:59:59", "23:59:59", "2026-11-28 00:00:00"]
+
+
+@pytest.mark.parametrize(
+    ("client", "told"), [("127.0.0.1", ""), ("::1", ""), ("::ffff:127.0.0.1", ""), ("192.0.2.7", "192.0.2.7 ")]
+)
+def test_clients_on_other_machines_are_named(client: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flow = _flow()
+    flow.client_conn.peername = (client, 1)
+    assert re.match(rf"{WHEN}{told}GET ", _printed(flow, capsys))
+
+
+SECRETS = {
+    "Authorization": "Basic hunter2",
+    "Cookie": "a=hunter2",
+    "X-Api-Key": "hunter2",
+    "Referer": "http://user:hunter2@a.example/?hunter2",
+    "X-My-Jwt": "hunter2",
+}
+
+
+def test_what_verbose_adds_has_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    flow = _flow(path="/x?hunter2")
+    assert flow.response
+    flow.request.headers = flow.response.headers = Headers([(k.encode(), v.encode()) for k, v in SECRETS.items()])
+    flow.request.content = flow.response.content = b"hunter2"
+    printed = _printed(flow, capsys, flow_detail=2)
+    assert "hunter2" not in printed
+    for line in (
+        "Authorization: Basic [secret]",
+        "Cookie: [secret]",
+        "X-My-Jwt: [token]",
+        "Referer: http://a.example/?...",
+    ):
+        assert printed.count(f"    {line}\n") == 2
+    assert "hunter2" in _printed(flow, capsys, flow_detail=3), "bodies are what was asked for"
+
+
+def test_where_programs_read_people_do_not(capsys: pytest.CaptureFixture[str]) -> None:
+    def look(master: Master) -> None:
+        dumper = master.addons.get("dumper")
+        assert dumper.idle
+        assert not dumper.wants_messages
+        dumper.http_connect_error(_flow(502))
+        dumper.websocket_end(tflow.twebsocketflow())
+        dumper.echo("for people")
+
+    _with(look, jwt_log_format="json", flow_detail=3)
+    assert capsys.readouterr() == ("", "for people\n")
 
 
 @pytest.mark.parametrize(("code", "coloured"), [(200, True), (404, True), (101, False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,12 +10,15 @@ from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow
 from mitmproxy.test import tflow
 
+from jwtproxy.conduct.fields import Fields
 from jwtproxy.conduct.proxy_status import ErrorType, Reason
-from jwtproxy.mitm import flows, ledger
+from jwtproxy.conduct.verdict import Forward
+from jwtproxy.mitm import flows, gate, ledger
 from jwtproxy.mitm.flows import RULE
 from jwtproxy.mitm.ledger import Ledger, note_carried, note_shown
 from jwtproxy.observe import pages
 from jwtproxy.observe.counters import Counters, Outcome, Passed
+from jwtproxy.observe.exchanges import Exchange
 
 
 @pytest.fixture
@@ -121,3 +125,106 @@ def test_an_upstream_is_asked_when_all_of_the_request_is_there(
     counters = Counters()
     ledger.Ledger(counters).response(flow)
     assert counters.upstream.sum == pytest.approx(waited)
+
+
+# --- what is told
+
+
+def _told(flow: HTTPFlow, hook: str = "response") -> Exchange:
+    """What is told of a flow, which is nothing while it is not over."""
+    heard: list[Exchange] = []
+    counts = Ledger(Counters())
+    counts.listeners.append(heard.append)
+    getattr(counts, hook)(flow)
+    (exchange,) = heard
+    again = ledger.exchange_of(flow)
+    assert exchange == again._replace(duration=exchange.duration)  # of what has no end it is until now
+    return exchange
+
+
+def _timed(flow: HTTPFlow) -> HTTPFlow:
+    assert flow.response
+    flow.request.timestamp_start, flow.request.timestamp_end = 10.0, 11.0
+    flow.response.timestamp_start, flow.response.timestamp_end = 13.0, 14.5
+    return flow
+
+
+def test_an_exchange_is_told_without_secrets() -> None:
+    flow = _timed(_answered(200))
+    flow.request.path = "/a?password=x"
+    flow.request.headers["authorization"] = "Basic x"
+    note_carried(flow, 3, 4, fast=True)
+    assert _told(flow) == Exchange(
+        *(10.0, "127.0.0.1", "GET", "http", "address:22", "/a", True, 200, Outcome.SUCCESS, "", "default"),
+        *(None, None, True, 4.5, 2.0, 3, 4),
+    )
+
+
+def test_what_we_answer_is_told_with_its_reason() -> None:
+    flow = tflow.tflow()
+    flows.respond(flow, pages.text(403, "blocked", ErrorType.HTTP_REQUEST_DENIED))
+    exchange = _told(flow)
+    assert (exchange.status, exchange.reason, exchange.waited) == (403, "blocked", None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [("client disconnected", "client disconnected"), ("mitmproxy is tired", "the proxy is tired")],
+)
+def test_what_has_no_answer_is_told_with_its_reason(reason: str, said: str) -> None:
+    flow = tflow.tflow()
+    flow.error, flow.client_conn.peername = Error(reason), None  # type: ignore[assignment] # of one that is gone
+    exchange = _told(flow, "error")
+    assert (exchange.status, exchange.reason, exchange.client) == (None, said, "")
+    flow.error = None
+    assert ledger.exchange_of(flow).reason == "no answer"
+
+
+def test_a_connect_has_neither_scheme_nor_path() -> None:
+    flow = _answered(502)
+    flow.request.method = "CONNECT"
+    assert ledger.exchange_of(flow).url == "address:22"
+
+
+def test_a_websocket_is_one_exchange_told_at_its_end(counts: Ledger, counters: Counters) -> None:
+    flow = _timed(tflow.twebsocketflow())
+    assert flow.websocket
+    flow.websocket.timestamp_end = 20.0
+    counts.response(flow)
+    assert counters.passed == []
+    exchange = _told(flow, "websocket_end")
+    assert (exchange.websocket, exchange.status, exchange.duration) == (True, 101, 10.0)
+    counts.websocket_end(flow)
+    assert counters.passed == [Passed("default", False, Outcome.SUCCESS, 1)]
+    assert not counts.wants_messages, "else each would be taken apart"
+
+
+def _signed(flow: HTTPFlow, fields: Fields) -> HTTPFlow:
+    """A flow that has passed a gate whose judge gives it these fields."""
+    judge: Any = SimpleNamespace(
+        has_rules=False, token_fields=frozenset((b"x-my-jwt",)), verdict=lambda head, now: Forward(fields)
+    )
+    assert gate.Gate(lambda: judge).refusal_for(flow) is None
+    return flow
+
+
+TOKEN = b"eyJraWQiOiJLMSJ9.eyJqdGkiOiI0MiJ9.c2ln"
+
+
+def test_the_token_that_left_is_named_whatever_a_recording_shows() -> None:
+    flow = _signed(_answered(200), ((b"a", b"b"), (b"X-My-Jwt", TOKEN)))
+    flow.request.headers["x-my-jwt"] = "[token]"
+    exchange = _told(flow)
+    assert (exchange.kid, exchange.jti) == ("K1", "42")
+
+
+@pytest.mark.parametrize("fields", [(), ((b"a", TOKEN),)])
+def test_what_left_without_a_token_has_none(fields: Fields) -> None:
+    exchange = _told(_signed(_answered(200), fields))
+    assert (exchange.kid, exchange.jti) == (None, None)
+
+
+def test_what_was_refused_after_all_has_none() -> None:
+    flow = _signed(tflow.tflow(), ((b"X-My-Jwt", TOKEN),))
+    flows.respond(flow, pages.text(403, "no", ErrorType.HTTP_REQUEST_DENIED))
+    assert _told(flow).jti is None

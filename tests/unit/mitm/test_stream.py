@@ -671,3 +671,33 @@ def test_without_a_body_there_is_no_framing() -> None:
     client.get("a.example")
     assert b"content-length" not in client.upstream.lower()
     assert b"transfer-encoding" not in client.upstream.lower()
+
+
+@pytest.mark.parametrize("leave", [lambda client, asked: client.leave(), lambda client, asked: client.cancel(asked)])
+@pytest.mark.parametrize(
+    ("method", "status", "fields", "sent", "last"),
+    [
+        ("GET", b"200", [(b"content-length", b"2")], b"ok", "response"),
+        ("GET", b"200", [(b"content-length", b"2")], b"o", "error"),
+        ("GET", b"200", [], b"ok", "error"),
+        ("HEAD", b"200", [(b"content-length", b"2")], b"", "response"),
+        ("GET", b"204", [], b"", "response"),
+    ],
+)
+def test_who_leaves_with_all_of_an_answer_has_got_it(
+    leave: Callable[[Http2, int], None],
+    method: str,
+    status: bytes,
+    fields: list[tuple[bytes, bytes]],
+    sent: bytes,
+    last: str,
+) -> None:
+    """As curl does, which knows the length, and does not wait for the end of the stream."""
+    client = Http2(both=True, stream_answers=True)
+    asked = client.begin(method, "a.example", end=True)
+    client.answer_headers(1, [(b":status", status), *fields], end=False)
+    if sent:
+        client.answer_body(1, sent)
+    leave(client, asked)
+    assert [name for name in client.heard if name in ("response", "error")] == [last]
+    assert [flow() for flow in client.flows] == [None]

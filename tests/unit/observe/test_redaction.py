@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jwtproxy.observe.redaction import RedactedStream, redact, without_bytes
+from jwtproxy.observe.redaction import RedactedStream, fields, redact, without_bytes
 from jwtproxy.tokens.algorithms import HMAC_BYTES
 from jwtproxy.tokens.claims import default_claims
 from jwtproxy.tokens.signing import Signer
@@ -95,3 +95,24 @@ def test_it_takes_no_longer_than_its_text_is_long(part: str, end: str) -> None:
     began = time.process_time()
     redact(text)
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        (b"Authorization", b"Bearer hunter2", b"Bearer [secret]"),
+        (b"Proxy-Authorization", b"hunter2", b"[secret]"),
+        (b"Cookie", b"a=b; c=hunter2", b"[secret]"),
+        (b"set_cookie", b"a=hunter2", b"[secret]"),
+        (b"X-Api-Key", b"hunter2", b"[secret]"),
+        (b"X-Auth", b"hunter2", b"[secret]"),
+        (b"X-My_Jwt", b"hunter2", b"[token]"),
+        (b"Location", b"https://me:hunter2@a.example/x?k=hunter2", b"https://a.example/x?..."),
+        (b"Link", b"</a?hunter2>; rel=next, </b?hunter2>", b"</a?...>; rel=next, </b?...>"),
+        (b"X-Copy", b"eyJhbGciOiJIUzUxMiJ9.eyJ4Ijo.abc \xff", b"[token] \xff"),
+        (b"WWW-Authenticate", b"Basic realm=x", b"Basic realm=x"),
+        (b"From", b"me@a.example", b"me@a.example"),
+    ],
+)
+def test_credentials_among_header_fields_are_not_shown(name: bytes, value: bytes, shown: bytes) -> None:
+    assert [*fields(((name, value),), {b"x-my-jwt"})] == [(name, shown)]

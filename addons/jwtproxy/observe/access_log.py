@@ -1,0 +1,76 @@
+"""What the log says of requests, for programs: one JSON object a line (https://jsonlines.org)."""
+
+import functools
+import json
+import select
+import time
+
+from ..config.options import Option, one_of
+from .exchanges import Exchange
+
+OPTIONS = (
+    Option(
+        "jwt_log_format",
+        "text",
+        one_of("text", "json"),
+        "logs",
+        "What is logged of requests, on standard output: text, for people, or json, one object a line.",
+    ),
+)
+
+LONGEST = select.PIPE_BUF
+"""Bytes of a line: so many are written to a pipe as a whole, or not at all, whoever else writes there."""
+_LONG = 1600
+"""Characters that a path may take of it, as JSON."""
+_SHORT = 200
+"""The same of each of the others."""
+
+_string = json.encoder.encode_basestring_ascii
+_remembered = functools.lru_cache(1024)(_string)
+"""What is the same in many lines, and short."""
+
+
+def as_json(exchange: Exchange) -> str:
+    """The line, in ASCII, without its end. What is too long is cut, which `…` tells.
+
+    Written by hand, as json takes three times as long for it.
+    """
+    began, client, method, scheme, host, path, _, status, outcome, reason = exchange[:10]
+    rule, kid, jti, _, duration, waited, received, sent, websocket = exchange[10:]
+    return (
+        f'{{"time": "{_time(began)}", "client": {_or_null(client)}, "method": {_short(method)}, '
+        f'"scheme": {_or_null(scheme)}, "host": {_short(host)}, "path": {_cut(path, _LONG) if path else "null"}, '
+        f'"status": {status or "null"}, "outcome": "{outcome.label}", "reason": {_or_null(reason)}, '
+        f'"duration_ms": {duration * 1000:.3f}, "upstream_ms": {"null" if waited is None else f"{waited * 1000:.3f}"}, '
+        f'"bytes_received": {received}, "bytes_sent": {sent}, "rule": {_short(rule)}, "kid": {_or_null(kid)}, '
+        f'"jti": {_cut(jti, _SHORT) if jti else "null"}, "lane": "{exchange.lane}"'
+        f"{', "websocket": true' if websocket else ''}}}"
+    )
+
+
+def _or_null(value: str | None) -> str:
+    return _short(value) if value else "null"
+
+
+def _short(value: str) -> str:
+    return _remembered(value) if len(value) <= _SHORT // 12 else _cut(value, _SHORT)
+
+
+def _cut(value: str, room: int) -> str:
+    """A string as JSON, short enough for a line."""
+    written = _string(value)
+    if len(written) <= room:
+        return written
+    each = 1 if len(written) == len(value) + 2 else 12  # as "\\ud83d\\ude00"
+    return _string(f"{value[: room // each]}…")
+
+
+def _time(epoch: float) -> str:
+    """As RFC 3339 has it, in UTC, with milliseconds."""
+    milliseconds = int(epoch * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@functools.lru_cache(8)  # many requests begin in one
+def _second(epoch: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(epoch))

@@ -1,0 +1,111 @@
+"""What is told of a request when it is over: no token, key or credential, no cookie, and nothing of a query."""
+
+import binascii
+import functools
+import json
+import re
+from typing import NamedTuple
+
+from .counters import Outcome
+from .redaction import redact
+
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_USUAL = re.compile(rb'\{"iat":\d+,"jti":"([\w-]+)"').match
+"""How claims begin if they are ours, so that they need not be read as a whole: that costs as much as all the rest."""
+_BEGINNING = 96
+"""Characters in which that is to be found."""
+
+
+class Exchange(NamedTuple):
+    """A request and what has become of it; a WebSocket is one, with all that has passed."""
+
+    began: float
+    """Seconds since the epoch."""
+    client: str
+    """The address of who has sent it; empty where nobody has, as in a replay."""
+    method: str
+    scheme: str
+    """Empty of a CONNECT, which asks for none."""
+    authority: str
+    """As it is written in a URL, without user and password."""
+    path: str
+    """Without its query; empty of a CONNECT."""
+    has_query: bool
+    status: int | None
+    """Of the answer, as far as there was one."""
+    outcome: Outcome
+    reason: str
+    """Why the answer is ours, or why there is none; else empty."""
+    rule: str
+    kid: str | None
+    """Of the key that has signed it, if one has, and has such a name."""
+    jti: str | None
+    fast: bool
+    """Whether it was carried by the fast lane."""
+    duration: float
+    """Seconds until all of the answer was there, or it was clear that it would not come."""
+    waited: float | None
+    """Seconds until an upstream has begun to answer, if one has."""
+    received: int
+    """Bytes of the request's body."""
+    sent: int
+    """Bytes of the answer's."""
+    websocket: bool = False
+
+    @property
+    def lane(self) -> str:
+        """Which way it went."""
+        return "fast" if self.fast else "mitmproxy"
+
+    @property
+    def url(self) -> str:
+        """Where it went, for people: `?…` stands for a query."""
+        start = f"{self.scheme}://" if self.scheme else ""
+        return f"{start}{self.authority}{self.path}{'?…' if self.has_query else ''}"
+
+
+class Ids(NamedTuple):
+    """What names a token without being of use to who reads it."""
+
+    kid: str | None = None
+    jti: str | None = None
+
+
+def ids_of(token: bytes) -> Ids:
+    """Key and number of a compact JWS (RFC 7515 §3.1); where it has none, None."""
+    header, _, rest = token.partition(b".")
+    usual = _USUAL(_decoded(rest[:_BEGINNING]))
+    jti = usual[1].decode() if usual else _string(_read(rest.partition(b".")[0]), "jti")
+    return Ids(_kid_of(header), jti)
+
+
+def public_path(path: str) -> tuple[str, bool]:
+    """A path as it may be told, and whether it had a query or fragment, which may not."""
+    bare, mark, _ = path.partition("?")
+    bare, other, _ = bare.partition("#")
+    return redact(bare) if "eyJ" in bare else bare, bool(mark or other)
+
+
+@functools.lru_cache(64)
+def _kid_of(header: bytes) -> str | None:
+    return _string(_read(header), "kid")
+
+
+def _read(part: bytes) -> object:
+    try:
+        return json.loads(_decoded(part))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _decoded(part: bytes) -> bytes:
+    """Base64url (RFC 7515 §2), or what of it comes before something else."""
+    try:
+        return binascii.a2b_base64(part.translate(_TO_STANDARD) + b"==")
+    except ValueError:
+        return b""
+
+
+def _string(members: object, name: str) -> str | None:
+    value = members.get(name) if isinstance(members, dict) else None
+    return value if isinstance(value, str) else None

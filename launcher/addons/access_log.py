@@ -1,0 +1,85 @@
+"""The log for programs: one JSON object for each request, on standard output."""
+
+import asyncio
+import os
+from typing import Any
+
+from mitmproxy import ctx, exceptions, http
+from mitmproxy.addonmanager import Loader
+
+from jwtproxy.config import options
+from jwtproxy.config.errors import SettingsError
+from jwtproxy.mitm import flows, ledger
+from jwtproxy.observe import access_log
+
+from ..lines import Lines
+
+_GATHERED = 0.02
+"""Seconds in which lines gather, to be handed over at once: each time costs more than a line."""
+_STDOUT = 1
+_LAST = 2.0
+"""Seconds that a reader has at the end to take what is left."""
+
+
+class AccessLog:
+    """mitmproxy addon: declares the option, and writes lines where it says `json`."""
+
+    wants_messages = False
+    """Of WebSockets: none but the end of each."""
+
+    def __init__(self) -> None:
+        self.idle = True
+        """Whether there is nothing to write."""
+        self._lines: Lines | None = None
+        self._dumper: Any = None
+        """Who knows which requests are to be shown."""
+        self._gathered: list[str] = []
+
+    def load(self, loader: Loader) -> None:
+        """Declare the option."""
+        options.declare(loader, access_log.OPTIONS, os.environ)
+
+    def configure(self, updated: set[str]) -> None:
+        """Check the option, and see whether anybody wants lines."""
+        try:
+            form = options.parse(access_log.OPTIONS, ctx.options)["log_format"]
+        except SettingsError as error:
+            raise exceptions.OptionsError(str(error)) from error
+        self.idle = form != "json" or getattr(ctx.options, "flow_detail", 1) == 0
+        self._dumper = ctx.master.addons.get("dumper")
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """The answer is complete; of a WebSocket that was only the beginning."""
+        if not flows.is_websocket(flow):
+            self._tell(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """There will be no answer, or no more of it."""
+        self._tell(flow)
+
+    def http_connect_error(self, flow: http.HTTPFlow) -> None:
+        """A tunnel was refused."""
+        self._tell(flow)
+
+    def websocket_end(self, flow: http.HTTPFlow) -> None:
+        """Nothing more passes by a WebSocket."""
+        self._tell(flow)
+
+    def done(self) -> None:
+        """Write what is left, if anybody takes it."""
+        self._hand_over()
+        if self._lines:
+            self._lines.end(_LAST)
+
+    def _tell(self, flow: http.HTTPFlow) -> None:
+        if self.idle or flows.is_probe(flow) or (self._dumper.filter and not self._dumper.filter(flow)):
+            return
+        if not self._gathered:
+            asyncio.get_running_loop().call_later(_GATHERED, self._hand_over)
+        self._gathered.append(access_log.as_json(ledger.exchange_of(flow)))
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            lines, self._gathered = self._gathered, []
+            self._lines = self._lines or Lines(_STDOUT, access_log.LONGEST)
+            self._lines.write(lines)

@@ -1,0 +1,64 @@
+"""What is told of a request names its token, and holds nothing that is of use to who reads it."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from jwtproxy.observe.counters import Outcome
+from jwtproxy.observe.exchanges import Exchange, Ids, ids_of, public_path
+
+
+def _token(header: object, claims: object) -> bytes:
+    parts = (base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims))
+    return b".".join((*parts, b"c2lnbmF0dXJl"))
+
+
+@pytest.mark.parametrize(
+    ("token", "ids"),
+    [
+        (_token({"kid": "K1"}, {"jti": "42"}), Ids("K1", "42")),
+        (_token({"alg": "HS512"}, {"iat": 1}), Ids()),
+        (_token({"kid": 1}, {"jti": ["x"]}), Ids()),
+        (_token(["kid"], "jti"), Ids()),
+        (b"", Ids()),
+        (b"no token", Ids()),
+        (b"!.\xff.", Ids()),
+    ],
+)
+def test_key_and_number_are_read_from_a_token(token: bytes, ids: Ids) -> None:
+    assert ids_of(token) == ids
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/a/b", ("/a/b", False)),
+        ("/a?password=x", ("/a", True)),
+        ("/a?", ("/a", True)),
+        ("/a#x?y", ("/a", True)),
+        ("*", ("*", False)),
+        ("/eyJhbGciOiJIUzUxMiJ9.eyJ4Ijo.abc/x", ("/[token]/x", False)),
+    ],
+)
+def test_no_query_fragment_or_token_of_a_path_is_told(path: str, told: tuple[str, bool]) -> None:
+    assert public_path(path) == told
+
+
+def _exchange(scheme: str, path: str, *, has_query: bool, fast: bool = False) -> Exchange:
+    return Exchange(
+        *(1.0, "192.0.2.1", "GET", scheme, "a.example", path, has_query, 200, Outcome.SUCCESS, "", "default"),
+        *(None, None, fast, 0.5, None, 0, 0),
+    )
+
+
+def test_a_url_shows_that_there_is_a_query() -> None:
+    assert _exchange("https", "/x", has_query=True).url == "https://a.example/x?…"
+    assert _exchange("http", "/x", has_query=False).url == "http://a.example/x"
+    assert _exchange("", "", has_query=False).url == "a.example"
+
+
+def test_lanes_have_names() -> None:
+    assert [_exchange("http", "/", has_query=False, fast=fast).lane for fast in (True, False)] == ["fast", "mitmproxy"]
