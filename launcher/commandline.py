@@ -78,13 +78,13 @@ def parser(options: Options) -> argparse.ArgumentParser:
         action="append",
         dest=CLIENTS,
         metavar="CIDR",
-        help="the only clients that may use it; may be repeated (all)",
+        help="the only clients that may use it; repeatable (all)",
     )
     ours.add_argument(
         _LOG_FORMAT,
         dest=_LOG_OPTION,
         metavar="FORMAT",
-        help="how requests are logged: text, or json for programs (text)",
+        help="how requests are logged: text or json (text)",
     )
     ours.add_argument("--filter", metavar="EXPR", help="show and record only requests that match it (all)")
     ours.add_argument(

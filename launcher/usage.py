@@ -23,7 +23,7 @@ EXAMPLES = """\
 examples:
   (umask 077; openssl rand -hex 64 >secret)        make a key that only you can read
   JWT_SHARED_SECRET_FILE=secret jwtproxy-run       serve on http://127.0.0.1:8080
-  curl --proxy http://127.0.0.1:8080 http://…      send a request through it
+  jwtproxy-run exec --key secret -- curl http://…  run a program, whose requests go through it
   jwtproxy-run --key secret --port 9090 --user ci  another port and user; same as:
   JWT_KEY_FILE=secret HTTP_PORT=9090 jwtproxy-run --set jwt_user=ci
 """
