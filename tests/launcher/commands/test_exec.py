@@ -77,7 +77,7 @@ def test_mistakes(arguments: list[str], said: str, hint: str, ran: Ran) -> None:
 
 def test_it_listens_on_loopback_wherever_servers_would(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy may run with these very settings."""
-    for name, value in (("HTTP_PORT", "1"), ("HTTP_HOST", "*"), ("WORKERS", "4")):
+    for name, value in (("HTTP_PORT", "1"), ("HTTP_HOST", "*"), ("WORKERS", "4"), ("JWT_PAGES", "127.0.0.1:1")):
         monkeypatch.setenv(name, value)
     Path("config.yaml").write_text("listen_port: 1\nlisten_host: 0.0.0.0\n")
     assert exec_.run(["--set", "confdir=.", "--", "true", "--set", "x"]) == 0
