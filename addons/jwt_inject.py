@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 from mitmproxy import addonmanager, ctx, exceptions, http
 
@@ -41,8 +42,8 @@ class JwtInject:
         `announces`: whether to log what becomes of changed files; of several workers, none does, but who forked them.
         """
         self._source, self._inherited, self._announces = source, current, announces
-        self._is_script = source is None
-        self._unknown = list[str]()
+        self.on_change: Callable[[bool], None] = lambda taken: None
+        self._is_script, self._unknown = source is None, list[str]()
         self.current: CurrentPolicy | None = None
         self.gate = gate.Gate(lambda: self.current.policy if self.current else None)
         self._following: asyncio.Task[None] | None = None
@@ -112,6 +113,8 @@ class JwtInject:
     def _tell(self, change: Change | None) -> None:
         if self._announces:
             announce(change)
+            if change:
+                self.on_change(isinstance(change, str))
 
     def _apply(self) -> None:
         """Take over the options. Raises SettingsError and changes nothing then."""

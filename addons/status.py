@@ -24,7 +24,7 @@ from jwtproxy.mitm import authority, carrying, echo, flows, gate, limits, pages_
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from jwtproxy.mitm.ledger import Ledger
-from jwtproxy.observe import downloads, health, home, pages
+from jwtproxy.observe import downloads, health, home, metrics, pages
 from jwtproxy.observe.counters import Counters
 from jwtproxy.observe.pages import Page
 from jwtproxy.policy import access, connections
@@ -55,6 +55,7 @@ class Status:
             pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot() | self._limits()),
             pages.LIVE_PATH: lambda headers: health.LIVE,
             pages.READY_PATH: lambda headers: health.ready(self._phase or signer.lacking(ctx.master.addons)),
+            pages.METRICS_PATH: lambda headers: metrics.page(headers, self._counters, signer.facts(ctx.master.addons)),
             pages.JWKS_PATH: lambda headers: pages.jwks(headers, *signer.published(ctx.master.addons)),
             **{path: partial(_certificate, path) for path in downloads.KINDS},
         }
@@ -83,6 +84,7 @@ class Status:
         """Learn which addresses are ours; the start is over."""
         self._phase = ""
         gate.gate_of(ctx.options).tell_time = self._counters.time_signing
+        signer.tell_reloads(ctx.master.addons, self._counters.count_reload)
         if proxyserver := ctx.master.addons.get("proxyserver"):
             self._guard.listen(proxyserver)
             if self._is_script:  # else the launcher has seen to it
@@ -95,7 +97,7 @@ class Status:
 
     def requestheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Answer a request made to the proxy itself."""
-        explicit = _is_explicit(flow)
+        explicit = isinstance(flow.client_conn.proxy_mode, echo.EXPLICIT)
         if flows.to_self(flow) or (not explicit and self._is_own_path(flow)):
             self._answer(flow)
         elif explicit:
@@ -141,10 +143,6 @@ class Status:
 
 def _certificate(path: str, headers: Mapping[str, str]) -> Page:
     return downloads.certificate(path, *authority.certificate(ctx.master.addons), headers)
-
-
-def _is_explicit(flow: http.HTTPFlow) -> bool:
-    return isinstance(flow.client_conn.proxy_mode, echo.EXPLICIT)
 
 
 addons = [Status()]

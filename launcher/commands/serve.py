@@ -100,7 +100,9 @@ def _serve_together(plan: Plan) -> int:
 
     # Handed over: who keeps a copy keeps listening when all others have stopped.
     descriptors = [sock.detach() for sock in plan.all_sockets]
-    return supervisor.run(work, descriptors, plan.workers, plan.drain_delay + plan.grace, partial(_refresh, plan))
+    grace, refresh = plan.drain_delay + plan.grace, partial(_refresh, plan)
+    plan.counters.use_cell(0)
+    return supervisor.run(work, descriptors, plan.workers, grace, refresh, plan.counters.forget_open)
 
 
 def _refresh(plan: Plan, asked: bool) -> None:
@@ -108,6 +110,8 @@ def _refresh(plan: Plan, asked: bool) -> None:
     if asked and hung_up(plan):
         raise StopIteration
     change = plan.current.reload() if asked else plan.current.poll()
+    if change:
+        plan.counters.count_reload(isinstance(change, str))
     if isinstance(change, SettingsError):
         report(f"{change}; {KEPT}", change.hint)
     elif change:

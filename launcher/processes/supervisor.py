@@ -36,7 +36,18 @@ Work = Callable[[int, Iterable[socket.socket], Callable[[], Awaitable[None]]], i
 """Serve as worker number n on these sockets, with a heartbeat to keep running, until told to end; the exit status."""
 
 
-def run(work: Work, descriptors: list[int], workers: int, grace: float, refresh: Callable[[bool], None]) -> int:
+Ended = Callable[[int], None]
+"""Be told of a worker that is no longer there, by its number."""
+
+
+def run(
+    work: Work,
+    descriptors: list[int],
+    workers: int,
+    grace: float,
+    refresh: Callable[[bool], None],
+    ended: Ended = lambda number: None,
+) -> int:
     """Run this many workers on these listening sockets; the exit status of the whole.
 
     `grace`: the most seconds from SIGTERM to a worker's end.
@@ -48,7 +59,7 @@ def run(work: Work, descriptors: list[int], workers: int, grace: float, refresh:
     gc.freeze()  # what is loaded by now is shared by all workers, if the collector leaves its pages alone
     parent = os.getpid()
     try:
-        _Arbiter(_Application(work, descriptors, workers, grace), refresh).run()
+        _Arbiter(_Application(work, descriptors, workers, grace, ended), refresh).run()
     except SystemExit as end:
         if os.getpid() != parent:  # a worker's: the arbiter has to see its status as it is
             raise
@@ -115,7 +126,9 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 
 
 class _Application(BaseApplication):  # type: ignore[misc]
-    def __init__(self, work: Work, descriptors: list[int], workers: int, grace: float) -> None:
+    def __init__(
+        self, work: Work, descriptors: list[int], workers: int, grace: float, ended: Ended = lambda number: None
+    ) -> None:
         self.work = work
         shared_memory = Path("/dev/shm")  # noqa: S108  # for the heartbeats: a file each, unlinked at once
         self._config = {
@@ -125,6 +138,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "logger_class": _Log,
             "timeout": _HUNG_AFTER,
             "graceful_timeout": math.ceil(grace) + 1,  # the workers keep to the grace themselves
+            "child_exit": lambda _, worker: ended(worker.age),
             "control_socket_disable": True,
             "worker_tmp_dir": str(shared_memory) if os.access(shared_memory, os.W_OK) else None,
         }

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from mitmproxy.connection import Client
 from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow, Response
 
@@ -53,6 +54,10 @@ class Counts(Protocol):
         """A request was refused, or has failed, for a reason of this kind."""
         ...
 
+    def change_open(self, more: int) -> None:
+        """So many more connections of clients are open, or fewer."""
+        ...
+
 
 def note_carried(flow: HTTPFlow, received: int, sent: int, *, fast: bool = False) -> None:
     """Note how many bytes of the request's body, and of its answer's, have passed, and which way."""
@@ -74,6 +79,14 @@ class Ledger:
         self._counts = counts
         self.listeners: list[Listener] = []
         """Who is told of each; while there is nobody, nothing is gathered."""
+
+    def client_connected(self, client: Client) -> None:
+        """One more is there."""
+        self._counts.change_open(1)
+
+    def client_disconnected(self, client: Client) -> None:
+        """It has left."""
+        self._counts.change_open(-1)
 
     def response(self, flow: HTTPFlow) -> None:
         """The answer is complete; of a WebSocket that was only the beginning."""

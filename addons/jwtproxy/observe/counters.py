@@ -131,7 +131,7 @@ class Counters:
         cells.whole[cells.at + self._signing.start + bisect_left(SIGNING, seconds)] += 1
         cells.real[cells.at_real] += seconds
 
-    def count_reload(self, *, ok: bool) -> None:
+    def count_reload(self, ok: bool) -> None:
         """Changed keys or rules were taken over, or not."""
         self._cells.add(self._reloads.start + (not ok))
 

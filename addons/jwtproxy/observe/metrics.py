@@ -8,15 +8,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .. import __version__
+from . import pages
 from .counters import Counters, Histogram
+from .pages import Page
+
+NO_LIBRARY = pages.text(501, "metrics need the package prometheus_client, which is not installed")
+_LONGEST_ACCEPT = 1024
 
 
 class Key(NamedTuple):
-    """A signing key, and its times in seconds since the epoch."""
+    """A signing key; times are seconds since the epoch."""
 
     kid: str
-    since: float
-    until: float | None
+    begins: float | None
+    ends: float | None
+    """When it may sign; None: there is no such time."""
 
 
 class Facts(NamedTuple):
@@ -35,6 +41,15 @@ def text(counters: Counters, facts: Facts, accept: str) -> tuple[str, str]:
 
     encode, kind = exposition.choose_encoder(accept)
     return encode(_Collector(counters, facts)).decode(), kind
+
+
+def page(headers: Mapping[str, str], counters: Counters, facts: Facts) -> Page:
+    """The metrics, in the format that the client asks for."""
+    try:
+        body, kind = text(counters, facts, headers.get("accept", "")[:_LONGEST_ACCEPT])
+    except ImportError:
+        return NO_LIBRARY
+    return Page(200, body, {"Content-Type": kind, "Cache-Control": "no-store", "Vary": "Accept"})
 
 
 class _Collector:
@@ -82,7 +97,9 @@ class _Collector:
         yield _counted("jwtproxy_limit_reached", "How often a limit was reached.", "limit", counters.reached)
         taken, failed = counters.reloads
         yield _counted("jwtproxy_reloads", "Changes of keys and rules.", "result", {"taken": taken, "failed": failed})
-        yield core.GaugeMetricFamily("jwtproxy_open_connections", "Connections of clients.", value=counters.open)
+        yield core.GaugeMetricFamily(
+            "jwtproxy_open_connections", "Connections of clients that have sent anything.", value=counters.open
+        )
         yield core.GaugeMetricFamily(
             "jwtproxy_start_time_seconds", "When the proxy was started, since the epoch.", value=counters.started
         )
@@ -100,18 +117,20 @@ class _Collector:
     def _keys(self) -> Iterator[Any]:
         from prometheus_client import metrics_core as core
 
-        since = core.GaugeMetricFamily(
-            "jwtproxy_key_since_seconds", "When a signing key was first seen, since the epoch.", labels=("kid",)
+        begins = core.GaugeMetricFamily(
+            "jwtproxy_key_not_before_seconds", "From when on a key may sign, since the epoch.", labels=("kid",)
         )
-        until = core.GaugeMetricFamily(
-            "jwtproxy_key_expiry_seconds", "When a signing key ceases to sign, since the epoch.", labels=("kid",)
+        ends = core.GaugeMetricFamily(
+            "jwtproxy_key_not_after_seconds", "Until when a key may sign, since the epoch.", labels=("kid",)
         )
+        known = core.GaugeMetricFamily("jwtproxy_key", "1 for each key that signs, or will.", labels=("kid",))
         for key in self._facts.keys:
-            since.add_metric((key.kid,), key.since)
-            if key.until is not None:
-                until.add_metric((key.kid,), key.until)
-        yield since
-        yield until
+            known.add_metric((key.kid,), 1)
+            if key.begins is not None:
+                begins.add_metric((key.kid,), key.begins)
+            if key.ends is not None:
+                ends.add_metric((key.kid,), key.ends)
+        yield from (known, begins, ends)
 
 
 def _counted(name: str, what: str, label: str, counts: Mapping[str, int]) -> Any:

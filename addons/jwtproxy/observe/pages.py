@@ -35,6 +35,7 @@ HOME_PATH = "/"
 STATUS_PATH = "/status"
 LIVE_PATH, READY_PATH = "/livez", "/readyz"
 """Whether the proxy serves at all, and whether it should be sent requests now."""
+METRICS_PATH = "/metrics"
 JWKS_PATH = "/.well-known/jwks.json"
 PEM_PATH, DER_PATH, PKCS12_PATH = "/ca.pem", "/ca.cer", "/ca.p12"
 """The certificate of the CA, and never its key, in the forms that systems want."""
@@ -89,6 +90,7 @@ PAGES = {
     STATUS_PATH: Own(Reader.ANYONE, "how the proxy does"),
     LIVE_PATH: Own(Reader.ANYONE, "whether it serves"),
     READY_PATH: Own(Reader.ANYONE, "whether it takes requests"),
+    METRICS_PATH: Own(Reader.USER, "what Prometheus reads"),
     JWKS_PATH: Own(Reader.ANYONE, "the public keys"),
     PEM_PATH: Own(Reader.ANYONE, "the certificate that clients need for HTTPS"),
     DER_PATH: Own(Reader.ANYONE, "the same in DER"),

@@ -228,3 +228,11 @@ def test_what_was_refused_after_all_has_none() -> None:
     flow = _signed(tflow.tflow(), ((b"X-My-Jwt", TOKEN),))
     flows.respond(flow, pages.text(403, "no", ErrorType.HTTP_REQUEST_DENIED))
     assert _told(flow).jti is None
+
+
+def test_connections_are_counted_while_they_are_open(counts: Ledger, counters: Counters) -> None:
+    client = tflow.tclient_conn()
+    counts.client_connected(client)
+    counts.client_connected(client)
+    counts.client_disconnected(client)
+    assert counters.open == 1

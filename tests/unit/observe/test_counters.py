@@ -176,7 +176,7 @@ def test_open_connections_are_those_of_processes_that_live() -> None:
 
 def test_reloads_are_counted() -> None:
     counters = Counters()
-    counters.count_reload(ok=True)
-    counters.count_reload(ok=False)
-    counters.count_reload(ok=False)
+    counters.count_reload(True)
+    counters.count_reload(False)
+    counters.count_reload(False)
     assert counters.reloads == (1, 2)

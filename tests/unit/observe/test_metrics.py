@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
@@ -26,7 +27,7 @@ def counters() -> Counters:
     counters.count_end(Outcome.FAILED, "default", (0, 0, False))
     counters.count_kind("dns_error", refused=False)
     counters.count_reached("jwt_max_head")
-    counters.count_reload(ok=True)
+    counters.count_reload(True)
     counters.change_open(2)
     return counters
 
@@ -69,11 +70,12 @@ def test_each_thing_that_is_counted_is_told(accept: str, counters: Counters) -> 
         ("jwtproxy_limit_reached_total", "jwt_max_head"): 1,
         ("jwtproxy_reloads_total", "taken"): 1,
         ("jwtproxy_open_connections",): 2,
-        ("jwtproxy_key_since_seconds", "one"): 1000,
-        ("jwtproxy_key_expiry_seconds", "two"): 3000,
+        ("jwtproxy_key", "one"): 1,
+        ("jwtproxy_key_not_before_seconds", "one"): 1000,
+        ("jwtproxy_key_not_after_seconds", "two"): 3000,
     }
     assert {name: found[name] for name in expected} == expected
-    assert ("jwtproxy_key_expiry_seconds", "one") not in found
+    assert ("jwtproxy_key_not_after_seconds", "one") not in found
     assert any(name[0] == "jwtproxy_build_info" and "12.2.3" in name for name in found)
 
 
@@ -83,3 +85,17 @@ def test_promtool_finds_nothing_to_say_of_it(counters: Counters) -> None:
     text = metrics.text(counters, FACTS, "")[0]
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_page_is_not_to_be_kept(counters: Counters) -> None:
+    page = metrics.page({"accept": OPEN}, counters, FACTS)
+    assert page.code == 200
+    assert page.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert page.headers["Cache-Control"] == "no-store"
+
+
+def test_without_the_library_it_is_said(counters: Counters, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With bare mitmdump, where there is nothing but PyJWT."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    page = metrics.page({}, counters, FACTS)
+    assert (page.code, "prometheus_client" in page.body) == (501, True)
