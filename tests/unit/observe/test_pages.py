@@ -120,7 +120,7 @@ def test_the_root_is_ours_but_not_where_only_the_path_can_tell() -> None:
 def test_what_probes_verifiers_and_new_clients_need_is_for_anyone() -> None:
     """Where a password is asked for, the table says which pages want it."""
     guarded = {path for path in pages.PAGES if pages.is_for_users(path)}
-    assert guarded == {"/"}
+    assert guarded == {"/", "/metrics"}
     assert pages.is_for_users("/?x")
     assert not pages.is_for_users("/nope")
 

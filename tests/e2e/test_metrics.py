@@ -1,0 +1,116 @@
+"""What Prometheus reads is what has passed, in all workers and by both ways, and no client chooses its size."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.clients import Raw, message
+from tests.support.harness import Process, StartProxy, rows
+from tests.support.upstreams import Recorder, respond
+from tests.support.workers import WORKERS, await_workers, until
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def _read(proxy: Process) -> str:
+    with urllib.request.urlopen(f"{proxy.url}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def _samples(proxy: Process) -> Samples:
+    families = text_string_to_metric_families(_read(proxy))
+    return {(one.name, tuple(sorted(one.labels.items()))): one.value for family in families for one in family.samples}
+
+
+def _sum(samples: Samples, name: str, **labels: str) -> float:
+    return sum(
+        value for (told, given), value in samples.items() if told == name and labels.items() <= dict(given).items()
+    )
+
+
+def _ask(proxy: Process, *targets: str) -> list[int]:
+    """By one connection, which may end."""
+    statuses = []
+    with Raw(proxy.port) as client:
+        for target in targets:
+            client.send(message("GET", target, "Host: x"))
+            statuses.append(client.reply().status)
+    return statuses
+
+
+@pytest.mark.parametrize("workers", rows({"one": 1, "several": WORKERS}, "several"))
+def test_it_agrees_with_the_status_and_with_the_upstream(workers: int, start_proxy: StartProxy) -> None:
+    """Also when a worker is killed in between, which has answered all that was sent by then."""
+    with Recorder() as upstream:
+        upstream.route("/gone", respond(404))
+        proxy = start_proxy("--workers", str(workers), "--set", f"jwt_allow_port={upstream.port}")
+        found = await_workers(proxy, workers)
+        good, bad = f"{upstream.url}/", f"{upstream.url}/gone"
+        for half in range(2):
+            with ThreadPoolExecutor(8) as pool:
+                asked = [pool.submit(_ask, proxy, *[good] * 9, bad) for _ in range(10)]
+                assert [one.result() for one in asked] == [[200] * 9 + [404]] * 10
+            if half == 0 and workers > 1:
+                os.kill(found[0], signal.SIGKILL)
+                until(lambda: len(await_workers(proxy, workers)) == workers, 10, "workers")
+        assert _ask(proxy, "http://127.0.0.1:1/") == [403]
+        samples = _samples(proxy)
+        with urllib.request.urlopen(f"{proxy.url}/status", timeout=10) as answer:
+            status = answer.read().decode()
+        assert len(upstream.requests) == 200
+        assert _sum(samples, "jwtproxy_proxied_requests_total") == 200
+        assert '"proxied_requests": 200' in status
+        assert _sum(samples, "jwtproxy_requests_total", outcome="2xx") == 180
+        assert _sum(samples, "jwtproxy_requests_total", outcome="4xx") == 20
+        assert _sum(samples, "jwtproxy_requests_total", outcome="refused") == 1
+        assert _sum(samples, "jwtproxy_requests_total") == 201
+        assert _sum(samples, "jwtproxy_refusals_total") == 1
+        assert _sum(samples, "jwtproxy_upstream_seconds_count") == 200
+        assert _sum(samples, "jwtproxy_signing_seconds_count") == 201
+        assert _sum(samples, "jwtproxy_body_bytes_total", direction="sent") == 180 * len(b"ok")
+        assert 0 < _sum(samples, "jwtproxy_upstream_seconds_sum") < time.monotonic()
+        assert _sum(samples, "jwtproxy_open_connections") <= 1
+
+
+def test_no_client_chooses_how_many_series_there_are(start_proxy: StartProxy) -> None:
+    with Recorder() as upstream:
+        proxy = start_proxy("--set", f"jwt_allow_port={upstream.port}")
+
+        def odd(number: int) -> None:
+            word = secrets.token_hex(4)
+            target = random.choice([f"{upstream.url}/{word}?{word}", f"http://{word}.invalid:7/{word}"])
+            with Raw(proxy.port) as client:
+                client.send(message(word.upper(), target, f"Host: {word}", f"{word}: {word}"))
+                client.reply()
+
+        for number in range(4):
+            odd(number)
+        _ask(proxy, f"{upstream.url}/", "http://x.invalid:7/")
+        before = {name for name, _ in _samples(proxy)}, len(_samples(proxy))
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(odd, range(200)))
+        after = {name for name, _ in _samples(proxy)}, len(_samples(proxy))
+        assert after == before
+
+
+def test_promtool_has_nothing_to_say(start_proxy: StartProxy) -> None:
+    if not shutil.which("promtool"):
+        pytest.skip("no promtool here")
+    with Recorder() as upstream:
+        proxy = start_proxy()
+        assert _ask(proxy, f"{upstream.url}/") == [200]
+        done = subprocess.run(
+            ["promtool", "check", "metrics"], input=_read(proxy), capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
