@@ -119,6 +119,7 @@ def test_nothing_else_is_on_standard_output(start_proxy: StartProxy, recorder: R
         ("GET", "/nope", 404, "refused"),
         ("CONNECT", None, 403, "refused"),
     ]
+    assert lines[1]["bytes_sent"] > 0
     assert lines[2]["reason"] == "no tunnel to the proxy itself"
     assert "listening on" in proxy.stderr
 
