@@ -283,6 +283,8 @@ class Stream(http.HttpStream):
             flows.complete(self.flow, here=self.server_state != self.state_consume_response_body)
         response = self.flow.response
         assert response
+        if not already_streamed:
+            note_carried(self.flow, self._received, len(response.raw_content or b""))
         bodiless = framing.has_no_body(self.flow.request.data.method, response.status_code)
         for command in super().send_response(already_streamed):
             if not (bodiless and _sends(command, _BODY)):
@@ -613,7 +615,6 @@ class Stream(http.HttpStream):
         if unfinished:
             response.headers["connection"] = "close"
         self.client_state = self.state_done
-        note_carried(self.flow, self._received, len(response.raw_content or b""))
         yield from self.send_response()
         if unfinished:
             yield from self._leave()

@@ -218,6 +218,13 @@ def test_the_token_that_left_is_named_whatever_a_recording_shows() -> None:
     assert (exchange.kid, exchange.jti) == ("K1", "42")
 
 
+def test_of_a_request_that_was_sent_twice_the_last_token_is_named() -> None:
+    flow = _signed(_answered(200), ((b"X-My-Jwt", TOKEN),))
+    gate.Gate(lambda: None).forget(flow)
+    _signed(flow, ((b"X-My-Jwt", TOKEN.replace(b"eyJqdGkiOiI0MiJ9", b"eyJqdGkiOiI0MyJ9")),))
+    assert _told(flow).jti == "43"
+
+
 @pytest.mark.parametrize("fields", [(), ((b"a", TOKEN),)])
 def test_what_left_without_a_token_has_none(fields: Fields) -> None:
     exchange = _told(_signed(_answered(200), fields))
