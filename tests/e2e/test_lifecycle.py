@@ -319,9 +319,9 @@ def test_help_and_version_always_work(tmp_path: Path, args: list[str], mess: boo
 def test_help_teaches(tmp_path: Path) -> None:
     """Our flags, the settings, and examples to copy."""
     text = run_launcher("--help", cwd=tmp_path, secret=None).stdout
-    for word in (
-        "--port --host --check examples: curl --proxy HTTP_PORT HTTP_HOST WORKERS JWT_SHARED_SECRET_FILE --set".split()
-    ):
+    for (
+        word
+    ) in "--port --host --check examples: exec curl HTTP_PORT HTTP_HOST WORKERS JWT_SHARED_SECRET_FILE --set".split():
         assert word in text, word
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.clients import Raw, message
+from tests.support.clients import Raw, Reply, message
 from tests.support.harness import Process, StartProxy, rows
 from tests.support.upstreams import Recorder, respond
 from tests.support.workers import WORKERS, await_workers, until
@@ -39,14 +39,18 @@ def _sum(samples: Samples, name: str, **labels: str) -> float:
     )
 
 
-def _ask(proxy: Process, *targets: str) -> list[int]:
-    """By one connection, which may end."""
-    statuses = []
+def _replies(proxy: Process, *targets: str) -> list[Reply]:
+    """By one connection."""
+    replies = []
     with Raw(proxy.port) as client:
         for target in targets:
             client.send(message("GET", target, "Host: x"))
-            statuses.append(client.reply().status)
-    return statuses
+            replies.append(client.reply())
+    return replies
+
+
+def _ask(proxy: Process, *targets: str) -> list[int]:
+    return [reply.status for reply in _replies(proxy, *targets)]
 
 
 @pytest.mark.parametrize("workers", rows({"one": 1, "several": WORKERS}, "several"))
@@ -64,7 +68,8 @@ def test_it_agrees_with_the_status_and_with_the_upstream(workers: int, start_pro
             if half == 0 and workers > 1:
                 os.kill(found[0], signal.SIGKILL)
                 until(lambda: len(await_workers(proxy, workers)) == workers, 10, "workers")
-        assert _ask(proxy, "http://127.0.0.1:1/") == [403]
+        (refusal,) = _replies(proxy, "http://127.0.0.1:1/")
+        assert refusal.status == 403
         samples = _samples(proxy)
         with urllib.request.urlopen(f"{proxy.url}/status", timeout=10) as answer:
             status = answer.read().decode()
@@ -78,7 +83,7 @@ def test_it_agrees_with_the_status_and_with_the_upstream(workers: int, start_pro
         assert _sum(samples, "jwtproxy_refusals_total") == 1
         assert _sum(samples, "jwtproxy_upstream_seconds_count") == 200
         assert _sum(samples, "jwtproxy_signing_seconds_count") == 201
-        assert _sum(samples, "jwtproxy_body_bytes_total", direction="sent") == 180 * len(b"ok")
+        assert _sum(samples, "jwtproxy_body_bytes_total", direction="sent") == 180 * len(b"ok") + len(refusal.body)
         assert 0 < _sum(samples, "jwtproxy_upstream_seconds_sum") < time.monotonic()
         assert _sum(samples, "jwtproxy_open_connections") <= 1
 

@@ -113,7 +113,8 @@ class Stream(http.HttpStream):
                 self._held += len(event.data)  # until what is awaited is there; its sender is to wait, too
         else:
             self._sent += len(event.data)
-        note_carried(self.flow, self._received, self._sent)
+        if "flow" in vars(self):  # while a request waits for its turn, there is none
+            note_carried(self.flow, self._received, self._sent)
 
     def _take_pressure(self, event: Pressure) -> CommandGenerator[None]:
         if event.of_request:
