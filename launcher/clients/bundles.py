@@ -1,5 +1,6 @@
 """Files that have programs trust the proxy's certificate authority beside all that they trust without us."""
 
+import functools
 import os
 import ssl
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ PYTHON = str(Path(__file__).parent / "python")
 def system_roots(environ: Mapping[str, str]) -> str:
     """The file of what programs trust on this system, as its owner has it; certifi's where there is none."""
     named = environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().openssl_cafile
-    return next((path for path in (*named, *_SYSTEM) if path and _holds_any(path)), certifi.where())
+    return next((path for path in (*named, *_SYSTEM) if path and _held(path)), certifi.where())
 
 
 def write(folder: Path, proxy: str, ca: str, environ: Mapping[str, str]) -> Files:
@@ -34,15 +35,15 @@ def write(folder: Path, proxy: str, ca: str, environ: Mapping[str, str]) -> File
     bundles: dict[str, str] = {}
     # What we have written ourselves counts for nothing: a shell that has it may ask again.
     environ = {name: value for name, value in environ.items() if Path(value).parent != folder}
-    system = system_roots(environ)
+    system, held = system_roots(environ), functools.cache(_held)  # many variables name the same file, as a rule
     for name in CA_FILES:
         before = environ.get(name, "")
-        base = before if before and _holds_any(before) else system
+        base = before if before and held(before) else system
         if base not in written:
-            text = "".join(f"{certificate}\n" for certificate in (*_held(base), ca.strip()))
+            text = "".join(f"{certificate}\n" for certificate in (*held(base), ca.strip()))
             written[base] = _write(folder / f"ca-bundle{len(written) or ''}.pem", text)
         bundles[name] = written[base]
-    store = _write(folder / "trust-store.p12", _trust_store("".join([*_held(system), ca])))
+    store = _write(folder / "trust-store.p12", _trust_store("".join([*held(system), ca])))
     added = (
         f"ca_certificate = {bundles['SSL_CERT_FILE']}\nhttp_proxy = {proxy}\nhttps_proxy = {proxy}\nuse_proxy = on\n"
     )
@@ -51,14 +52,11 @@ def write(folder: Path, proxy: str, ca: str, environ: Mapping[str, str]) -> File
 
 
 def _held(path: str) -> list[str]:
-    return blocks(Path(path).read_text(errors="replace"))
-
-
-def _holds_any(path: str) -> bool:
+    """The certificates of a file, in PEM; none where it cannot be read."""
     try:
-        return bool(_held(path))
+        return blocks(Path(path).read_text(errors="replace"))
     except OSError:
-        return False
+        return []
 
 
 def _wgetrc(environ: Mapping[str, str]) -> str:
