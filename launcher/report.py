@@ -18,7 +18,7 @@ def report(message: str, hint: str = "") -> None:
 def tell(message: str) -> None:
     """One line on stdout of what serves, which has better to do than to fail if that cannot be printed."""
     try:
-        print(f"jwtproxy: {message}", flush=True)
+        _write(f"jwtproxy: {message}", sys.stdout)
     except OSError:
         forget(sys.stdout)
 
@@ -42,9 +42,15 @@ def warn(message: str) -> None:
 
 def _print_error(text: str) -> None:
     try:
-        print(text, file=sys.stderr, flush=True)
+        _write(text, sys.stderr)
     except OSError:
         forget(sys.stderr)
+
+
+def _write(text: str, stream: IO[str]) -> None:
+    """In one piece, as workers share their streams: print() writes the last end of line by itself."""
+    stream.write(f"{text}\n")
+    stream.flush()
 
 
 def _in_our_voice(text: str) -> str:

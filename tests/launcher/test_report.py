@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import socket
 import sys
 from collections.abc import Callable
 
@@ -36,6 +38,21 @@ def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_line_of_what_serves_is_printed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     tell("reloaded")
     assert capsys.readouterr() == ("jwtproxy: reloaded\n", "")
+
+
+@pytest.mark.parametrize(("stream", "say"), [("stderr", lambda text: report(text, "hint")), ("stdout", tell)])
+def test_what_is_told_comes_in_one_piece(
+    stream: str, say: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers share their streams: what is written in two pieces is mixed with what others write."""
+    reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with reading, writing, io.TextIOWrapper(writing.makefile("wb"), line_buffering=True) as lines:
+        monkeypatch.setattr(sys, stream, lines)
+        say("once")
+        assert reading.recv(1000).endswith(b"\n")
+        reading.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            reading.recv(1000)
 
 
 @pytest.mark.parametrize(("stream", "say"), [("stderr", report), ("stderr", warn), ("stdout", tell)])

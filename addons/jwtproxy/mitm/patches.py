@@ -213,7 +213,8 @@ def require_suitable(*, pyjwt: bool = False) -> None:
 
 def _end(error: str, hint: str) -> NoReturn:
     sys.stdout.flush()
-    print(f"jwtproxy: error: {error}\njwtproxy: hint: {hint}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"jwtproxy: error: {error}\njwtproxy: hint: {hint}\n")
+    sys.stderr.flush()
     os._exit(1)
 
 
