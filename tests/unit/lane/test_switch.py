@@ -222,7 +222,7 @@ def test_who_has_it_done_by_the_lane_is_left_out() -> None:
         """Nothing to do."""
 
     def look(lane: Lane) -> None:
-        lane.master.addons.add(Ours(request=called, response=called, done_by_lane=("request",)))
+        lane.master.addons.add(Ours(request=called, response=called, done_by_lane=("request",)))  # type: ignore[arg-type]
         assert lane.is_on()
         assert (called in lane.hooks["request"], called in lane.left_out["request"]) == (False, True)
         assert (called in lane.hooks["response"], called in lane.left_out["response"]) == (True, False)
