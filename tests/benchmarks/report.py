@@ -17,6 +17,7 @@ class Promise:
     scenario: str
     theirs: str
     percent: float
+    ours: str = "jwtproxy-1"
 
 
 OURS = "jwtproxy-1"
@@ -29,6 +30,8 @@ PROMISES = (
     Promise("download", "mitmdump", 25),
     Promise("upload", "mitmdump", 35),
     Promise("https2", "mitmdump", 40),
+    Promise("watched", "uncounted", 105),
+    Promise("watched", "uncounted", 120, "jwtproxy-json"),
 )
 
 _COLUMNS = (
@@ -114,7 +117,7 @@ def share(results: Results, scenario: str, ours: str, theirs: str) -> float | No
 
 def times_cheaper(results: Results, promise: Promise) -> float | None:
     """Their processor time for a request over ours, if both were measured."""
-    found = share(results, promise.scenario, OURS, promise.theirs)
+    found = share(results, promise.scenario, promise.ours, promise.theirs)
     return 1 / found if found else None
 
 
@@ -133,10 +136,7 @@ def faults(results: Results) -> list[str]:
 
 def acceptance(results: Results) -> list[dict[str, Any]]:
     """Each promise with what was measured; None where that could not be done."""
-    shares = [
-        _row(f"CPU per request, % of {one.theirs}'s: {one.scenario}", _percent(results, one), "<=", one.percent)
-        for one in PROMISES
-    ]
+    shares = [_row(_what(one), _percent(results, one), "<=", one.percent) for one in PROMISES]
     token, workers = results.get("token", {}), results.get("workers", {})
     return [
         *shares,
@@ -144,6 +144,11 @@ def acceptance(results: Results) -> list[dict[str, Any]]:
         _row("µs for a token with its claims", token.get("claims_and_sign_us"), "<=", 10),
         _row("PSS of each further worker at rest, MiB", workers.get("each_further_mib"), "<=", 35),
     ]
+
+
+def _what(promise: Promise) -> str:
+    told = f"CPU per request, % of {promise.theirs}'s: {promise.scenario}"
+    return told if promise.ours == OURS else f"{told}, {promise.ours}"
 
 
 def _percent(results: Results, promise: Promise) -> float | None:

@@ -38,6 +38,12 @@ class Scenario:
     method: str = "GET"
     body: int = 0
     close: bool = False
+    among: tuple[str, ...] = ()
+    """The keys of the targets that it is about, if not about all but variants."""
+
+    def is_about(self, target: Target) -> bool:
+        """Whether a target takes part."""
+        return target.key in self.among if self.among else not target.variant
 
     def spec(self, seconds: float, port: int, running: Running, place: Place) -> load.Spec:
         """The load for one target and the upstream's port."""
@@ -63,6 +69,7 @@ SCENARIOS = (
     Scenario("upload", "plain HTTP, 1 MiB up", path="/upload", method="POST", body=MIB),
     Scenario("download-64k", "plain HTTP, 64 KiB down", path="/64k"),
     Scenario("upload-64k", "plain HTTP, 64 KiB up", path="/upload", method="POST", body=64 * KIB),
+    Scenario("watched", "plain HTTP, what it costs to be watched", among=("uncounted", "jwtproxy-1", "jwtproxy-json")),
 )
 
 
@@ -159,11 +166,13 @@ def run(settings: Settings, at: Site, arrivals: Arrivals) -> dict[str, Any]:
     results = {}
     with _all_running(settings, at) as (everyone, missing):
         for scenario in settings.scenarios:
-            rows = _measure(scenario, settings, at, everyone) | missing
+            part = [running for running in everyone if scenario.is_about(running.target)]
+            absent = [one for one in settings.targets if one.key in missing and scenario.is_about(one)]
+            rows = _measure(scenario, settings, at, part) | {one.key: missing[one.key] for one in absent}
             results[scenario.key] = {
                 "title": scenario.title,
                 "targets": {key: row.as_dict() for key, row in rows.items()},
-                "arrived": _check(scenario, settings, at, everyone, arrivals),
+                "arrived": _check(scenario, settings, at, part, arrivals),
             }
     return results
 

@@ -53,6 +53,8 @@ class Target:
     """Protocols it does not sign, with the reason."""
     lacks: Callable[[], str] = lambda: ""
     """Why it cannot run here, where something is not installed."""
+    variant: bool = False
+    """Whether it is measured in those scenarios alone that name it."""
 
 
 def ours(workers: int, *arguments: str) -> Target:
@@ -68,14 +70,26 @@ def without_lane() -> Target:
     return Target("jwtproxy-off", "jwtproxy, lane off", _launched(launcher()), variables)
 
 
+def watched() -> list[Target]:
+    """One worker of ours that counts nothing, and one that logs for programs: what it costs to be watched."""
+    variables = {"WORKERS": "1", "JWT_FAST_LANE": "on"}
+    uncounted = _launched([sys.executable, "-O", str(PEERS / "uncounted.py")])
+    logging = _launched(launcher(), quiet=False)
+    return [
+        Target("uncounted", "jwtproxy, no metrics", uncounted, variables, variant=True),
+        Target("jwtproxy-json", "jwtproxy, JSON logs", logging, {**variables, "JWT_LOG_FORMAT": "json"}, variant=True),
+    ]
+
+
 def before(checkout: str) -> Target:
     """Our proxy as it was: one worker of another checkout, in which `make build` has been run."""
     command = _launched([f"{checkout}/.venv/bin/python", "-m", "jwtproxy.launcher"])
     return Target("before", "jwtproxy before", command, {"WORKERS": "1"})
 
 
-def _launched(launcher: list[str], *arguments: str) -> Callable[[Place, int], list[str]]:
-    return lambda place, port: [*launcher, "-q", "--port", str(port), *place.options, *arguments]
+def _launched(launcher: list[str], *arguments: str, quiet: bool = True) -> Callable[[Place, int], list[str]]:
+    start = [*launcher, *(["-q"] if quiet else [])]
+    return lambda place, port: [*start, "--port", str(port), *place.options, *arguments]
 
 
 def _mitmdump(place: Place, port: int) -> list[str]:
@@ -149,7 +163,7 @@ def all_targets(workers: int) -> list[Target]:
     """Everything that is compared; with BENCH_BEFORE=CHECKOUT one worker alone with that one's, and stock mitmdump."""
     if checkout := os.environ.get("BENCH_BEFORE"):
         return [ours(1), before(checkout), MITMDUMP]
-    return [ours(1), without_lane(), ours(workers), MITMDUMP, PROXY_PY, NGINX, ASGI, UPSTREAM]
+    return [ours(1), *watched(), without_lane(), ours(workers), MITMDUMP, PROXY_PY, NGINX, ASGI, UPSTREAM]
 
 
 @dataclass(frozen=True)

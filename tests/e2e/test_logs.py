@@ -44,7 +44,7 @@ FORMS = {
     "verbose json": ("-v", *JSON),
     "json of what is recorded": ("-w", "flows", *JSON),
 }
-LANES = {"lane": (), "no lane": ("--set", "jwt_fast_lane=off")}
+LANES = {"lane": ("--set", "jwt_fast_lane=on"), "no lane": ("--set", "jwt_fast_lane=off")}
 
 
 def told(proxy: Proxy) -> list[dict[str, Any]]:

@@ -210,8 +210,18 @@ def test_an_unknown_choice_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_targets_have_names_of_their_own_and_only_one_of_ours_has_no_lane() -> None:
     everyone = targets.all_targets(2)
     assert len({target.key for target in everyone}) == len({target.label for target in everyone}) == len(everyone)
-    lanes = {one.key: one.environment.get("JWT_FAST_LANE") for one in everyone if one.label.startswith("jwtproxy")}
+    ours = [one for one in everyone if one.label.startswith("jwtproxy")]
+    lanes = {one.key: one.environment.get("JWT_FAST_LANE") for one in ours if not one.variant}
     assert lanes == {"jwtproxy-1": "on", "jwtproxy-off": "off", "jwtproxy-2": "on"}
+    assert all(one.environment.get("JWT_FAST_LANE") == "on" for one in ours if one.variant)
+
+
+def test_variants_are_measured_where_they_are_named_and_nowhere_else() -> None:
+    everyone = targets.all_targets(2)
+    for scenario in SCENARIOS:
+        about = {one.key for one in everyone if scenario.is_about(one)}
+        assert about == (set(scenario.among) or {one.key for one in everyone if not one.variant})
+    assert {one.key for one in everyone if one.variant} <= {key for scenario in SCENARIOS for key in scenario.among}
 
 
 @pytest.mark.parametrize(

@@ -348,8 +348,10 @@ class Engine(asyncio.Protocol):
         assert flow
         assert flow.response
         flow.response.data.timestamp_end = time.time()
-        if not self._hear("response"):
-            return
+        if self.lane.hooks["response"]:
+            note_carried(flow, self._received, self._sent, fast=True)
+            if not self._hear("response"):
+                return
         if ledger := self.lane.ledger:
             ledger.response_in_lane(flow, self._received, self._sent)
         if self._chunked:
@@ -421,10 +423,10 @@ class Engine(asyncio.Protocol):
         flows.complete(flow, here=True)
         response = flow.response
         response.timestamp_end = time.time()
+        note_carried(flow, self._received, len(response.raw_content or b""), fast=True)
         if not self._hear("response"):
             return
         if ledger := self.lane.ledger:
-            note_carried(flow, self._received, len(response.raw_content or b""), fast=True)
             ledger.response(flow)
         if not self._send_head():
             return

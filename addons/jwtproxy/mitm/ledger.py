@@ -159,7 +159,9 @@ def _exchange(flow: HTTPFlow, end: _End) -> Exchange:
     path, has_query = public_path(request.path.decode("utf-8", "surrogateescape")) if not connects else ("", False)
     scheme = "" if connects else request.scheme.decode("utf-8", "surrogateescape")
     websocket = flow.websocket
-    ended = websocket.timestamp_end if websocket else response and not flow.error and response.data.timestamp_end
+    ended = websocket.timestamp_end if websocket else response and response.data.timestamp_end
+    if flow.error:
+        ended = flow.error.timestamp
     received, sent, fast = vars(flow).get(_CARRIED, _NOTHING)
     ids = ids_of(token) if end.outcome is not Outcome.REFUSED and (token := gate.token_of(flow)) else _UNSIGNED
     reason = failures.in_our_words(flow.error.msg) if flow.error else flows.reason_of(flow)
