@@ -11,6 +11,7 @@ import subprocess
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -88,25 +89,35 @@ def test_it_agrees_with_the_status_and_with_the_upstream(workers: int, start_pro
         assert _sum(samples, "jwtproxy_open_connections") <= 1
 
 
-def test_no_client_chooses_how_many_series_there_are(start_proxy: StartProxy) -> None:
+@pytest.mark.parametrize("count", rows({"200": 200, "10000": 10_000}, "200"))
+def test_no_client_chooses_how_many_series_there_are(count: int, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """Whatever hosts, paths, methods and fields they send, and which of a hundred rules those meet."""
+    named = [f"- {{name: rule {number}, match: ~u /r{number}$}}" for number in range(100)]
+    (tmp_path / "rules.yaml").write_text("\n  ".join(["rules:", *named]))
     with Recorder() as upstream:
-        proxy = start_proxy("--set", f"jwt_allow_port={upstream.port}")
+        proxy = start_proxy("--rules", str(tmp_path / "rules.yaml"), "--set", f"jwt_allow_port={upstream.port}")
 
         def odd(number: int) -> None:
-            word = secrets.token_hex(4)
-            target = random.choice([f"{upstream.url}/{word}?{word}", f"http://{word}.invalid:7/{word}"])
+            word, rule = secrets.token_hex(4), f"r{number % 100}"
+            ends = (f"{word}?{word}", rule)
+            good, bad = ([f"{place}/{end}" for end in ends] for place in (upstream.url, f"http://{word}.invalid:7"))
             with Raw(proxy.port) as client:
-                client.send(message(word.upper(), target, f"Host: {word}", f"{word}: {word}"))
+                client.send(message(word.upper(), random.choice(good + bad), f"Host: {word}", f"{word}: {word}"))
                 client.reply()
 
-        for number in range(4):
-            odd(number)
-        _ask(proxy, f"{upstream.url}/", "http://x.invalid:7/")
-        before = {name for name, _ in _samples(proxy)}, len(_samples(proxy))
+        every = [f"/r{number}" for number in range(100)]
+        for place in (upstream.url, "http://x.invalid:7"):
+            for target in ("/", *every):
+                _ask(proxy, f"{place}{target}")
+        before = _samples(proxy).keys()
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(odd, range(200)))
-        after = {name for name, _ in _samples(proxy)}, len(_samples(proxy))
-        assert after == before
+            list(pool.map(odd, range(count)))
+        after = _samples(proxy)
+        assert after.keys() == before
+        assert _sum(after, "jwtproxy_requests_total") == 2 * 101 + count
+        told = {dict(labels)["rule"] for name, labels in after if name == "jwtproxy_requests_total"}
+        assert len(told) == 64
+        assert _sum(after, "jwtproxy_requests_total", rule="other") >= 101 - 63
 
 
 def test_promtool_has_nothing_to_say(start_proxy: StartProxy) -> None:

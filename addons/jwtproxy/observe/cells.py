@@ -10,6 +10,8 @@ _ROWS = 4096
 """As many processes may have counted before rows are used a second time, which go on from what is there."""
 _WIDTH = 64
 """Bytes of a name."""
+OTHERS = "other"
+"""What stands for names for which there is no room: it has that of the last."""
 
 
 class Cells:
@@ -37,7 +39,7 @@ class Cells:
         self.real = self._floats[row * self._real : (row + 1) * self._real]
         """The others."""
         self.numbers = _Numbers(self._learn, self._names_of(row))
-        """Those of names in this row; the last where there is no more room."""
+        """Those of names in this row; that of OTHERS where there is no more room."""
 
     def add(self, cell: int, more: int = 1) -> None:
         """Count."""
@@ -81,6 +83,8 @@ class Cells:
         count = len(self.numbers)
         if count == self._names:
             return count - 1
+        if count == self._names - 1 and name != OTHERS:
+            return self._learn(OTHERS)
         encoded = name.encode(errors="replace")[:_WIDTH].ljust(_WIDTH, b"\0")
         at = (self._row * self._names + count) * _WIDTH
         self._texts[at : at + _WIDTH] = encoded
