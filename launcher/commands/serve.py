@@ -71,7 +71,7 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
     prepare_ca(options)
     pages_mode.listen(options, parse(pages.OPTIONS, options)["pages"])
     redis = sharing.find(*found)
-    told = in_force.gather(options, args, found, source, current)
+    told = in_force.gather(options, args, found, source, current, redis)
     if args.check:
         _check_options_of_scripts(master)
         print(told.as_json() if args.json else f"jwtproxy: all settings are valid\n{told.as_table()}")

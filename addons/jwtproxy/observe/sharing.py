@@ -29,7 +29,7 @@ from .instances import Instance, Known
 URL = "JWT_REDIS_URL"
 URL_FILE = "JWT_REDIS_URL_FILE"
 
-PAUSE = 2.0
+PAUSE = 1.0
 """Seconds from one exchange to the next."""
 _FIRST = 0.05, 0.25
 """The same from the start to the first: not at the same moment in all workers."""
