@@ -425,7 +425,7 @@ def test_compose_is_a_full_demonstration_and_leaves_nothing(clone: Path, base: s
 
 STAND_IN = """
 FROM {}
-RUN apt-get update -qq && apt-get install -qq --no-install-recommends haproxy redis-server && rm -rf /var/lib/apt/lists
+RUN apt-get update -qq && apt-get install -qq --no-install-recommends haproxy redis-server wget && rm -rf /var/lib/apt/lists
 RUN mkdir -p /data && chown redis /data
 USER haproxy
 CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
@@ -459,14 +459,14 @@ def test_many_proxies_behind_one_port_show_their_totals_together(clone: Path, bo
         told: dict[str, Any] = json.loads(curl(f"http://localhost:{port}/status"))
         return told
 
-    def wait_for(live: int, gone: int, requests: int) -> None:
+    def wait_for(live: int, gone: int, requests: int) -> list[dict[str, Any]]:
         until = time.monotonic() + 30
         while True:
             told = status()
             states = [one["state"] for one in told["instances"]]
             total = told["total"]["proxied_requests"]
             if (states.count("live"), states.count("gone"), total) == (live, gone, requests):
-                return
+                return list(told["instances"])
             assert time.monotonic() < until, told
             time.sleep(0.2)
 
@@ -476,8 +476,7 @@ def test_many_proxies_behind_one_port_show_their_totals_together(clone: Path, bo
         show(f"three proxies up and healthy after {time.monotonic() - began:.1f} s")
         for _ in range(9):
             claims_of(json.loads(curl("--proxy", f"http://localhost:{port}", "http://httpbin:8000/get")))
-        wait_for(live=3, gone=0, requests=9)
-        served = [one["proxied_requests"] for one in status()["instances"]]
+        served = [one["proxied_requests"] for one in wait_for(live=3, gone=0, requests=9)]
         show(f"served by each: {served}")
         assert min(served) > 0
         docker("stop", f"{project}-proxies-2")
