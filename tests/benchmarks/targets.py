@@ -11,10 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.harness import SECRET, Process, clean_env, launcher
+from tests.support.redis_server import RedisServer
 
 from .upstream import find_nginx, free_ports, wait_until_listening
 
@@ -53,6 +55,8 @@ class Target:
     """Protocols it does not sign, with the reason."""
     lacks: Callable[[], str] = lambda: ""
     """Why it cannot run here, where something is not installed."""
+    beside: Callable[[Place], AbstractContextManager[Mapping[str, str]]] = lambda place: contextlib.nullcontext({})
+    """What has to run beside it, and the variables that tell it so."""
 
 
 def ours(workers: int, *arguments: str) -> Target:
@@ -66,6 +70,20 @@ def without_lane() -> Target:
     """One worker of our proxy, all of whose requests go through mitmproxy."""
     variables = {"WORKERS": "1", "JWT_FAST_LANE": "off"}
     return Target("jwtproxy-off", "jwtproxy, lane off", _launched(launcher()), variables)
+
+
+def with_redis() -> Target:
+    """One worker of our proxy that tells its totals to Redis, whose own time is not counted."""
+    lacks = "" if shutil.which("redis-server") else "needs redis-server"
+    variables = {"WORKERS": "1", "JWT_FAST_LANE": "on"}
+    command = _launched(launcher())
+    return Target("jwtproxy-redis", "jwtproxy, Redis", command, variables, {}, lambda: lacks, _redis)
+
+
+@contextlib.contextmanager
+def _redis(place: Place) -> Iterator[Mapping[str, str]]:
+    with RedisServer(place.folder) as server:
+        yield {"JWT_REDIS_URL": server.url}
 
 
 def before(checkout: str) -> Target:
@@ -149,7 +167,7 @@ def all_targets(workers: int) -> list[Target]:
     """Everything that is compared; with BENCH_BEFORE=CHECKOUT one worker alone with that one's, and stock mitmdump."""
     if checkout := os.environ.get("BENCH_BEFORE"):
         return [ours(1), before(checkout), MITMDUMP]
-    return [ours(1), without_lane(), ours(workers), MITMDUMP, PROXY_PY, NGINX, ASGI, UPSTREAM]
+    return [ours(1), without_lane(), with_redis(), ours(workers), MITMDUMP, PROXY_PY, NGINX, ASGI, UPSTREAM]
 
 
 @dataclass(frozen=True)
@@ -213,8 +231,14 @@ def start(target: Target, place: Place) -> Iterator[Running]:
     if target.command is None:
         yield Running(target, None, 0)
         return
+    with target.beside(place) as variables:
+        yield from _started(target, place, variables)
+
+
+def _started(target: Target, place: Place, variables: Mapping[str, str]) -> Iterator[Running]:
+    assert target.command
     (port,) = free_ports(1)
-    environment = clean_env(place.folder, {"JWT_SHARED_SECRET": SECRET, **target.environment})
+    environment = clean_env(place.folder, {"JWT_SHARED_SECRET": SECRET, **target.environment, **variables})
     process = Process(target.command(place, port), env=environment, cwd=place.folder, ready=None)
     running = Running(target, process, port)
     pids: list[int] = []

@@ -425,7 +425,7 @@ def test_compose_is_a_full_demonstration_and_leaves_nothing(clone: Path, base: s
 
 STAND_IN = """
 FROM {}
-RUN apt-get update -qq && apt-get install -qq --no-install-recommends haproxy redis-server wget && rm -rf /var/lib/apt/lists
+RUN apt-get update -qq && apt-get install -qq --no-install-recommends haproxy redis-server wget
 RUN mkdir -p /data && chown redis /data
 USER haproxy
 CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]

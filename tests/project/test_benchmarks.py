@@ -211,7 +211,7 @@ def test_targets_have_names_of_their_own_and_only_one_of_ours_has_no_lane() -> N
     everyone = targets.all_targets(2)
     assert len({target.key for target in everyone}) == len({target.label for target in everyone}) == len(everyone)
     lanes = {one.key: one.environment.get("JWT_FAST_LANE") for one in everyone if one.label.startswith("jwtproxy")}
-    assert lanes == {"jwtproxy-1": "on", "jwtproxy-off": "off", "jwtproxy-2": "on"}
+    assert lanes == {"jwtproxy-1": "on", "jwtproxy-off": "off", "jwtproxy-redis": "on", "jwtproxy-2": "on"}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ PAUSE = 1.0
 """Seconds from one exchange to the next."""
 _FIRST = 0.05, 0.25
 """The same from the start to the first: not at the same moment in all workers."""
-_PATIENCE = 1.5
+_PATIENCE = 3.0
 """Seconds for one exchange."""
 _AGAIN, _LONGEST = 0.5, 8.0
 """Seconds until the next try where Redis is away: at first, each time twice as many, and at most."""
