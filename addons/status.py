@@ -20,7 +20,7 @@ from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.config.place import Place
-from jwtproxy.mitm import authority, carrying, echo, flows, gate, limits, pages_mode, proxy_auth, signer
+from jwtproxy.mitm import authority, carrying, echo, flows, gate, ledger, limits, pages_mode, proxy_auth, signer
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from jwtproxy.mitm.ledger import Ledger
@@ -49,10 +49,9 @@ class Status:
         """`counters`, `sharing`: of all processes; a script, which is alone, makes its own."""
         self._counters, self._is_script = counters or Counters(limits=LIMITS), counters is None
         self._pages: str | Place = ""
-        self._phase = health.STARTING
-        self._guard = Guard()
+        self._phase, self._guard, self._ledger = health.STARTING, Guard(), Ledger(self._counters)
         self._sharing = sharing or Sharing(self._counters, is_script=self._is_script)
-        self.addons = [self._guard, Ledger(self._counters), self._sharing]
+        self.addons = [self._guard, self._ledger, self._sharing]
         self._readers: dict[str, pages.Read] = {
             pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot() | self._rest()),
             pages.LIVE_PATH: lambda headers: health.LIVE,
@@ -68,6 +67,7 @@ class Status:
         gate.hang_if_none(ctx.options, Gate(lambda: UNSIGNED))  # alone, we sign nothing and nobody asked for it
         gate.count_with(ctx.options, self._counters.count)
         limits.count_with(ctx.options, self._counters.count_reached)
+        ledger.hang(ctx.options, self._ledger)
         options.declare(loader, OPTIONS, os.environ)
 
     def configure(self, updated: set[str]) -> None:

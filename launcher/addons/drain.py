@@ -23,6 +23,8 @@ _ROUND_TRIP = 0.5
 class Drain:
     """mitmproxy addon: knows which requests are in flight, and waits for them."""
 
+    done_by_lane = ("requestheaders", "response", "error")
+
     def __init__(self, fast_lane: Callable[[], Iterable[Any]], *, tells: bool = True) -> None:
         """`fast_lane`: the connections that mitmproxy does not know. `tells`: whether clients can be told to leave."""
         self._tells = tells
@@ -78,7 +80,8 @@ class Drain:
             engine.close_if_idle()
 
     def _is_busy(self, proxyserver: Any) -> bool:
-        return bool(self._in_flight) or self._unsent(proxyserver)
+        in_flight = bool(self._in_flight) or any(engine.is_busy for engine in self._fast_lane())
+        return in_flight or self._unsent(proxyserver)
 
     def _unsent(self, proxyserver: Any) -> bool:
         """Whether bytes of an answer still wait for a slow client."""

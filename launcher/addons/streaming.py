@@ -13,6 +13,8 @@ STREAM_ABOVE = 64 * 1024
 class Streaming:
     """mitmproxy addon: stream responses, WebSockets, and requests that are long or of unknown length."""
 
+    done_by_lane = ("requestheaders", "responseheaders")
+
     def __init__(self) -> None:
         self._whole_requests = self._whole_responses = False
 

@@ -348,9 +348,10 @@ class Engine(asyncio.Protocol):
         assert flow
         assert flow.response
         flow.response.data.timestamp_end = time.time()
-        note_carried(flow, self._received, self._sent, fast=True)
         if not self._hear("response"):
             return
+        if ledger := self.lane.ledger:
+            ledger.response_in_lane(flow, self._received, self._sent)
         if self._chunked:
             self._send(b"0\r\n\r\n")
         self._finish()
@@ -420,8 +421,12 @@ class Engine(asyncio.Protocol):
         flows.complete(flow, here=True)
         response = flow.response
         response.timestamp_end = time.time()
-        note_carried(flow, self._received, len(response.raw_content or b""), fast=True)
-        if not self._hear("response") or not self._send_head():
+        if not self._hear("response"):
+            return
+        if ledger := self.lane.ledger:
+            note_carried(flow, self._received, len(response.raw_content or b""), fast=True)
+            ledger.response(flow)
+        if not self._send_head():
             return
         if not self._bodiless:
             content = response.raw_content or b""
@@ -556,6 +561,11 @@ class Engine(asyncio.Protocol):
         self.transport.close()
 
     # --- the client
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request waits for its answer, or for the rest of it."""
+        return self.flow is not None and not self._done
 
     def close_if_idle(self) -> None:
         """Close the connection if no request is under way."""
@@ -753,6 +763,8 @@ class Engine(asyncio.Protocol):
             data = b"\r\n" + data
         self.flush()
         self._leave()
+        if flow:  # which nobody has been told of who knows of what is in flight here
+            call(self.lane.left_out["requestheaders"], flow)
         self._give_away(self, data, flow)
 
     def _leave(self) -> None:

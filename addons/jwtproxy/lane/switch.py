@@ -19,6 +19,7 @@ from ..config.options import Option, one_of
 from ..mitm import echo, gate, guard, response_timeout, stock, time_limits, upstream_limit
 from ..mitm.dispatch import AddonManager, call
 from ..mitm.gate import Gate
+from ..mitm.ledger import Ledger, ledger_of
 from ..mitm.limits import DEFAULT, limits_of
 from . import boring
 from .boring import Head
@@ -82,6 +83,10 @@ class Lane:
         self._on = False
         self.hooks: dict[str, tuple[Callable[[Any], Any], ...]] = {}
         """Whom to call for each event."""
+        self.left_out: dict[str, tuple[Callable[[Any], Any], ...]] = {}
+        """Who need not be called, as the fast lane does for them what they would (their `done_by_lane`)."""
+        self.ledger: Ledger | None = None
+        """Who is told of each answer."""
         self._places: dict[tuple[Route, bytes], tuple[str, int] | None] = {}
         """Where requests go, by what their connection says of it and they do."""
         self._crl = b""
@@ -226,12 +231,15 @@ class Lane:
         self._version = addons.version
         self._places.clear()
         hooks: dict[str, tuple[Callable[[Any], Any], ...]] = {}
+        left_out: dict[str, tuple[Callable[[Any], Any], ...]] = {}
         unknown = False
         for name in _HOOKS:
             steps = [step for step in addons.listeners(name) if not stock.is_quiet(step.addon, name, self.mode)]
             unknown = unknown or any(step.hook is None for step in steps)
-            hooks[name] = tuple(step.hook for step in steps if step.hook)
-        self.hooks = hooks
+            known = [(step.hook, name in getattr(step.addon, "done_by_lane", ())) for step in steps if step.hook]
+            hooks[name] = tuple(hook for hook, done in known if not done)
+            left_out[name] = tuple(hook for hook, done in known if done)
+        self.hooks, self.left_out, self.ledger = hooks, left_out, ledger_of(options)
         self._on = not unknown and not addons.listeners("update") and self._is_wanted(options)
         self.response_timeout = response_timeout.limit(options)
         self.sizes = limits_of(options)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 from mitmproxy.connection import Client
 from mitmproxy.flow import Error
-from mitmproxy.http import HTTPFlow, Response
+from mitmproxy.http import HTTPFlow, RequestData, Response, ResponseData
+from mitmproxy.options import Options
 
 from ..conduct import proxy_status
 from ..conduct.destination import Destination
@@ -74,9 +75,10 @@ class Ledger:
 
     wants_messages = False
     """Of WebSockets: none but the end of each."""
+    done_by_lane = ("response",)
 
     def __init__(self, counts: Counts) -> None:
-        self._counts = counts
+        self._counts, self._count_end = counts, counts.count_end
         self.listeners: list[Listener] = []
         """Who is told of each; while there is nobody, nothing is gathered."""
 
@@ -90,9 +92,19 @@ class Ledger:
 
     def response(self, flow: HTTPFlow) -> None:
         """The answer is complete; of a WebSocket that was only the beginning."""
-        if flow.response is None or _is_ours(flow) or flows.is_websocket(flow):
+        if flow.response and not _is_ours(flow) and not flows.is_websocket(flow):
+            self._end(flow, _end_of_answer(flow, flow.response))
+
+    def response_in_lane(self, flow: HTTPFlow, received: int, sent: int) -> None:
+        """The same of an upstream's answer, with the bytes of both bodies, in short: nearly all requests come here."""
+        if self.listeners:
+            note_carried(flow, received, sent, fast=True)
+            self.response(flow)
             return
-        self._end(flow, _end_of_answer(flow, flow.response))
+        assert flow.response
+        data = flow.response.data
+        outcome, rule = _CLASSES[data.status_code // 100], flow.metadata.get(RULE, DEFAULT)
+        self._count_end(outcome, rule, (received, sent, True), _waited(flow.request.data, data))
 
     def websocket_end(self, flow: HTTPFlow) -> None:
         """Nothing more passes by a WebSocket."""
@@ -108,7 +120,7 @@ class Ledger:
         if end.kind:
             self._counts.count_kind(end.kind, refused=end.outcome is Outcome.REFUSED)
         carried = vars(flow).get(_CARRIED, _NOTHING)
-        self._counts.count_end(end.outcome, flow.metadata.get(RULE, DEFAULT), carried, end.waited)
+        self._count_end(end.outcome, flow.metadata.get(RULE, DEFAULT), carried, end.waited)
         if self.listeners:
             exchange = _exchange(flow, end)
             for listener in self.listeners:
@@ -125,10 +137,12 @@ def _end_of_answer(flow: HTTPFlow, response: Response) -> _End:
     if flows.reason_of(flow):
         outcome = Outcome.REFUSED if response.status_code < 500 else Outcome.FAILED
         return _End(outcome, _kind_of_answer(response))
-    asked, data = flow.request.data, response.data
-    began, ended = data.timestamp_start, asked.timestamp_end
-    waited = began - (ended if ended and ended < began else asked.timestamp_start)
-    return _End(_CLASSES[data.status_code // 100], "", waited)
+    return _End(_CLASSES[response.data.status_code // 100], "", _waited(flow.request.data, response.data))
+
+
+def _waited(asked: RequestData, answer: ResponseData) -> float:
+    ended, began = asked.timestamp_end, answer.timestamp_start
+    return began - (ended if ended and ended < began else asked.timestamp_start)
 
 
 def _end_of_error(flow: HTTPFlow) -> _End:
@@ -192,6 +206,18 @@ def _is_ours(flow: HTTPFlow) -> bool:
     return flows.to_self(flow) or _SHOWN in vars(flow)
 
 
+def hang(options: Options, ledger: Ledger) -> None:
+    """Have it told of what the fast lane of the master with these options carries."""
+    vars(options)[_HUNG] = ledger
+
+
+def ledger_of(options: Options) -> Ledger | None:
+    """Which is told of that."""
+    found: Ledger | None = vars(options).get(_HUNG)
+    return found
+
+
+_HUNG = "jwtproxy_ledger"
 _NOTHING = 0, 0, False
 _UNSIGNED = Ids()
 _CLASSES = defaultdict(lambda: Outcome.SUCCESS, {3: Outcome.REDIRECT, 4: Outcome.CLIENT_ERROR, 5: Outcome.SERVER_ERROR})

@@ -4,7 +4,7 @@ So nobody waits for a lock, and what a process has counted outlives it.
 """
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _ROWS = 4096
 """As many processes may have counted before rows are used a second time, which go on from what is there."""
@@ -22,26 +22,26 @@ class Cells:
         sizes = (8 * self._whole * self._rows, 8 * real * self._rows, _WIDTH * names * self._rows)
         shared = mmap.mmap(-1, sum(sizes)) if processes > 1 else bytearray(sum(sizes))
         view = memoryview(shared)
-        self.whole = self._ints = view[: sizes[0]].cast("Q")
-        """All rows of whole numbers: what is counted for each request is written here, from `at` on."""
-        self.real = self._floats = view[sizes[0] : sizes[0] + sizes[1]].cast("d")
+        self._ints = view[: sizes[0]].cast("Q")
+        self._floats = view[sizes[0] : sizes[0] + sizes[1]].cast("d")
         self._texts = view[sizes[0] + sizes[1] :]
         self.use_row(0)
 
     def use_row(self, process: int) -> None:
         """Write in this process's row from now on. Numbers are never given twice at the same time."""
         row = process % self._rows
-        self._row, self.at, self.at_real = row, row * self._whole + 2, row * self._real
-        self._known = {name: number for number, name in enumerate(self._names_of(row))}
+        self._row, at = row, row * self._whole
+        self._state = self._ints[at : at + 2]
+        self.whole = self._ints[at + 2 : at + self._whole]
+        """This row's whole numbers: what is counted for each request is written here."""
+        self.real = self._floats[row * self._real : (row + 1) * self._real]
+        """The others."""
+        self.numbers = _Numbers(self._learn, self._names_of(row))
+        """Those of names in this row; the last where there is no more room."""
 
     def add(self, cell: int, more: int = 1) -> None:
         """Count."""
-        self._ints[self.at + cell] += more
-
-    def number(self, name: str) -> int:
-        """That of a name in this row; the last where there is no more room."""
-        found = self._known.get(name)
-        return self._learn(name) if found is None else found
+        self.whole[cell] += more
 
     def clear(self, cells: range, process: int | None = None) -> None:
         """Set cells to 0: this process's, or those of another, which has ended."""
@@ -51,7 +51,7 @@ class Cells:
 
     def begin(self) -> None:
         """This row is one that counts."""
-        self._ints[self.at - 2] = 1
+        self._state[0] = 1
 
     def totals(self, cells: range) -> list[int]:
         """The sums of these cells over all rows."""
@@ -78,14 +78,14 @@ class Cells:
         return found
 
     def _learn(self, name: str) -> int:
-        count = len(self._known)
+        count = len(self.numbers)
         if count == self._names:
             return count - 1
         encoded = name.encode(errors="replace")[:_WIDTH].ljust(_WIDTH, b"\0")
         at = (self._row * self._names + count) * _WIDTH
         self._texts[at : at + _WIDTH] = encoded
-        self._ints[self.at - 1] = count + 1
-        self._known[name] = count
+        self._state[1] = count + 1
+        self.numbers[name] = count
         return count
 
     def _names_of(self, row: int) -> Iterator[str]:
@@ -99,3 +99,14 @@ class Cells:
 
     def _all_at(self) -> Iterator[int]:
         return (row * self._whole + 2 for row in self._used())
+
+
+class _Numbers(dict[str, int]):
+    """Of names, in order; one that is new is learned."""
+
+    def __init__(self, learn: Callable[[str], int], names: Iterable[str]) -> None:
+        super().__init__((name, number) for number, name in enumerate(names))
+        self._learn = learn
+
+    def __missing__(self, name: str) -> int:
+        return self._learn(name)

@@ -60,6 +60,20 @@ class Passed(NamedTuple):
 
 
 _OUTCOMES = len(Outcome)
+_EACH = 2 * _OUTCOMES
+"""Cells of a rule: one for each outcome, and the same again for the fast lane."""
+
+
+def _in_a_row(*sizes: int) -> list[range]:
+    return [range(first, last) for first, last in pairwise(accumulate(sizes, initial=0))]
+
+
+_REQUESTS, _BYTES, _SIGNING, _UPSTREAM, _ERRORS, _REFUSALS, _RELOADS, _OPEN, _BY_RULE = _in_a_row(
+    2, 2, len(SIGNING) + 1, len(UPSTREAM) + 1, len(_KINDS), len(_KINDS), 2, 1, _EACH * _RULES
+)
+"""Which cells are whose. Those of limits follow."""
+_RECEIVED, _SENT = _BYTES
+_SIGNING_FIRST, _UPSTREAM_FIRST, _RULES_FIRST = _SIGNING.start, _UPSTREAM.start, _BY_RULE.start
 Carried = tuple[int, int, bool]
 """Bytes of a request's body and of its answer's, and whether the fast lane has carried them."""
 
@@ -74,32 +88,25 @@ class Counters:
         """`limits`: the names of those whose reaching is counted, each by itself."""
         self._started = time.time()
         self._clock = time.monotonic()  # uptime must not jump with the wall clock
-        limits = tuple(limits)
-        sizes = (2, len(limits), 2, len(SIGNING) + 1, len(UPSTREAM) + 1, len(_KINDS), len(_KINDS), 2, 1)
-        ends = [0, *accumulate(sizes)]
-        ranges = [range(first, last) for first, last in pairwise(ends)]
-        self._requests, reached, self._bytes, self._signing, self._upstream = ranges[:5]
-        self._errors, self._refusals, self._reloads, self._open = ranges[5:]
-        self._reached = dict(zip(limits, reached, strict=True))
-        self._rules, self._each = ends[-1], 2 * _OUTCOMES
+        self._reached = {name: _BY_RULE.stop + number for number, name in enumerate(limits)}
         self._kinds = {str(kind): number for number, kind in enumerate(_KINDS)}
-        self._cells = Cells(ends[-1] + self._each * _RULES, 2, _RULES, processes)
+        self._cells = Cells(_BY_RULE.stop + len(self._reached), 2, _RULES, processes)
 
     def use_cell(self, process: int) -> None:
         """Count as this process from now on. Numbers start at 1 and are never given twice at the same time."""
         self._cells.use_row(process)
         self._cells.begin()
-        self._cells.clear(self._open)
+        self._cells.clear(_OPEN)
 
     # --- by whom something happens
 
     def count(self) -> None:
         """One more request is on its way upstream."""
-        self._cells.whole[self._cells.at] += 1
+        self._cells.whole[0] += 1
 
     def count_fast(self) -> None:
         """That one was carried by the fast lane."""
-        self._cells.whole[self._cells.at + 1] += 1
+        self._cells.whole[1] += 1
 
     def count_reached(self, limit: str) -> None:
         """What this limits has come to its limit once more; one that is not counted must not end what reached it."""
@@ -109,39 +116,39 @@ class Counters:
     def count_end(self, outcome: Outcome, rule: str, carried: Carried, waited: float | None = None) -> None:
         """A request has come to its end. `waited`: seconds until an upstream has begun to answer, if one has."""
         cells = self._cells
-        whole, at = cells.whole, cells.at
+        whole = cells.whole
         received, sent, fast = carried
-        whole[at + self._rules + self._each * cells.number(rule) + _OUTCOMES * fast + outcome] += 1
+        whole[_RULES_FIRST + _EACH * cells.numbers[rule] + (_OUTCOMES if fast else 0) + outcome] += 1
         if received:
-            whole[at + self._bytes.start] += received
+            whole[_RECEIVED] += received
         if sent:
-            whole[at + self._bytes.start + 1] += sent
+            whole[_SENT] += sent
         if waited is not None:
-            whole[at + self._upstream.start + bisect_left(UPSTREAM, waited)] += 1
-            cells.real[cells.at_real + 1] += waited
+            whole[_UPSTREAM_FIRST + bisect_left(UPSTREAM, waited)] += 1
+            cells.real[1] += waited
 
     def count_kind(self, kind: str, *, refused: bool) -> None:
         """A request was refused, or has failed, for a reason of this kind, as RFC 9209 has it."""
         if kind in self._kinds:
-            self._cells.add((self._refusals if refused else self._errors).start + self._kinds[kind])
+            self._cells.add((_REFUSALS if refused else _ERRORS).start + self._kinds[kind])
 
     def time_signing(self, seconds: float) -> None:
         """A request has been judged and signed."""
         cells = self._cells
-        cells.whole[cells.at + self._signing.start + bisect_left(SIGNING, seconds)] += 1
-        cells.real[cells.at_real] += seconds
+        cells.whole[_SIGNING_FIRST + bisect_left(SIGNING, seconds)] += 1
+        cells.real[0] += seconds
 
     def count_reload(self, ok: bool) -> None:
         """Changed keys or rules were taken over, or not."""
-        self._cells.add(self._reloads.start + (not ok))
+        self._cells.add(_RELOADS.start + (not ok))
 
     def change_open(self, more: int) -> None:
         """So many more connections of clients are open, or fewer."""
-        self._cells.add(self._open.start, more)
+        self._cells.add(_OPEN.start, more)
 
     def forget_open(self, process: int) -> None:
         """A process has ended, and its connections with it."""
-        self._cells.clear(self._open, process)
+        self._cells.clear(_OPEN, process)
 
     # --- who wants to know
 
@@ -163,46 +170,46 @@ class Counters:
     @property
     def bytes(self) -> tuple[int, int]:
         """All bytes of bodies that were received from clients, and sent to them."""
-        received, sent = self._cells.totals(self._bytes)
+        received, sent = self._cells.totals(_BYTES)
         return received, sent
 
     @property
     def signing(self) -> Histogram:
         """How long signatures took, in seconds."""
-        return Histogram(SIGNING, self._running(self._signing), self._cells.real_total(0))
+        return Histogram(SIGNING, self._running(_SIGNING), self._cells.real_total(0))
 
     @property
     def upstream(self) -> Histogram:
         """How long upstreams took until their answers began, in seconds."""
-        return Histogram(UPSTREAM, self._running(self._upstream), self._cells.real_total(1))
+        return Histogram(UPSTREAM, self._running(_UPSTREAM), self._cells.real_total(1))
 
     @property
     def errors(self) -> dict[str, int]:
         """How many requests have failed, by the kind of failure."""
-        return dict(zip(map(str, _KINDS), self._cells.totals(self._errors), strict=True))
+        return dict(zip(map(str, _KINDS), self._cells.totals(_ERRORS), strict=True))
 
     @property
     def refusals(self) -> dict[str, int]:
         """How many requests were refused, by the kind of refusal."""
-        return dict(zip(map(str, _KINDS), self._cells.totals(self._refusals), strict=True))
+        return dict(zip(map(str, _KINDS), self._cells.totals(_REFUSALS), strict=True))
 
     @property
     def reloads(self) -> tuple[int, int]:
         """How often changed keys or rules were taken over, and how often they could not be."""
-        taken, failed = self._cells.totals(self._reloads)
+        taken, failed = self._cells.totals(_RELOADS)
         return taken, failed
 
     @property
     def open(self) -> int:
         """Connections of clients that are open."""
-        return self._total(self._open.start)
+        return self._total(_OPEN.start)
 
     @property
     def passed(self) -> list[Passed]:
         """Requests that have ended, by rule, lane and outcome, where there are any."""
         return [
             Passed(rule, fast, outcome, counts[_OUTCOMES * fast + outcome])
-            for rule, counts in self._cells.by_name(self._rules, self._each).items()
+            for rule, counts in self._cells.by_name(_RULES_FIRST, _EACH).items()
             for fast in (False, True)
             for outcome in Outcome
             if counts[_OUTCOMES * fast + outcome]
@@ -214,7 +221,7 @@ class Counters:
 
     def snapshot(self) -> dict[str, Any]:
         """The members of `/status`."""
-        everything, fast = self._cells.totals(self._requests)
+        everything, fast = self._cells.totals(_REQUESTS)
         return {
             "uptime_seconds": round(self.uptime, 3),
             "proxied_requests": everything,

@@ -12,16 +12,20 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from mitmproxy import ctx, exceptions
 from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.test import tflow
 
 from jwtproxy.conduct.fields import Fields
 from jwtproxy.conduct.request import RequestHead
 from jwtproxy.conduct.verdict import Refuse, Verdict
+from jwtproxy.lane.engine import Engine
+from jwtproxy.lane.switch import Route
 from jwtproxy.mitm import flows, gate, limits
 from jwtproxy.policy.faults import UNSIGNED
 from tests.support import servers
@@ -1721,3 +1725,14 @@ def test_what_stands_still_does_not_grow(serve: Serve, upstream: type[Upstream])
                 assert proxy.carried == 1
 
     _run(run)
+
+
+def test_who_knows_what_is_in_flight_is_told_of_a_request_that_mitmproxy_is_to_try_again() -> None:
+    """In a tunnel, where the upstream has closed the connection: until then, the lane itself knows of it."""
+    told: list[HTTPFlow] = []
+    given: list[tuple[Engine, bytes, HTTPFlow | None]] = []
+    lane: Any = SimpleNamespace(connections=set(), left_out={"requestheaders": (told.append,)})
+    engine, flow = Engine(lane, Route(), lambda *what: given.append(what)), tflow.tflow()
+    engine._leave_to_mitmproxy(flow)
+    assert told == [flow]
+    assert given == [(engine, b"", flow)]

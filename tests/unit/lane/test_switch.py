@@ -217,12 +217,26 @@ def test_a_hook_of_ours_is_called_while_it_is_there(hook: str) -> None:
     assert _with(look) == [False, True, False]
 
 
-def test_all_are_called_but_those_of_stock_addons_that_have_nothing_to_do() -> None:
+def test_who_has_it_done_by_the_lane_is_left_out() -> None:
+    def called(message: object) -> None:
+        """Nothing to do."""
+
+    def look(lane: Lane) -> None:
+        lane.master.addons.add(Ours(request=called, response=called, done_by_lane=("request",)))  # type: ignore[arg-type]
+        assert lane.is_on()
+        assert (called in lane.hooks["request"], called in lane.left_out["request"]) == (False, True)
+        assert (called in lane.hooks["response"], called in lane.left_out["response"]) == (True, False)
+
+    _with(look)
+
+
+def test_all_are_called_but_those_that_have_nothing_to_do() -> None:
     def look(lane: Lane) -> None:
         assert lane.is_on()
         for hook in HOOKS:
             there = [step for step in lane.addons.listeners(hook) if step.hook]
-            left_out = {type(step.addon).__name__ for step in there if step.hook not in lane.hooks[hook]}
+            called = (*lane.hooks[hook], *lane.left_out[hook])
+            left_out = {type(step.addon).__name__ for step in there if step.hook not in called}
             assert left_out <= {quiet.addon for quiet in stock.QUIET if quiet.hook == hook}
             order = [step.hook for step in there if step.hook in lane.hooks[hook]]
             assert list(lane.hooks[hook]) == order

@@ -113,6 +113,20 @@ def test_rule_lane_and_bytes_are_those_noted(counts: Ledger, counters: Counters)
     assert counters.bytes == (3, 4)
 
 
+@pytest.mark.parametrize("listens", [False, True])
+def test_the_fast_lane_has_the_same_counted(listens: bool, counts: Ledger, counters: Counters) -> None:
+    told: list[Exchange] = []
+    if listens:
+        counts.listeners.append(told.append)
+    flow = _answered(404)
+    flow.metadata[RULE] = "mine"
+    counts.response_in_lane(flow, 5, 7)
+    assert counters.passed == [Passed("mine", True, Outcome.CLIENT_ERROR, 1)]
+    assert counters.bytes == (5, 7)
+    assert counters.upstream.counts[-1] == 1
+    assert [(one.received, one.sent, one.fast) for one in told] == ([(5, 7, True)] if listens else [])
+
+
 @pytest.mark.parametrize(
     ("ended", "waited"), [(None, 9.0), (12.0, 7.0), (25.0, 9.0)], ids=["no end", "an end", "an end after the answer"]
 )

@@ -25,7 +25,7 @@ def test_all_processes_are_added_up() -> None:
         cells.use_row(process)
         cells.begin()
         cells.add(1, more)
-        cells.real[cells.at_real] += more / 2
+        cells.real[0] += more / 2
     assert cells.totals(range(2)) == [0, 111]
     assert cells.real_total(0) == 55.5
     assert cells.by_row(1) == {1: 1, 2: 10, 9: 100}
@@ -37,9 +37,9 @@ def test_a_row_that_is_used_again_goes_on_from_what_is_there() -> None:
         cells.use_row(process)
         cells.begin()
         cells.add(0)
-        assert cells.number("a") == 0
+        assert cells.numbers["a"] == 0
     assert cells.totals(range(1)) == [2]
-    assert cells.number("b") == 1
+    assert cells.numbers["b"] == 1
 
 
 def test_cells_can_be_cleared_for_one_that_has_ended() -> None:
@@ -61,21 +61,21 @@ def test_names_belong_together_whatever_their_numbers_are() -> None:
         cells.use_row(process)
         cells.begin()
         for name in names:
-            cells.add(1 + 2 * cells.number(name) + (name == "b"))
+            cells.add(1 + 2 * cells.numbers[name] + (name == "b"))
     assert cells.by_name(1, 2) == {"a": [2, 0], "b": [0, 2]}
 
 
 @pytest.mark.parametrize("name", ["é" * 40, "x" * 100, "\ud800", ""])
 def test_any_name_has_a_place(name: str) -> None:
     cells = Cells(4, names=2)
-    assert cells.number(name) == cells.number(name) == 0
+    assert cells.numbers[name] == cells.numbers[name] == 0
     (told,) = cells.by_name(0, 1)
     assert len(told.encode()) <= 66  # a letter that is cut in two becomes a sign for that
 
 
 def test_there_is_room_for_so_many_and_the_rest_share_the_last() -> None:
     cells = Cells(3, names=3)
-    assert [cells.number(name) for name in "abcdea"] == [0, 1, 2, 2, 2, 0]
+    assert [cells.numbers[name] for name in "abcdea"] == [0, 1, 2, 2, 2, 0]
     assert list(cells.by_name(0, 1)) == ["a", "b", "c"]
 
 
@@ -88,7 +88,7 @@ def test_what_a_forked_process_counts_outlives_it() -> None:
             if not os.fork():
                 cells.use_row(number)
                 cells.begin()
-                cells.add(cells.number(f"rule {number % 2}"))
+                cells.add(cells.numbers[f"rule {number % 2}"])
                 os._exit(0)
             os.wait()
         print(json.dumps(cells.by_name(0, 1)))
