@@ -19,7 +19,7 @@ FROM uv AS dependencies
 RUN --mount=type=cache,target=/root/.cache/uv \
     --mount=type=bind,source=pyproject.toml,target=pyproject.toml \
     --mount=type=bind,source=uv.lock,target=uv.lock \
-    uv sync --quiet --locked --no-dev --no-install-project \
+    uv sync --quiet --locked --no-dev --extra redis --no-install-project \
     && /venv/bin/python -O -m compileall -q /venv/lib \
     && rm /venv/.lock
 
@@ -27,7 +27,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 FROM dependencies AS project
 COPY . .
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --quiet --locked --no-dev --no-editable \
+    uv sync --quiet --locked --no-dev --extra redis --no-editable \
     && /venv/bin/python -O -m compileall -q /venv/lib/python3*/site-packages/jwtproxy \
     && mkdir /layer \
     && cp -a --parents /venv/bin/jwtproxy-run /venv/bin/jwtproxy-health /venv/lib/python3*/site-packages/jwtproxy* /layer

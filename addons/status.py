@@ -27,6 +27,7 @@ from jwtproxy.mitm.ledger import Ledger
 from jwtproxy.observe import downloads, health, home, metrics, pages
 from jwtproxy.observe.counters import Counters
 from jwtproxy.observe.pages import Page
+from jwtproxy.observe.sharing import Sharing
 from jwtproxy.policy import access, connections
 from jwtproxy.policy.faults import UNSIGNED
 
@@ -44,16 +45,15 @@ _NO_TUNNEL = pages.text(403, "no tunnel to the proxy itself", ErrorType.DESTINAT
 class Status:
     """mitmproxy addon: the proxy's own pages."""
 
-    def __init__(self, counters: Counters | None = None) -> None:
-        """`counters`: of all processes; a script, which is alone, makes its own."""
+    def __init__(self, counters: Counters | None = None, sharing: Sharing | None = None) -> None:
+        """`counters`, `sharing`: of all processes; a script, which is alone, makes its own."""
         self._counters, self._is_script = counters or Counters(limits=LIMITS), counters is None
         self._pages: str | Place = ""
-        self._phase = health.STARTING
-        self._guard = Guard()
-        self._ledger = Ledger(self._counters)
-        self.addons = [self._guard, self._ledger]
+        self._phase, self._guard, self._ledger = health.STARTING, Guard(), Ledger(self._counters)
+        self._sharing = sharing or Sharing(self._counters, is_script=self._is_script)
+        self.addons = [self._guard, self._ledger, self._sharing]
         self._readers: dict[str, pages.Read] = {
-            pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot() | self._limits()),
+            pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot() | self._rest()),
             pages.LIVE_PATH: lambda headers: health.LIVE,
             pages.READY_PATH: lambda headers: health.ready(self._phase or signer.lacking(ctx.master.addons)),
             pages.METRICS_PATH: lambda headers: metrics.page(headers, self._counters, signer.facts(ctx.master.addons)),
@@ -113,8 +113,8 @@ class Status:
             return None
         return self._when_own(flow, lambda: flows.respond(flow, _NO_TUNNEL))
 
-    def _limits(self) -> dict[str, Any]:
-        return {"limits": limits.told(ctx.options, LIMITS, self._counters.reached)}
+    def _rest(self) -> dict[str, Any]:
+        return {"limits": limits.told(ctx.options, LIMITS, self._counters.reached)} | self._sharing.members()
 
     def _when_own(self, flow: http.HTTPFlow, act: Callable[[], None]) -> Awaitable[None] | None:
         request = flow.request.data

@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 from mitmproxy import optmanager
 from mitmproxy.options import Options
 
+from jwtproxy.observe.sharing import URL, URL_FILE
 from jwtproxy.policy.current import CurrentPolicy
+from jwtproxy.stores.redis import Address
 from jwtproxy.tokens.key_source import KeySource
 
 from . import commandline, environment
 
 _PORT = 8080  # mitmproxy's, where nothing is set
+_REDIS = "redis_url"
 _LISTENING = {"listen_port": "HTTP_PORT", "listen_host": "HTTP_HOST", "workers": "WORKERS"}
 
 
@@ -49,6 +52,8 @@ class InForce:
     def as_table(self) -> str:
         """For people: a line for each part of how requests are signed."""
         lines = [f"  {name:<9}  {_shown(value)} ({source})" for name, (value, source, _) in self.token.items()]
+        redis, source, _ = self.options[_REDIS]
+        lines += [f"  {'redis':<9}  {redis} ({source})"] if redis else []
         return "\n".join([*lines, f"  {'.env':<9}  {_shown(self.dotenv)}"])
 
     def as_json(self) -> str:
@@ -64,6 +69,7 @@ def gather(
     found: environment.Sources,
     source: KeySource,
     current: CurrentPolicy,
+    redis: Address | None = None,
 ) -> InForce:
     """All that is in force, after everything has been set and checked."""
     dotenv = Path(environment.DOTENV).resolve()
@@ -79,6 +85,7 @@ def gather(
     }
     for name, value in listening.items():
         settings[name] = _setting(value, name, _LISTENING[name], layers)
+    settings[_REDIS] = _setting(redis and redis.shown, URL, URL_FILE, layers)
     token = _token(settings, source, current, layers)
     return InForce(settings, token, str(dotenv) if dotenv.exists() else None)
 

@@ -18,6 +18,7 @@ from jwtproxy.addons import status
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.mitm.pages_mode import PagesMode
 from jwtproxy.observe.counters import Counters
+from jwtproxy.observe.sharing import Sharing
 from jwtproxy.policy.current import CurrentPolicy
 from jwtproxy.tokens.key_source import KeySource
 
@@ -51,6 +52,8 @@ class Plan:
     """What the start tells of how requests are signed."""
     drain_delay: float = 0.0
     """Seconds for which all goes on after SIGTERM, before the grace begins."""
+    sharing: Sharing | None = None
+    """With other machines, where it is told."""
     watchers: tuple[object, ...] = ()
     """Addons that only look on, after all others."""
 

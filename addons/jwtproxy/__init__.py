@@ -2,11 +2,12 @@
 
 config    read and watch what users write; say what is wrong with it
 conduct   HTTP by the RFCs, as functions on values: heads, fields, hosts, destinations; the verdict's types
+stores    what machines share: Redis
 tokens    keys, claims, signing                                                              (config)
-observe   what the proxy tells of itself: pages, counters, redaction                         (config, conduct)
+observe   what the proxy tells of itself: pages, counters, redaction                         (config, conduct, stores)
 policy    settings and rules in, a verdict out                                               (config, conduct, tokens)
 mitm      mitmproxy as we need it; `patches` is the one place that bends it                  (config, conduct, observe)
-addons    mitmproxy's doors, `mitmdump -s`: hooks only                                       (all above)
+addons    mitmproxy's doors, `mitmdump -s`: hooks only            (config, conduct, tokens, observe, policy, mitm)
 lane      a short way past mitmproxy for plain requests                           (config, conduct, observe, mitm)
 launcher  jwtproxy-run: commands, processes, addons of its own, help                         (all)
 

@@ -34,7 +34,7 @@ CA_FILES = (
 )
 """What names a file of the certificates that are trusted."""
 
-SECRET = re.compile(r"JWT_(SHARED_SECRET|KEY_)\w*|JWT_REDIS_URL")
+SECRET = re.compile(r"JWT_(SHARED_SECRET|KEY_|REDIS_URL)\w*")
 """What may hold a key or a password of ours, or tell where one is."""
 
 STORE_PASSWORD = "changeit"

@@ -11,7 +11,8 @@ from pathlib import Path
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.config.options import parse
 from jwtproxy.mitm import pages_mode
-from jwtproxy.observe import pages
+from jwtproxy.observe import pages, sharing
+from jwtproxy.observe.sharing import Sharing
 from jwtproxy.policy.current import KEPT
 
 from .. import commandline, environment, in_force, option_checks, reference
@@ -34,9 +35,11 @@ def run(arguments: list[str]) -> int:
         if plan is None:
             return 0
         secrecy.forget(os.environ)
-        if plan.workers > 1:
-            return _serve_together(plan)
-        return asyncio.run(serve(plan), loop_factory=Loop)
+        try:
+            return _serve_together(plan) if plan.workers > 1 else asyncio.run(serve(plan), loop_factory=Loop)
+        finally:
+            if plan.sharing:
+                plan.sharing.leave()
     except SettingsError as error:
         report(str(error), error.hint)
         return MISTAKEN
@@ -67,7 +70,8 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
     workers, reason = capacity.decide(asked, options)
     prepare_ca(options)
     pages_mode.listen(options, parse(pages.OPTIONS, options)["pages"])
-    told = in_force.gather(options, args, found, source, current)
+    redis = sharing.find(*found)
+    told = in_force.gather(options, args, found, source, current, redis)
     if args.check:
         _check_options_of_scripts(master)
         print(told.as_json() if args.json else f"jwtproxy: all settings are valid\n{told.as_table()}")
@@ -75,7 +79,7 @@ def _check(master: Master, arguments: list[str]) -> Plan | None:
     if reason and options.flow_detail:
         _say(f"one worker, as {reason}", options.jwt_log_format)
     plan = Plan.listening(options, source, current, workers, grace)
-    return replace(plan, tokens=told.as_line(), drain_delay=delay)
+    return replace(plan, tokens=told.as_line(), drain_delay=delay, sharing=Sharing(plan.counters, redis))
 
 
 def _check_options_of_scripts(master: Master) -> None:

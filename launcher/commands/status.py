@@ -65,12 +65,18 @@ def ask(proxy: Proxy) -> dict[str, Any]:
 
 
 def in_words(said: dict[str, Any]) -> str:
-    """For people: a line for each member, and for each limit that was reached."""
-    limits = said.get("limits")
-    lines = [(name, shown(value)) for name, value in said.items() if name != "limits"]
+    """For people: a line for each member, for each limit that was reached, and for each instance."""
+    limits, total = said.get("limits"), said.get("total")
+    lines = [(name, shown(value)) for name, value in said.items() if name not in ("limits", "total", "instances")]
+    lines += [(f"total.{name}", shown(value)) for name, value in total.items()] if isinstance(total, dict) else []
     for name, limit in limits.items() if isinstance(limits, dict) else ():
         if isinstance(limit, dict) and limit.get("reached"):
             lines.append((name, f"{shown(limit.get('value'))}, reached {shown(limit['reached'])} times"))
+    instances = said.get("instances")
+    for one in instances if isinstance(instances, list) else ():
+        if isinstance(one, dict):
+            requests, state = shown(one.get("proxied_requests")), shown(one.get("state"))
+            lines.append((str(one.get("id")), f"{state}, {requests} requests, seen {shown(one.get('seen_at'))}"))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{shown(name):<{width}}  {value}" for name, value in lines)
 

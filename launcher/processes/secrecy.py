@@ -6,7 +6,7 @@ import resource
 import sys
 from collections.abc import MutableMapping
 
-_SECRETS = ("JWT_SHARED_SECRET", "JWT_KEY_PASSPHRASE")
+_SECRETS = ("JWT_SHARED_SECRET", "JWT_KEY_PASSPHRASE", "JWT_REDIS_URL")
 _PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 
 
@@ -25,6 +25,6 @@ def hide() -> None:
 
 
 def forget(environ: MutableMapping[str, str]) -> None:
-    """Take what has been read as a key out of the environment, which scripts see, and processes that they start."""
+    """Take keys and passwords that have been read out of the environment: scripts see it, and what they start."""
     for name in _SECRETS:
         environ.pop(name, None)

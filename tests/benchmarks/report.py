@@ -30,8 +30,9 @@ PROMISES = (
     Promise("download", "mitmdump", 25),
     Promise("upload", "mitmdump", 35),
     Promise("https2", "mitmdump", 40),
-    Promise("watched", "uncounted", 105),
+    Promise("watched", "uncounted", 105, "jwtproxy-counted"),
     Promise("watched", "uncounted", 120, "jwtproxy-json"),
+    Promise("watched", "jwtproxy-1", 105, "jwtproxy-redis"),
 )
 
 _COLUMNS = (

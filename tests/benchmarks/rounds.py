@@ -69,7 +69,11 @@ SCENARIOS = (
     Scenario("upload", "plain HTTP, 1 MiB up", path="/upload", method="POST", body=MIB),
     Scenario("download-64k", "plain HTTP, 64 KiB down", path="/64k"),
     Scenario("upload-64k", "plain HTTP, 64 KiB up", path="/upload", method="POST", body=64 * KIB),
-    Scenario("watched", "plain HTTP, what it costs to be watched", among=("uncounted", "jwtproxy-1", "jwtproxy-json")),
+    Scenario(
+        "watched",
+        "plain HTTP, what it costs to be watched",
+        among=("uncounted", "jwtproxy-counted", "jwtproxy-json", "jwtproxy-1", "jwtproxy-redis"),
+    ),
 )
 
 

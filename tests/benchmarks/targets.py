@@ -11,10 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.harness import SECRET, Process, clean_env, launcher
+from tests.support.redis_server import RedisServer
 
 from .upstream import find_nginx, free_ports, wait_until_listening
 
@@ -55,6 +57,8 @@ class Target:
     """Why it cannot run here, where something is not installed."""
     variant: bool = False
     """Whether it is measured in those scenarios alone that name it."""
+    beside: Callable[[Place], AbstractContextManager[Mapping[str, str]]] = lambda place: contextlib.nullcontext({})
+    """What has to run beside it, and the variables that tell it so."""
 
 
 def ours(workers: int, *arguments: str) -> Target:
@@ -71,14 +75,28 @@ def without_lane() -> Target:
 
 
 def watched() -> list[Target]:
-    """One worker of ours that counts nothing, and one that logs for programs: what it costs to be watched."""
-    variables = {"WORKERS": "1", "JWT_FAST_LANE": "on"}
+    """One worker of ours that counts nothing, and some that do: what it costs to be watched.
+
+    Those have no page of recent requests, but for the last, which has all that our proxy has and tells its totals to
+    Redis, whose own time is not counted.
+    """
+    plain = {"WORKERS": "1", "JWT_FAST_LANE": "on"}
+    bare, json = {**plain, "JWT_RECENT": "0"}, {**plain, "JWT_RECENT": "0", "JWT_LOG_FORMAT": "json"}
     uncounted = _launched([sys.executable, "-O", str(PEERS / "uncounted.py")])
-    logging = _launched(launcher(), quiet=False)
+    quiet, loud = _launched(launcher()), _launched(launcher(), quiet=False)
+    lacks = "" if shutil.which("redis-server") else "needs redis-server"
     return [
-        Target("uncounted", "jwtproxy, no metrics", uncounted, variables, variant=True),
-        Target("jwtproxy-json", "jwtproxy, JSON logs", logging, {**variables, "JWT_LOG_FORMAT": "json"}, variant=True),
+        Target("uncounted", "jwtproxy, no metrics", uncounted, bare, variant=True),
+        Target("jwtproxy-counted", "jwtproxy, metrics", quiet, bare, variant=True),
+        Target("jwtproxy-json", "jwtproxy, metrics, JSON logs", loud, json, variant=True),
+        Target("jwtproxy-redis", "jwtproxy, Redis", quiet, plain, {}, lambda: lacks, variant=True, beside=_redis),
     ]
+
+
+@contextlib.contextmanager
+def _redis(place: Place) -> Iterator[Mapping[str, str]]:
+    with RedisServer(place.folder) as server:
+        yield {"JWT_REDIS_URL": server.url}
 
 
 def before(checkout: str) -> Target:
@@ -227,8 +245,14 @@ def start(target: Target, place: Place) -> Iterator[Running]:
     if target.command is None:
         yield Running(target, None, 0)
         return
+    with target.beside(place) as variables:
+        yield from _started(target, place, variables)
+
+
+def _started(target: Target, place: Place, variables: Mapping[str, str]) -> Iterator[Running]:
+    assert target.command
     (port,) = free_ports(1)
-    environment = clean_env(place.folder, {"JWT_SHARED_SECRET": SECRET, **target.environment})
+    environment = clean_env(place.folder, {"JWT_SHARED_SECRET": SECRET, **target.environment, **variables})
     process = Process(target.command(place, port), env=environment, cwd=place.folder, ready=None)
     running = Running(target, process, port)
     pids: list[int] = []

@@ -423,6 +423,82 @@ def test_compose_is_a_full_demonstration_and_leaves_nothing(clone: Path, base: s
     assert not left
 
 
+STAND_IN = """
+FROM {}
+RUN apt-get update -qq && apt-get install -qq --no-install-recommends haproxy redis-server wget
+RUN mkdir -p /data && chown redis /data
+USER haproxy
+CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
+"""
+
+
+@pytest.fixture(scope="session")
+def bought(clone: Path, base: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """The images of others: theirs, or, where there is no registry, one with Debian's packages in place of both."""
+    named = dict(re.findall(r"\$\{(\w+_IMAGE):-(\S+)\}", (clone / "compose.yaml").read_text()))
+    assert len(named) == 2
+    if not any(run("timeout", "60", "docker", "pull", one, check=False).returncode for one in named.values()):
+        return named
+    folder = tmp_path_factory.mktemp("stand-in")
+    (folder / "Dockerfile").write_text(STAND_IN.format(base))
+    docker("build", "--tag", f"{NAME}-stand-in", str(folder))
+    show("stand-ins for the images of HAProxy and Redis made")
+    return dict.fromkeys(named, f"{NAME}-stand-in")
+
+
+def test_many_proxies_behind_one_port_show_their_totals_together(clone: Path, bought: Mapping[str, str]) -> None:
+    project = f"{NAME}-many"
+    port = free_port()
+    env = {**bought, "HTTP_PORT": str(free_port()), "BALANCER_PORT": str(port), "WORKERS": "1"}
+
+    def compose(*arguments: str) -> str:
+        command = ("docker", "compose", "--project-name", project, "--profile", "many", *arguments)
+        return run(*command, cwd=clone, env=env).stdout
+
+    def status() -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(curl(f"http://localhost:{port}/status"))
+        return told
+
+    def wait_for(live: int, gone: int, requests: int) -> list[dict[str, Any]]:
+        until = time.monotonic() + 30
+        while True:
+            told = status()
+            states = [one["state"] for one in told["instances"]]
+            total = told["total"]["proxied_requests"]
+            if (states.count("live"), states.count("gone"), total) == (live, gone, requests):
+                return list(told["instances"])
+            assert time.monotonic() < until, told
+            time.sleep(0.2)
+
+    try:
+        began = time.monotonic()
+        compose("up", "--build", "--wait")
+        show(f"three proxies up and healthy after {time.monotonic() - began:.1f} s")
+        for _ in range(9):
+            claims_of(json.loads(curl("--proxy", f"http://localhost:{port}", "http://httpbin:8000/get")))
+        served = [one["proxied_requests"] for one in wait_for(live=3, gone=0, requests=9)]
+        show(f"served by each: {served}")
+        assert min(served) > 0
+        docker("stop", f"{project}-proxies-2")
+        left = 9 - next(one["proxied_requests"] for one in _gone(status))
+        wait_for(live=2, gone=1, requests=left)
+        curl("--proxy", f"http://localhost:{port}", "http://httpbin:8000/get")
+    except AssertionError:
+        print(compose("logs", "--no-color"))
+        raise
+    finally:
+        compose("down", "--volumes")
+
+
+def _gone(status: Any) -> list[Any]:
+    """The instances that have gone, once there is one."""
+    until = time.monotonic() + 20
+    while not (found := [one for one in status()["instances"] if one["state"] == "gone"]):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    return found
+
+
 def test_compose_passes_every_option_on(clone: Path) -> None:
     sources = "\n".join(path.read_text() for path in (clone / "addons/jwtproxy").rglob("*.py"))
     options = re.findall(r'Option\(\s*"(jwt_\w+)"', sources)

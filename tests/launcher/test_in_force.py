@@ -12,6 +12,7 @@ import pytest
 
 from jwtproxy.launcher import commandline, environment, in_force
 from jwtproxy.launcher.in_force import InForce, Setting
+from jwtproxy.observe import sharing
 from jwtproxy.tokens.new_key import generate
 
 pytestmark = pytest.mark.usefixtures("pristine")
@@ -32,7 +33,7 @@ def _gathered(*arguments: str, environ: dict[str, str] | None = None, dotenv: st
             args = commandline.parser(master.options).parse_args(list(arguments))
             found = (environ or {}, *environment.sources(Path())[1:])
             source, current = commandline.configure(master, args, found)
-            return in_force.gather(master.options, args, found, source, current)
+            return in_force.gather(master.options, args, found, source, current, sharing.find(*found))
 
     return asyncio.run(run())
 
@@ -42,7 +43,9 @@ SHARED = {"JWT_SHARED_SECRET": KEY}
 
 def test_without_anything_all_is_by_default(tmp_path: Path) -> None:
     told = _gathered(environ=SHARED)
-    assert told.options.keys() == {row.name for row in environment.OPTIONS} | {"listen_port", "listen_host", "workers"}
+    assert told.options.keys() == {row.name for row in environment.OPTIONS} | {
+        *("listen_port", "listen_host", "workers", "redis_url")
+    }
     assert {setting.source for setting in told.options.values()} == {"default"}
     for row in environment.OPTIONS:
         assert told.options[row.name] == Setting(row.default, "default")
@@ -151,3 +154,13 @@ def test_of_a_key_only_the_place_is_told(
 def test_a_passphrase_is_not_told() -> None:
     told = _gathered(environ=SHARED | {"JWT_KEY_PASSPHRASE": "open sesame"})
     assert "sesame" not in told.as_json() + told.as_table()
+
+
+def test_of_redis_only_the_place_is_told(tmp_path: Path) -> None:
+    told = _gathered(environ=SHARED, dotenv="JWT_REDIS_URL=redis://me:geheim@cache/1?password=geheim\n")
+    assert told.options["redis_url"] == Setting("redis://cache:6379/1", ".env", f"{tmp_path}/.env")
+    assert "  redis      redis://cache:6379/1 (.env)" in told.as_table().splitlines()
+    assert "geheim" not in f"{told} {told.as_json()} {told.as_table()} {told.as_line()}"
+    (tmp_path / "url").write_text("unix:///run/redis.sock")
+    told = _gathered(environ=SHARED | {"JWT_REDIS_URL_FILE": "url"}, dotenv="JWT_REDIS_URL=redis://other")
+    assert told.options["redis_url"] == Setting("unix:///run/redis.sock", "environment", "JWT_REDIS_URL_FILE")

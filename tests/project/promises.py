@@ -148,7 +148,13 @@ PROMISES = (
         "(key, REDACTED) if",
         "(key, value) if",
     ),
-    # the key
+    # the key, and the other password
+    Promise(
+        "unit/stores/test_redis.py::test_of_a_url_people_see_where_it_leads",
+        f"{_JWT}/stores/redis.py",
+        "cls(url, _shown(parts))",
+        "cls(url, _shown(parts) and url)",
+    ),
     Promise(
         "unit/tokens/test_key_source.py::test_no_error_repeats_the_secret",
         f"{_JWT}/tokens/key_formats.py",

@@ -20,13 +20,14 @@ ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {
     "config": frozenset[str](),
     "conduct": frozenset[str](),
+    "stores": frozenset[str](),
     "tokens": frozenset({"config"}),
-    "observe": frozenset({"config", "conduct"}),
+    "observe": frozenset({"config", "conduct", "stores"}),
     "policy": frozenset({"config", "conduct", "tokens"}),
     "mitm": frozenset({"config", "conduct", "observe"}),
     "addons": frozenset({"config", "conduct", "tokens", "observe", "policy", "mitm"}),
     "lane": frozenset({"config", "conduct", "observe", "mitm"}),
-    "launcher": frozenset({"config", "conduct", "tokens", "observe", "policy", "mitm", "lane", "addons"}),
+    "launcher": frozenset({"config", "conduct", "stores", "tokens", "observe", "policy", "mitm", "lane", "addons"}),
 }
 """The rooms from the ground up, and what each may import beside itself and `jwtproxy`, which holds the version."""
 

@@ -120,7 +120,7 @@ def test_compose_hands_on_no_other_options() -> None:
 def variables(text: str) -> set[str]:
     """The variables that lines begin with, but for those that are no options."""
     found = set(re.findall(r"^#?(JWT_[A-Z_]+)", text, re.MULTILINE))
-    others = ("JWT_SHARED_SECRET", "JWT_KEY_PASSPHRASE", "JWT_STRICT_ENV")
+    others = ("JWT_SHARED_SECRET", "JWT_KEY_PASSPHRASE", "JWT_STRICT_ENV", "JWT_REDIS_URL")
     return {name for name in found if not name.startswith(others)}
 
 

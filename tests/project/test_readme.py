@@ -31,7 +31,7 @@ from jwtproxy.launcher.addons import streaming
 from jwtproxy.launcher.environment import OPTIONS
 from jwtproxy.launcher.processes import capacity
 from jwtproxy.mitm import stock
-from jwtproxy.observe import pages
+from jwtproxy.observe import pages, sharing
 from jwtproxy.observe.counters import Counters
 from jwtproxy.tokens import claims, key_formats, key_source
 from jwtproxy.tokens.algorithms import HMAC_BYTES
@@ -55,6 +55,7 @@ SOURCE = "".join(
 
 SECRET = secrets.token_hex(64)
 UNSEEN = {key_source.SECRET, key_source.SECRET_FILE, key_source.PASSPHRASE, key_source.PASSPHRASE_FILE}
+UNSEEN |= {sharing.URL, sharing.URL_FILE}
 """Variables that are no options, lest a process list shows them."""
 VARIABLES = UNSEEN | {"HTTP_PORT", "HTTP_HOST", "WORKERS", "JWT_STRICT_ENV"} | {option.variable for option in OPTIONS}
 OWN_FLAGS = set(

@@ -14,7 +14,11 @@ from .errors import SettingsError
 Parser = Callable[[str], Any]
 
 _DIGITS = 9
-UNSEEN = ("JWT_SHARED_SECRET", "JWT_SHARED_SECRET_FILE", "JWT_KEY_PASSPHRASE", "JWT_KEY_PASSPHRASE_FILE")
+UNSEEN = (
+    *("JWT_SHARED_SECRET", "JWT_SHARED_SECRET_FILE"),
+    *("JWT_KEY_PASSPHRASE", "JWT_KEY_PASSPHRASE_FILE"),
+    *("JWT_REDIS_URL", "JWT_REDIS_URL_FILE"),
+)
 """Variables that are no options, lest a list of processes shows what they hold."""
 
 

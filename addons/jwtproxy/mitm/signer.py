@@ -30,9 +30,10 @@ def lacking(addons: Any) -> str:
 
 
 def facts(addons: Any) -> Facts:
-    """What metrics tell of it, and of mitmproxy."""
-    signing = addons.get("jwtinject")
-    return Facts(list(_keys(signing.policy)) if signing and signing.policy else (), VERSION)
+    """What metrics tell of it, of mitmproxy, and of Redis."""
+    signing, sharing = addons.get("jwtinject"), addons.get("sharing")
+    keys = list(_keys(signing.policy)) if signing and signing.policy else ()
+    return Facts(keys, VERSION, sharing.is_up if sharing else None)
 
 
 def tell_reloads(addons: Any, tell: Callable[[bool], None]) -> None:

@@ -30,6 +30,8 @@ class Facts(NamedTuple):
 
     keys: Iterable[Key] = ()
     mitmproxy: str = ""
+    redis_up: bool | None = None
+    """Whether Redis is there; None where nobody asks it."""
 
 
 def text(counters: Counters, facts: Facts, accept: str) -> tuple[str, str]:
@@ -104,6 +106,10 @@ class _Collector:
             "jwtproxy_start_time_seconds", "When the proxy was started, since the epoch.", value=counters.started
         )
         yield from self._keys()
+        if self._facts.redis_up is not None:
+            yield core.GaugeMetricFamily(
+                "jwtproxy_redis_up", "Whether Redis is there, for who has answered this.", value=self._facts.redis_up
+            )
         yield core.InfoMetricFamily(
             "jwtproxy_build",
             "What it is made of.",

@@ -74,7 +74,7 @@ def test_what_was_set_before_stays_and_nothing_is_added_twice(folder: str) -> No
 def test_secrets_are_left_out_and_all_else_stays() -> None:
     secrets = {
         *("JWT_SHARED_SECRET", "JWT_SHARED_SECRET_FILE", "JWT_KEY_FILE", "JWT_KEY_DIR"),
-        *("JWT_KEY_PASSPHRASE", "JWT_KEY_PASSPHRASE_FILE", "JWT_REDIS_URL"),
+        *("JWT_KEY_PASSPHRASE", "JWT_KEY_PASSPHRASE_FILE", "JWT_REDIS_URL", "JWT_REDIS_URL_FILE"),
     }
     others = {"JWT_SECRET": "the program's own", "JWT_USER": "ci", "PATH": "/bin", "MY_JWT_KEY_FILE": "x"}
     assert variables.without_secrets({**dict.fromkeys(secrets, "x"), **others}) == others

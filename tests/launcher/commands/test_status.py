@@ -80,6 +80,20 @@ def test_for_people(capsys: Captured) -> None:
         )
 
 
+def test_machines_have_a_line_each(capsys: Captured) -> None:
+    one = {"id": "a-1", "state": "live", "seen_at": "2026-11-27T10:54:05.500+00:00", "proxied_requests": 3, "x": []}
+    odd: list[Any] = [None, {"id": "\x1b", "state": "\x1b"}]
+    said = {"proxied_requests": 1, "redis": "connected", "total": {"instances": 1}, "instances": [one, *odd]}
+    with _answering(json.dumps(said).encode()) as port:
+        assert _shown(capsys, "--port", str(port)).splitlines()[1:] == [
+            "proxied_requests  1",
+            "redis             connected",
+            "total.instances   1",
+            "a-1               live, 3 requests, seen 2026-11-27T10:54:05.500+00:00",
+            r'"\u001b"          "\u001b", null requests, seen null',
+        ]
+
+
 def test_for_scripts(capsys: Captured) -> None:
     with _answering(json.dumps(SAID).encode()) as port:
         assert json.loads(_shown(capsys, "--json", "-p", str(port))) == SAID

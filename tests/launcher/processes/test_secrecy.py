@@ -22,7 +22,7 @@ def test_nobody_reads_its_memory() -> None:
 
 
 def test_what_has_been_read_is_forgotten() -> None:
-    environ = {"JWT_SHARED_SECRET": "00", "JWT_KEY_PASSPHRASE": "x", "JWT_USER": "me"}
+    environ = {"JWT_SHARED_SECRET": "00", "JWT_KEY_PASSPHRASE": "x", "JWT_REDIS_URL": "y", "JWT_USER": "me"}
     secrecy.forget(environ)
     assert environ == {"JWT_USER": "me"}
     secrecy.forget(environ)

@@ -28,3 +28,8 @@ def test_it_lacks_what_its_policy_lacks() -> None:
     assert signer.lacking(_with(policy=_policy(""))) == ""
     assert signer.lacking(_with(policy=_policy("no key may sign now"))) == "no key may sign now"
     assert signer.lacking(_with(policy=None)) == health.UNUSABLE
+
+
+def test_metrics_are_told_whether_redis_is_there() -> None:
+    assert signer.facts({}).redis_up is None
+    assert signer.facts({"sharing": SimpleNamespace(is_up=False)}).redis_up is False

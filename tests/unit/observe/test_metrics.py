@@ -99,3 +99,9 @@ def test_without_the_library_it_is_said(counters: Counters, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     page = metrics.page({}, counters, FACTS)
     assert (page.code, "prometheus_client" in page.body) == (501, True)
+
+
+@pytest.mark.parametrize(("up", "told"), [(True, 1), (False, 0), (None, None)])
+def test_redis_is_told_of_where_there_is_one(up: bool | None, told: float | None, counters: Counters) -> None:
+    found = _samples(metrics.text(counters, FACTS._replace(redis_up=up), "")[0])
+    assert found.get(("jwtproxy_redis_up",)) == told

@@ -1,0 +1,1 @@
+"""What machines share: totals, in Redis."""

@@ -1,0 +1,1 @@
+"""Tests of unit/stores, in the shape of the source."""
