@@ -24,7 +24,8 @@ from jwtproxy.mitm import authority, carrying, echo, flows, gate, ledger, limits
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from jwtproxy.mitm.ledger import Ledger
-from jwtproxy.observe import downloads, health, home, metrics, pages
+from jwtproxy.mitm.pulse import Pulse
+from jwtproxy.observe import downloads, health, home, metrics, pages, report, status_page
 from jwtproxy.observe.counters import Counters
 from jwtproxy.observe.pages import Page
 from jwtproxy.policy import access, connections
@@ -51,9 +52,9 @@ class Status:
         self._phase = health.STARTING
         self._guard = Guard()
         self._ledger = Ledger(self._counters)
-        self.addons = [self._guard, self._ledger]
+        self.addons = [self._guard, self._ledger, Pulse(self._counters)]
         self._readers: dict[str, pages.Read] = {
-            pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot() | self._limits()),
+            pages.STATUS_PATH: lambda headers: status_page.page(headers, self._members()),
             pages.LIVE_PATH: lambda headers: health.LIVE,
             pages.READY_PATH: lambda headers: health.ready(self._phase or signer.lacking(ctx.master.addons)),
             pages.METRICS_PATH: lambda headers: metrics.page(headers, self._counters, signer.facts(ctx.master.addons)),
@@ -113,8 +114,9 @@ class Status:
             return None
         return self._when_own(flow, lambda: flows.respond(flow, _NO_TUNNEL))
 
-    def _limits(self) -> dict[str, Any]:
-        return {"limits": limits.told(ctx.options, LIMITS, self._counters.reached)}
+    def _members(self) -> dict[str, Any]:
+        told = limits.told(ctx.options, LIMITS, self._counters.reached)
+        return report.members(self._counters, signer.facts(ctx.master.addons)) | {"limits": told}
 
     def _when_own(self, flow: http.HTTPFlow, act: Callable[[], None]) -> Awaitable[None] | None:
         request = flow.request.data

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,29 @@ def ask(proxy: Proxy) -> dict[str, Any]:
 
 
 def in_words(said: dict[str, Any]) -> str:
-    """For people: a line for each member, and for each limit that was reached."""
+    """For people: a line for each figure, for each group of those that are not 0, and for each limit reached."""
     limits = said.get("limits")
-    lines = [(name, shown(value)) for name, value in said.items() if name != "limits"]
+    lines = [line for name, value in said.items() if name not in ("limits", "history") for line in _lines(name, value)]
     for name, limit in limits.items() if isinstance(limits, dict) else ():
         if isinstance(limit, dict) and limit.get("reached"):
             lines.append((name, f"{shown(limit.get('value'))}, reached {shown(limit['reached'])} times"))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{shown(name):<{width}}  {value}" for name, value in lines)
+
+
+def _lines(name: str, value: object) -> Iterator[tuple[str, str]]:
+    if isinstance(value, list):
+        yield from ((name, _told(item)) for item in value)
+    elif isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values()):
+        yield from ((inner, _told(found)) for inner, found in value.items())
+    elif value != {} and (told := _told(value)):
+        yield name, told
+
+
+def _told(value: object) -> str:
+    if not isinstance(value, dict):
+        return shown(value)
+    return ", ".join(f"{shown(name)} {shown(found)}" for name, found in value.items() if found) or "none"
 
 
 def shown(value: object) -> str:

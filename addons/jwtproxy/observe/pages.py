@@ -1,12 +1,14 @@
 """The pages the proxy answers itself."""
 
 import base64
+import functools
 import hashlib
 import html
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from werkzeug.datastructures import MIMEAccept
@@ -149,14 +151,6 @@ def answer(method: str, path: str, headers: Mapping[str, str], read: Mapping[str
     return read[path](headers)
 
 
-def status(headers: Mapping[str, str], members: Mapping[str, Any]) -> Page:
-    """The page of these members, as JSON, or as HTML where the client prefers that."""
-    own = {"Cache-Control": "no-store", "Vary": "Accept"}
-    if prefers_html(headers.get("accept", "")):
-        return Page(200, document("jwtproxy", table(members)), {"Content-Type": HTML, **own})
-    return Page(200, json.dumps(members) + "\n", {"Content-Type": JSON, **own})
-
-
 def prefers_html(accept: str, otherwise: str = JSON) -> bool:
     """Whether a client that sends this Accept prefers HTML to JSON, or to what it gets otherwise."""
     wanted = parse_accept_header(accept[:_LONGEST_ACCEPT], MIMEAccept).best_match([otherwise, "text/html", HTML])
@@ -240,16 +234,40 @@ _STYLE = (
     "th,td{padding:0}th{font-size:.875em}}"
 )
 
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; frame-ancestors 'none'"
-"""The Content-Security-Policy of a page in HTML that has no style but this, and no script."""
+
+def asset(name: str) -> str:
+    """What a page has of style or script, from the file of this name."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-def document(title: str, content: str, heading: str = "") -> str:
+def policy(style: str = "", script: str = "") -> str:
+    """The Content-Security-Policy of a page in HTML that has this style beside the common one, and this script.
+
+    The script may ask the proxy itself, and nobody else.
+    """
+    styles = " ".join(_hash(one) for one in (_STYLE, style) if one)
+    scripts = f"script-src {_hash(script)}; connect-src 'self'; " if script else ""
+    return (
+        f"default-src 'none'; style-src {styles}; {scripts}img-src data:; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
+
+
+@functools.cache
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+POLICY = policy()
+"""That of a page that has neither."""
+
+
+def document(title: str, content: str, heading: str = "", style: str = "") -> str:
     """A page in HTML. `content`: of its body, in HTML; `heading`: in place of the title, as plain as that."""
+    own = f"<style>{style}</style>\n" if style else ""
     return (
         "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n"
         f"<meta name=viewport content='width=device-width,initial-scale=1'>\n<title>{html.escape(title)}</title>\n"
-        f"<link rel=icon href='data:,'>\n<style>{_STYLE}</style>\n"
+        f"<link rel=icon href='data:,'>\n<style>{_STYLE}</style>\n{own}"
         f"<h1>{html.escape(heading or title)}</h1>\n{content}"
     )
