@@ -15,6 +15,7 @@ from jwtproxy.addons.status import Status
 from jwtproxy.lane import doors
 from jwtproxy.mitm import dispatch, patches, recording
 from jwtproxy.mitm.next_layer import NextLayer
+from jwtproxy.observe.board import Board
 from jwtproxy.observe.counters import Counters
 
 from .addons.access_log import AccessLog
@@ -54,12 +55,19 @@ class Master(master.Master):
         if lacking:
             logger.warning("this mitmproxy differs in %s, so jwtproxy is slower", ", ".join(lacking))
 
-    def add_ours(self, signing: JwtInject, counters: Counters | None = None, *, announces: bool = True) -> FastLane:
+    def add_ours(
+        self,
+        signing: JwtInject,
+        counters: Counters | None = None,
+        board: Board | None = None,
+        *,
+        announces: bool = True,
+    ) -> FastLane:
         """Add our addons, last: what the others change is what gets signed. The one that takes connections."""
         self._logs.announces = announces
         counters = counters or Counters(limits=status.LIMITS)
         self.fast_lane = FastLane(counters.count_fast, possible=not self._lacking)
-        self._status = Status(counters)
+        self._status = Status(counters, board)
         self.addons.add(AccessLog(), self.connections, self.fast_lane, Streaming(), self._drain, self._status, signing)
         return self.fast_lane
 

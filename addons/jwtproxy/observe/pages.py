@@ -17,7 +17,7 @@ from werkzeug.http import generate_etag, parse_accept_header, parse_etags
 from ..conduct import heads, proxy_status
 from ..conduct.proxy_status import ErrorType
 from ..config import place
-from ..config.options import Option
+from ..config.options import Option, number
 from ..config.place import Place
 
 _ALLOW = "GET, HEAD, OPTIONS"
@@ -35,6 +35,7 @@ SERVER = "jwtproxy"
 
 HOME_PATH = "/"
 STATUS_PATH = "/status"
+RECENT_PATH = "/recent"
 LIVE_PATH, READY_PATH = "/livez", "/readyz"
 """Whether the proxy serves at all, and whether it should be sent requests now."""
 METRICS_PATH = "/metrics"
@@ -44,6 +45,7 @@ PEM_PATH, DER_PATH, PKCS12_PATH = "/ca.pem", "/ca.cer", "/ca.p12"
 PAC_PATH = "/proxy.pac"
 
 _WHETHER = ("auto", "on", "off")
+_MOST_KEPT = 1000
 
 
 def _where(value: str) -> str | Place:
@@ -52,6 +54,16 @@ def _where(value: str) -> str | Place:
     if found := place.parse(value):
         return found
     raise ValueError(f"use one of {', '.join(_WHETHER)}, or HOST:PORT")
+
+
+def _kept(value: str) -> int:
+    try:
+        kept = number(value)
+    except ValueError:
+        kept = _MOST_KEPT + 1
+    if kept > _MOST_KEPT:
+        raise ValueError(f"use a whole number up to {_MOST_KEPT:,}, 0 for none")
+    return kept
 
 
 OPTIONS = (
@@ -63,6 +75,13 @@ OPTIONS = (
         "Whether the proxy serves its own pages, such as /status: auto (on in regular and upstream mode), on or off; "
         "or the HOST:PORT where it does instead.",
     ),
+    Option(
+        "jwt_recent",
+        "100",
+        _kept,
+        "pages",
+        "How many of the last requests /recent shows to who asks from this machine; 0 = none are kept.",
+    ),
 )
 
 _WITH_304 = ("Cache-Control", "ETag")  # RFC 9110 §15.4.5
@@ -72,11 +91,13 @@ NOTHING_PUBLISHED = '{"keys": []}\n', 0
 
 
 class Reader(Enum):
-    """Who may read a page where `--proxyauth` asks for a password."""
+    """Who may read a page."""
 
     ANYONE = auto()
     USER = auto()
-    """Who gives it, or asks from this machine."""
+    """Who gives the password that `--proxyauth` asks for, or asks from this machine; where it asks for none, anyone."""
+    NEARBY = auto()
+    """Who gives that password, or asks from this machine by a name for it."""
 
 
 class Own(NamedTuple):
@@ -90,6 +111,7 @@ class Own(NamedTuple):
 PAGES = {
     HOME_PATH: Own(Reader.USER, "what this is, and how to use it"),
     STATUS_PATH: Own(Reader.ANYONE, "how the proxy does"),
+    RECENT_PATH: Own(Reader.NEARBY, "what has become of the last requests"),
     LIVE_PATH: Own(Reader.ANYONE, "whether it serves"),
     READY_PATH: Own(Reader.ANYONE, "whether it takes requests"),
     METRICS_PATH: Own(Reader.USER, "what Prometheus reads"),
@@ -127,10 +149,10 @@ def is_own(path: str) -> bool:
     return _without_query(path) in PAGES.keys() - {HOME_PATH}
 
 
-def is_for_users(path: str) -> bool:
-    """Whether it is that of a page which is not for anyone."""
+def reader_of(path: str) -> Reader:
+    """Who may read what is at this path."""
     own = PAGES.get(_without_query(path))
-    return own is not None and own.reader is Reader.USER
+    return own.reader if own else Reader.ANYONE
 
 
 def _without_query(path: str) -> str:

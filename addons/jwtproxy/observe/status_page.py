@@ -62,7 +62,7 @@ def _lead(members: Members) -> str:
         f"<p class=lead>Up {figure('uptime_seconds', uptime, words.uptime(uptime))}"
         f", since {figure('started_at', since, words.date(since))} · "
         f"version {figure('version', members['version'])} · "
-        f"<a href={pages.HOME_PATH}>how to use it</a>\n"
+        f"<a href={pages.RECENT_PATH}>recent requests</a> · <a href={pages.HOME_PATH}>how to use it</a>\n"
     )
 
 

@@ -116,6 +116,7 @@ def test_without_anyone_who_signs_none_are_published() -> None:
 def _body(addon: Status, path: str, **changes: Any) -> tuple[int, str]:
     flow = _flow(path, to_self=True, method=changes.get("method", "GET"))
     flow.client_conn.peername = (changes.get("source", "192.0.2.1"), 1)
+    flow.request.headers["host"] = "localhost"
     code = _ask(addon, flow)
     assert code
     assert flow.response
@@ -171,7 +172,7 @@ def test_with_a_password_each_page_is_for_whom_the_table_says(path: str) -> None
         context.configure(auth, proxyauth="a:b")
         from_afar, from_here = _body(addon, path)[0], _body(addon, path, source="127.0.0.1")[0]
         assert from_here != 401
-        assert from_afar == (401 if pages.is_for_users(path) else from_here)
+        assert from_afar == (from_here if pages.reader_of(path) is pages.Reader.ANYONE else 401)
 
 
 def test_nor_where_there_are_no_usable_settings() -> None:

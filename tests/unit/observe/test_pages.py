@@ -13,6 +13,7 @@ from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.config.place import Place
 from jwtproxy.observe import pages
+from jwtproxy.observe.pages import Reader
 
 MEMBERS = {"proxied_requests": 7, "version": "<1&2>"}
 CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
@@ -103,10 +104,10 @@ def test_the_root_is_ours_but_not_where_only_the_path_can_tell() -> None:
 
 def test_what_probes_verifiers_and_new_clients_need_is_for_anyone() -> None:
     """Where a password is asked for, the table says which pages want it."""
-    guarded = {path for path in pages.PAGES if pages.is_for_users(path)}
-    assert guarded == {"/", "/metrics"}
-    assert pages.is_for_users("/?x")
-    assert not pages.is_for_users("/nope")
+    guarded = {path: pages.reader_of(path) for path in pages.PAGES if pages.reader_of(path) is not Reader.ANYONE}
+    assert guarded == {"/": Reader.USER, "/metrics": Reader.USER, "/recent": Reader.NEARBY}
+    assert pages.reader_of("/recent?x") is Reader.NEARBY
+    assert pages.reader_of("/nope") is Reader.ANYONE
 
 
 def test_options_of_an_unknown_path_is_404() -> None:
@@ -230,7 +231,7 @@ def test_other_pages_keep_their_form() -> None:
 
 
 def test_the_pages_may_be_on_or_off_or_as_the_mode_wants_it() -> None:
-    (option,) = pages.OPTIONS
+    option, _ = pages.OPTIONS
     assert (option.name, option.check("")) == ("jwt_pages", "auto")
     assert [option.check(value) for value in ("auto", "on", "off")] == ["auto", "on", "off"]
 
@@ -244,3 +245,15 @@ def test_what_is_neither_is_an_error(value: str) -> None:
     with pytest.raises(SettingsError, match=rf"^bad value '{value}' for jwt_pages$") as caught:
         pages.OPTIONS[0].check(value)
     assert caught.value.hint == "use one of auto, on, off, or HOST:PORT (jwt_pages or JWT_PAGES)"
+
+
+@pytest.mark.parametrize(("value", "kept"), [("", 100), ("0", 0), ("1", 1), ("1000", 1000)])
+def test_so_many_recent_requests_are_kept(value: str, kept: int) -> None:
+    assert pages.OPTIONS[1].check(value) == kept
+
+
+@pytest.mark.parametrize("value", ["-1", "1001", "many", "1.5", "99999999999"])
+def test_no_more_than_that(value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^bad value '{value}' for jwt_recent$") as caught:
+        pages.OPTIONS[1].check(value)
+    assert caught.value.hint == "use a whole number up to 1,000, 0 for none (jwt_recent or JWT_RECENT)"
