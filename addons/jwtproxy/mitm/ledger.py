@@ -108,12 +108,8 @@ class Ledger:
             return
         assert flow.response
         data = flow.response.data
-        outcome, rule, carried = (
-            _CLASSES[data.status_code // 100],
-            flow.metadata.get(RULE, DEFAULT),
-            (received, sent, True),
-        )
-        self._count_end(outcome, rule, carried, _waited(flow.request.data, data))
+        outcome, carried = _CLASSES[data.status_code // 100], (received, sent, True)
+        self._count_end(outcome, flow.metadata.get(RULE, DEFAULT), carried, _waited(flow.request.data, data))
         if self.keep:
             self.keep(flow, outcome, carried)
 
