@@ -108,7 +108,7 @@ def _rates(members: Members) -> str:
         mean = sum(rates) / len(rates)
         said = f"At most {words.rate(max(rates))} a second, {words.rate(mean)} on average."
     else:
-        said = "There were none."
+        said = "There were none." if rates else f"The first are told after {history.INTERVAL:g} seconds."
     return (
         f"<figure class=panel><h2 id=rates>Requests per second, last {minutes} minutes</h2>\n"
         f"{chart.svg(rates, history.LENGTH)}"

@@ -124,7 +124,7 @@ def test_the_policy_allows_its_own_style_and_script_and_nothing_else(members: di
 
 def test_a_proxy_that_has_done_nothing_has_a_page_too() -> None:
     body = status_page.text(report.members(Counters(), Facts()))
-    for said in ("There were none.", "There is no key.", "no answer yet", "Limits: none reached"):
+    for said in ("The first are told after 5 seconds.", "There is no key.", "no answer yet", "Limits: none reached"):
         assert said in body
 
 
@@ -132,6 +132,7 @@ def test_the_picture_has_words() -> None:
     members = report.members(Counters(), Facts())
     members["history"]["requests_per_second"] = [0.0, 30.0]
     body = status_page.text(members)
+    assert "There were none." in status_page.text(members | {"history": {"requests_per_second": [0.0]}})
     assert "At most 30 a second, 15 on average." in body
     assert "aria-labelledby='rates rates-words'" in body
 
