@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from . import history
-from .counters import NO_RULE, Counters, Histogram, Outcome
+from .counters import NO_RULE, Counters, Histogram, Outcome, Passed
 from .metrics import Facts, Key
 
 QUANTILES = (0.5, 0.9, 0.99)
@@ -17,13 +17,14 @@ def members(counters: Counters, facts: Facts) -> dict[str, Any]:
     """All of them, as they can be written as JSON; those that have always been there come first."""
     received, sent = counters.bytes
     taken, failed = counters.reloads
+    passed = counters.passed
     return {
         **counters.snapshot(),
         "requests_per_second": _rounded(counters.rate),
-        "outcomes": _outcomes(counters),
+        "outcomes": _outcomes(passed),
         "failures": _some(counters.errors),
         "refusals": _some(counters.refusals),
-        "rules": _rules(counters, facts.rules),
+        "rules": _rules(passed, facts.rules),
         "latency": {"signing_seconds": _times(counters.signing), "upstream_seconds": _times(counters.upstream)},
         "bytes_received": received,
         "bytes_sent": sent,
@@ -53,10 +54,10 @@ def quantile(found: Histogram, share: float) -> float | None:
     return found.bounds[-1]
 
 
-def _outcomes(counters: Counters) -> dict[str, int]:
+def _outcomes(passed: Iterable[Passed]) -> dict[str, int]:
     found = {outcome.label: 0 for outcome in Outcome}
-    for passed in counters.passed:
-        found[passed.outcome.label] += passed.requests
+    for one in passed:
+        found[one.outcome.label] += one.requests
     return found
 
 
@@ -65,11 +66,11 @@ def _some(counts: Mapping[str, int]) -> dict[str, int]:
     return {kind: count for kind, count in counts.items() if count}
 
 
-def _rules(counters: Counters, known: Iterable[str]) -> dict[str, int]:
+def _rules(passed: Iterable[Passed], known: Iterable[str]) -> dict[str, int]:
     """How many requests each rule has decided, in the order of the rules; then, what none did."""
     found = {rule: 0 for rule in known if rule != NO_RULE}
-    for passed in counters.passed:
-        found[passed.rule] = found.get(passed.rule, 0) + passed.requests
+    for one in passed:
+        found[one.rule] = found.get(one.rule, 0) + one.requests
     found[NO_RULE] = found.pop(NO_RULE, 0)
     return found
 
@@ -81,7 +82,8 @@ def _times(found: Histogram) -> dict[str, float | None]:
 
 
 def _workers(counters: Counters) -> dict[str, Any]:
-    ended = [worker for worker in counters.workers if not worker.pid]
+    workers = counters.workers
+    ended = [worker for worker in workers if not worker.pid]
     return {
         "workers": [
             {
@@ -91,7 +93,7 @@ def _workers(counters: Counters) -> dict[str, Any]:
                 "fast_lane_requests": worker.fast,
                 "open_connections": worker.open,
             }
-            for worker in counters.workers
+            for worker in workers
             if worker.pid
         ],
         "ended_workers": {

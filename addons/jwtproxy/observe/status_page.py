@@ -246,7 +246,7 @@ def _instances(members: Members) -> str:
     redis = members.get("redis")
     note = f"<p class=small>Redis: {figure('redis', redis)}.\n" if redis else ""
     heads = ("Instance", "State", "Requests", "Fast lane", "Received", "Sent", "Seen", "Version")
-    return _panel("Instances", _table(heads, rows) + note)
+    return _panel("Instances", _table(heads, rows, "instances") + note)
 
 
 _SUMS = {
