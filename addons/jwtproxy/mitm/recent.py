@@ -67,15 +67,19 @@ class Recent:
         """Keep a row of `observe.recent`."""
         request, response = flow.request.data, flow.response
         peer: Any = flow.client_conn.peername
-        path, mark, _ = request.path.partition(b"?")
+        scheme, path = request.scheme, request.path
+        query = path.find(b"?")
+        if query >= 0:
+            path = path[:query]
+        if request.method == b"CONNECT":
+            scheme = path = b""
         ended = response.data.timestamp_end if response and not flow.websocket else 0.0
-        connects = request.method == b"CONNECT"
         self._rows.append((
-            request.timestamp_start, ended or time.time(), peer[0] if peer else "", request.method[:_LONGEST],
-            b"" if connects else request.scheme, request.host, request.port, b"" if connects else path[:LONGEST_PATH],
-            mark != b"", response.data.status_code if response else 0, outcome.real,
-            ledger.reason_of(flow)[:_LONGEST] if outcome >= _REFUSED else "", flow.metadata.get(RULE, DEFAULT),
-            b"" if outcome == _REFUSED else _payload(gate.token_of(flow)), *carried, flow.websocket is not None,
+            request.timestamp_start, ended or time.time(), peer[0] if peer else "", request.method[:_LONGEST], scheme,
+            request.host, request.port, path[:LONGEST_PATH], query >= 0, response.data.status_code if response else 0,
+            outcome.real, ledger.reason_of(flow)[:_LONGEST] if outcome >= _REFUSED else "",
+            flow.metadata.get(RULE, DEFAULT), b"" if outcome == _REFUSED else _payload(gate.token_of(flow)), *carried,
+            flow.websocket is not None,
         ))  # fmt: skip
         if self._board and not self._next:
             self._next = asyncio.get_running_loop().call_later(_MOMENT, self._put)
