@@ -70,7 +70,8 @@ class Status:
         if self._pages and updated.isdisjoint(row.name for row in OPTIONS):
             return
         try:
-            self._pages, self._recent.most = options.parse(OPTIONS, ctx.options).values()
+            self._pages, kept = options.parse(OPTIONS, ctx.options).values()
+            self._recent.most = kept if self._pages != "off" else 0  # where nobody can ask for them
         except SettingsError as error:
             if self._pages or not self._is_script:
                 raise exceptions.OptionsError(str(error)) from error

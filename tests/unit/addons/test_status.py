@@ -260,6 +260,28 @@ def test_the_option_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatc
         assert context.options.jwt_pages == "off"
 
 
+def test_recent_requests_are_kept_as_the_option_says_where_somebody_can_ask_for_them() -> None:
+    def kept() -> int:
+        flow = _flow("/recent", to_self=True)
+        flow.request.headers["host"] = "localhost"
+        code = _ask(addon, flow)
+        return flow.response.json()["most"] if code == 200 and flow.response else 0
+
+    addon = Status()
+    with taddons.context(addon) as context:
+        context.configure(addon)
+        assert kept() == 100
+        context.configure(addon, jwt_recent="7")
+        assert kept() == 7
+        with pytest.raises(exceptions.OptionsError, match="bad value '1001' for jwt_recent"):
+            context.configure(addon, jwt_recent="1001")
+        assert kept() == 7
+        context.configure(addon, jwt_pages="off")
+        assert addon._recent.most == 0
+        context.configure(addon, jwt_pages="auto", jwt_recent="0")
+        assert kept() == 0
+
+
 # --- counting
 
 
