@@ -102,8 +102,8 @@ def text(told: Iterable[Mapping[str, Any]], most: int) -> str:
     if not entries:
         entries = f"<p class=note>No request has passed yet. <a href={pages.HOME_PATH}>How to send one</a>\n"
     lead = (
-        f"<p class=lead>The last {most} at most, the newest first: what the upstream was told in the token, and what "
-        f"came of it. · <a href={pages.STATUS_PATH}>status</a> · <a href={pages.HOME_PATH}>how to use it</a>\n"
+        f"<p class=lead>The last {most} at most, the newest first, at times in UTC; each opens to what its token said."
+        f" · <a href={pages.STATUS_PATH}>status</a> · <a href={pages.HOME_PATH}>how to use it</a>\n"
     )
     content = f"<main>\n{lead}<div class=recent>{entries}</div>\n</main>\n{live.END}"
     return pages.document("Recent requests", content, style=STYLE)
