@@ -5,9 +5,7 @@ mitmdump -s addons/jwt_inject.py -s addons/status.py
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
@@ -20,13 +18,16 @@ from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config import options
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.config.place import Place
-from jwtproxy.mitm import authority, carrying, echo, flows, gate, ledger, limits, pages_mode, proxy_auth, signer
+from jwtproxy.mitm import carrying, echo, flows, gate, ledger, limits, pages_mode, proxy_auth, signer
 from jwtproxy.mitm.gate import Gate
 from jwtproxy.mitm.guard import Guard
 from jwtproxy.mitm.ledger import Ledger
-from jwtproxy.observe import downloads, health, home, metrics, pages
+from jwtproxy.mitm.own_pages import OwnPages
+from jwtproxy.mitm.pulse import Pulse
+from jwtproxy.mitm.recent import Recent
+from jwtproxy.observe import health, pages
+from jwtproxy.observe.board import Board
 from jwtproxy.observe.counters import Counters
-from jwtproxy.observe.pages import Page
 from jwtproxy.observe.sharing import Sharing
 from jwtproxy.policy import access, connections
 from jwtproxy.policy.faults import UNSIGNED
@@ -45,21 +46,18 @@ _NO_TUNNEL = pages.text(403, "no tunnel to the proxy itself", ErrorType.DESTINAT
 class Status:
     """mitmproxy addon: the proxy's own pages."""
 
-    def __init__(self, counters: Counters | None = None, sharing: Sharing | None = None) -> None:
-        """`counters`, `sharing`: of all processes; a script, which is alone, makes its own."""
+    def __init__(
+        self, counters: Counters | None = None, board: Board | None = None, sharing: Sharing | None = None
+    ) -> None:
+        """Each is that of all processes, where there are several; a script, which is alone, makes its own."""
         self._counters, self._is_script = counters or Counters(limits=LIMITS), counters is None
         self._pages: str | Place = ""
-        self._phase, self._guard, self._ledger = health.STARTING, Guard(), Ledger(self._counters)
+        self._phase = health.STARTING
+        self._guard, self._ledger = Guard(), Ledger(self._counters)
+        self._recent = Recent(self._ledger, board)
         self._sharing = sharing or Sharing(self._counters, is_script=self._is_script)
-        self.addons = [self._guard, self._ledger, self._sharing]
-        self._readers: dict[str, pages.Read] = {
-            pages.STATUS_PATH: lambda headers: pages.status(headers, self._counters.snapshot() | self._rest()),
-            pages.LIVE_PATH: lambda headers: health.LIVE,
-            pages.READY_PATH: lambda headers: health.ready(self._phase or signer.lacking(ctx.master.addons)),
-            pages.METRICS_PATH: lambda headers: metrics.page(headers, self._counters, signer.facts(ctx.master.addons)),
-            pages.JWKS_PATH: lambda headers: pages.jwks(headers, *signer.published(ctx.master.addons)),
-            **{path: partial(_certificate, path) for path in downloads.KINDS},
-        }
+        self.addons = [self._guard, self._ledger, self._recent, self._sharing, Pulse(self._counters)]
+        self._own = OwnPages(self._counters, LIMITS, lambda: self._phase, self._recent, self._sharing)
 
     def load(self, loader: Loader) -> None:
         """Declare the options, start to count."""
@@ -71,11 +69,12 @@ class Status:
         options.declare(loader, OPTIONS, os.environ)
 
     def configure(self, updated: set[str]) -> None:
-        """Take over jwt_pages. What a script raises at first, mitmproxy only logs, at length: we do it shortly."""
-        if self._pages and "jwt_pages" not in updated:
+        """Take over the options. What a script raises at first, mitmproxy only logs, at length: we do it shortly."""
+        if self._pages and updated.isdisjoint(row.name for row in OPTIONS):
             return
         try:
-            self._pages = options.parse(OPTIONS, ctx.options)["pages"]
+            self._pages, kept = options.parse(OPTIONS, ctx.options).values()
+            self._recent.most = kept if self._pages != "off" else 0  # where nobody can ask for them
         except SettingsError as error:
             if self._pages or not self._is_script:
                 raise exceptions.OptionsError(str(error)) from error
@@ -113,9 +112,6 @@ class Status:
             return None
         return self._when_own(flow, lambda: flows.respond(flow, _NO_TUNNEL))
 
-    def _rest(self) -> dict[str, Any]:
-        return {"limits": limits.told(ctx.options, LIMITS, self._counters.reached)} | self._sharing.members()
-
     def _when_own(self, flow: http.HTTPFlow, act: Callable[[], None]) -> Awaitable[None] | None:
         request = flow.request.data
         if echo.answers(ctx.options, flow.client_conn, request.host, request.port):
@@ -132,19 +128,11 @@ class Status:
         page = pages.NONE
         apart = isinstance(self._pages, Place)
         if self._pages != "off" and apart == pages_mode.is_for_pages(flow.client_conn):
-            if pages.is_for_users(request.path) and not proxy_auth.lets_in(ctx.master.addons, flow):
+            if not proxy_auth.lets_in(ctx.master.addons, flow, pages.reader_of(request.path)):
                 return
-            url = partial(pages_mode.proxy_url, ctx.master.addons.get("proxyserver"), flow.client_conn)
-            own: dict[str, pages.Read] = {
-                pages.PAC_PATH: lambda headers: downloads.autoconfig(url(headers)),
-                pages.HOME_PATH: lambda headers: home.page(headers, url(headers), apart=apart),
-            }
-            page = pages.answer(request.method, request.path, request.headers, self._readers | own)
+            read = self._own.for_client(flow.client_conn, apart=apart)
+            page = pages.answer(request.method, request.path, request.headers, read)
         flows.respond(flow, page)
-
-
-def _certificate(path: str, headers: Mapping[str, str]) -> Page:
-    return downloads.certificate(path, *authority.certificate(ctx.master.addons), headers)
 
 
 addons = [Status()]

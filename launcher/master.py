@@ -15,6 +15,7 @@ from jwtproxy.addons.status import Status
 from jwtproxy.lane import doors
 from jwtproxy.mitm import dispatch, patches, recording
 from jwtproxy.mitm.next_layer import NextLayer
+from jwtproxy.observe.board import Board
 from jwtproxy.observe.counters import Counters
 from jwtproxy.observe.sharing import Sharing
 
@@ -59,6 +60,7 @@ class Master(master.Master):
         self,
         signing: JwtInject,
         counters: Counters | None = None,
+        board: Board | None = None,
         sharing: Sharing | None = None,
         *,
         announces: bool = True,
@@ -67,7 +69,7 @@ class Master(master.Master):
         self._logs.announces = announces
         counters = counters or Counters(limits=status.LIMITS)
         self.fast_lane = FastLane(counters.count_fast, possible=not self._lacking)
-        self._status = Status(counters, sharing)
+        self._status = Status(counters, board, sharing)
         self.addons.add(AccessLog(), self.connections, self.fast_lane, Streaming(), self._drain, self._status, signing)
         return self.fast_lane
 

@@ -16,7 +16,10 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 
 from jwtproxy.addons import status
 from jwtproxy.config.errors import SettingsError
+from jwtproxy.config.options import parse
 from jwtproxy.mitm.pages_mode import PagesMode
+from jwtproxy.observe import pages
+from jwtproxy.observe.board import Board
 from jwtproxy.observe.counters import Counters
 from jwtproxy.observe.sharing import Sharing
 from jwtproxy.policy.current import CurrentPolicy
@@ -52,6 +55,8 @@ class Plan:
     """What the start tells of how requests are signed."""
     drain_delay: float = 0.0
     """Seconds for which all goes on after SIGTERM, before the grace begins."""
+    board: Board | None = None
+    """What several workers tell one another."""
     sharing: Sharing | None = None
     """With other machines, where it is told."""
     watchers: tuple[object, ...] = ()
@@ -70,7 +75,9 @@ class Plan:
         changed["confdir"] = options.confdir  # has mitmproxy read the CA before it listens, not after
         counters = Counters(processes=workers, limits=status.LIMITS)
         deferred = dict(options.deferred)
-        return cls(source, current, changed, deferred, sockets, counters, workers, grace, os.isatty(0))
+        board = Board(parse(pages.OPTIONS, options)["recent"]) if workers > 1 else None
+        terminal = os.isatty(0)
+        return cls(source, current, changed, deferred, sockets, counters, workers, grace, terminal, board=board)
 
 
 def prepare_ca(options: Options) -> CertStore:

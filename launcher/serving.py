@@ -66,7 +66,7 @@ async def _run(
 
     master = Master(Options())
     signing = JwtInject(plan.source, plan.current, announces=plan.workers == 1)
-    fast_lane = master.add_ours(signing, plan.counters, plan.sharing, announces=number == 1)
+    fast_lane = master.add_ours(signing, plan.counters, plan.board, plan.sharing, announces=number == 1)
     master.addons.add(*plan.watchers)
     master.addons.get("dumper").tokens = plan.tokens
     running.wrap = fast_lane.wrap

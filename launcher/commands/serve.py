@@ -94,6 +94,8 @@ def _serve_together(plan: Plan) -> int:
 
     def work(number: int, listeners: Iterable[socket.socket], beat: Callable[[], Awaitable[None]]) -> int:
         plan.counters.use_cell(number)
+        if plan.board:
+            plan.board.use_place(number)
         inherited = iter(listeners)
         sockets = {address: [next(inherited) for _ in own] for address, own in plan.sockets.items()}
         try:

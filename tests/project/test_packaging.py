@@ -95,6 +95,8 @@ def installed_names() -> set[str]:
     """What the wheel must hold, after the source."""
     sources = [
         ("jwtproxy", "addons/jwtproxy", "**/*.py"),
+        ("jwtproxy", "addons/jwtproxy", "**/*.css"),
+        ("jwtproxy", "addons/jwtproxy", "**/*.js"),
         ("jwtproxy/addons", "addons", "*.py"),
         ("jwtproxy/launcher", "launcher", "**/*.py"),
         ("jwtproxy/launcher", "launcher", "help/*"),

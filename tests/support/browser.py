@@ -94,10 +94,12 @@ class Tab:
         self._loaded = False
         self.errors: list[str] = []
         """What the console shows in red."""
+        self.requests: list[str] = []
+        """The URLs of all that is asked for."""
 
     def __enter__(self) -> Self:
         self._socket = self._open.enter_context(self._connection)
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
         return self
 
@@ -153,6 +155,8 @@ class Tab:
         match said.get("method"):
             case "Page.loadEventFired":
                 self._loaded = True
+            case "Network.requestWillBeSent":
+                self.requests.append(params["request"]["url"])
             case "Runtime.exceptionThrown":
                 self.errors.append(json.dumps(params["exceptionDetails"]))
             case "Log.entryAdded" if params["entry"]["level"] == "error":

@@ -160,8 +160,13 @@ _VARYING = (
     (_TOKEN, b"TOKEN"),
     (re.compile(rb"(?i)\r\ndate: [^\r\n]*"), rb"\r\nDate: DATE"),
     (re.compile(rb"jwtproxy-[0-9a-f]{8}"), b"jwtproxy-PSEUDONYM"),
-    (re.compile(rb'\{"uptime_seconds"[^{}]*'), b"{STATUS"),
-    (re.compile(rb"(Vary: Accept\r\nServer: jwtproxy\r\ncontent-length: )\d+"), rb"\1SIZE"),
+    (re.compile(rb'\{"uptime_seconds"[^\n]*'), b"{STATUS}"),
+    (
+        re.compile(
+            rb"(Vary: Accept\r\n(?:X-Content-Type-Options: nosniff\r\n)?Server: jwtproxy\r\ncontent-length: )\d+"
+        ),
+        rb"\1SIZE",
+    ),
 )
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)

@@ -265,7 +265,8 @@ def token_of(flow: HTTPFlow) -> bytes:
     if not signed or not signed.fields:
         return b""
     name, value = signed.fields[-1]  # where the judge puts it; no client's has passed
-    return value if normalise(name) in signed.judge.token_fields else b""
+    known = signed.judge.token_fields
+    return value if name in known or normalise(name) in known else b""
 
 
 def _page(refusal: Refuse) -> Page:

@@ -32,6 +32,7 @@ _SHOWN = "jwtproxy_shown"
 
 
 Listener = Callable[[Exchange], None]
+Keep = Callable[[HTTPFlow, Outcome, Carried], None]
 
 
 class _End(NamedTuple):
@@ -81,6 +82,8 @@ class Ledger:
         self._counts, self._count_end = counts, counts.count_end
         self.listeners: list[Listener] = []
         """Who is told of each; while there is nobody, nothing is gathered."""
+        self.keep: Keep | None = None
+        """Who keeps of each, and of what was answered with itself, what is wanted later."""
 
     def client_connected(self, client: Client) -> None:
         """One more is there."""
@@ -94,6 +97,8 @@ class Ledger:
         """The answer is complete; of a WebSocket that was only the beginning."""
         if flow.response and not _is_ours(flow) and not flows.is_websocket(flow):
             self._end(flow, _end_of_answer(flow, flow.response))
+        elif self.keep and flow.response and _SHOWN in vars(flow):
+            self.keep(flow, Outcome.SUCCESS, vars(flow).get(_CARRIED, _NOTHING))
 
     def response_in_lane(self, flow: HTTPFlow, received: int, sent: int) -> None:
         """The same of an upstream's answer, with the bytes of both bodies, in short: nearly all requests come here."""
@@ -103,8 +108,10 @@ class Ledger:
             return
         assert flow.response
         data = flow.response.data
-        outcome, rule = _CLASSES[data.status_code // 100], flow.metadata.get(RULE, DEFAULT)
-        self._count_end(outcome, rule, (received, sent, True), _waited(flow.request.data, data))
+        outcome, carried = _CLASSES[data.status_code // 100], (received, sent, True)
+        self._count_end(outcome, flow.metadata.get(RULE, DEFAULT), carried, _waited(flow.request.data, data))
+        if self.keep:
+            self.keep(flow, outcome, carried)
 
     def websocket_end(self, flow: HTTPFlow) -> None:
         """Nothing more passes by a WebSocket."""
@@ -121,10 +128,19 @@ class Ledger:
             self._counts.count_kind(end.kind, refused=end.outcome is Outcome.REFUSED)
         carried = vars(flow).get(_CARRIED, _NOTHING)
         self._count_end(end.outcome, flow.metadata.get(RULE, DEFAULT), carried, end.waited)
+        if self.keep:
+            self.keep(flow, end.outcome, carried)
         if self.listeners:
             exchange = _exchange(flow, end)
             for listener in self.listeners:
                 listener(exchange)
+
+
+def reason_of(flow: HTTPFlow) -> str:
+    """Why the answer of a flow that is over is ours, or why there is none; else empty."""
+    if not flow.error and not flow.response:
+        return "no answer"
+    return redact(failures.in_our_words(flow.error.msg) if flow.error else flows.reason_of(flow))
 
 
 def exchange_of(flow: HTTPFlow) -> Exchange:
@@ -164,7 +180,6 @@ def _exchange(flow: HTTPFlow, end: _End) -> Exchange:
         ended = flow.error.timestamp
     received, sent, fast = vars(flow).get(_CARRIED, _NOTHING)
     ids = ids_of(token) if end.outcome is not Outcome.REFUSED and (token := gate.token_of(flow)) else _UNSIGNED
-    reason = failures.in_our_words(flow.error.msg) if flow.error else flows.reason_of(flow)
     return Exchange(
         request.timestamp_start,
         peer[0] if peer else "",
@@ -175,7 +190,7 @@ def _exchange(flow: HTTPFlow, end: _End) -> Exchange:
         has_query,
         response.data.status_code if response else None,
         end.outcome,
-        redact(reason) if flow.error or response else "no answer",
+        reason_of(flow),
         flow.metadata.get(RULE, DEFAULT),
         *ids,
         fast,

@@ -13,13 +13,13 @@ from mitmproxy.addons import proxyauth
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.layers.modes import Socks5AuthData
 
-from ..conduct.addresses import parse_ip
+from ..conduct import nearby
 from ..conduct.crowd import site
 from ..conduct.patience import Patience
 from ..conduct.proxy_status import ErrorType
 from ..config.options import Option, number
 from ..observe import pages
-from ..observe.pages import Page
+from ..observe.pages import Page, Reader
 from . import flows, limits
 
 _OPTION = Option(
@@ -42,6 +42,11 @@ _REALM = 'Basic realm="jwtproxy"'
 _WANTED = "the user and password are missing or wrong"
 _ASK_AS_PROXY = pages.text(407, _WANTED, ErrorType.HTTP_REQUEST_DENIED, **{"Proxy-Authenticate": _REALM})
 _ASK_AS_SERVER = pages.text(401, _WANTED, ErrorType.HTTP_REQUEST_DENIED, **{"WWW-Authenticate": _REALM})
+_ELSEWHERE = pages.text(
+    403,
+    "this page is for who asks from the proxy's own machine, as localhost, or gives the password of --proxyauth",
+    ErrorType.HTTP_REQUEST_DENIED,
+)
 
 _authenticate = proxyauth.ProxyAuth.authenticate_http
 _socks5_auth = proxyauth.ProxyAuth.socks5_auth
@@ -57,13 +62,20 @@ def authenticate_http(self: proxyauth.ProxyAuth, flow: HTTPFlow) -> bool:
     return _lets_in(self, flow, given, lambda: _authenticate(self, flow), asks)
 
 
-def lets_in(addons: Any, flow: HTTPFlow) -> bool:
-    """Whether a request to the proxy itself may have what is not for anyone; else it is answered, as a server does.
+def lets_in(addons: Any, flow: HTTPFlow, reader: Reader) -> bool:
+    """Whether a request to the proxy itself may have what is for these; else it is answered, as a server does.
 
     From this machine it may: who starts a proxy there can read its settings.
     """
-    addon, peer = addons.get("proxyauth"), flow.client_conn.peername
-    if not addon or not addon.validator or flow.metadata.get("proxyauth") or _is_local(peer):
+    if reader is Reader.ANYONE or (_is_nearby(flow) if reader is Reader.NEARBY else _is_local(flow)):
+        return True
+    addon = addons.get("proxyauth")
+    if not addon or not addon.validator:
+        if reader is Reader.NEARBY:
+            flows.respond(flow, _ELSEWHERE)
+        return reader is Reader.USER
+    # A proxy's password is sent by browsers on behalf of any page, a server's of its own pages alone.
+    if flow.metadata.get("proxyauth") and (reader is Reader.USER or not proxyauth.is_http_proxy(flow)):
         return True
     if flow.response:  # it was asked as any request is
         return False
@@ -71,9 +83,19 @@ def lets_in(addons: Any, flow: HTTPFlow) -> bool:
     return _lets_in(addon, flow, given, lambda: _is_right(addon, given), _ASK_AS_SERVER)
 
 
-def _is_local(peer: Any) -> bool:
-    ip = parse_ip(str(peer[0])) if peer else None
-    return ip is not None and ip.is_loopback
+def _is_local(flow: HTTPFlow) -> bool:
+    return nearby.is_loopback(_client(flow))
+
+
+def _is_nearby(flow: HTTPFlow) -> bool:
+    request = flow.request
+    names = [name.lower() for name in request.headers]
+    return nearby.is_nearby(_client(flow), request.headers.get("host") or request.authority, names)
+
+
+def _client(flow: HTTPFlow) -> str:
+    peer: Any = flow.client_conn.peername
+    return str(peer[0]) if peer else ""
 
 
 def _lets_in(addon: proxyauth.ProxyAuth, flow: HTTPFlow, given: str, look: Callable[[], bool], asks: Page) -> bool:

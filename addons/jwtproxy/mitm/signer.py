@@ -7,6 +7,7 @@ from typing import Any
 
 from mitmproxy.version import VERSION
 
+from ..config.errors import SettingsError
 from ..observe import health, pages
 from ..observe.metrics import Facts, Key
 
@@ -32,8 +33,11 @@ def lacking(addons: Any) -> str:
 def facts(addons: Any) -> Facts:
     """What metrics tell of it, of mitmproxy, and of Redis."""
     signing, sharing = addons.get("jwtinject"), addons.get("sharing")
-    keys = list(_keys(signing.policy)) if signing and signing.policy else ()
-    return Facts(keys, VERSION, sharing.is_up if sharing else None)
+    redis = sharing.is_up if sharing else None
+    if not signing or not signing.policy:
+        return Facts((), VERSION, (), redis)
+    rules = signing.policy.decisions.rules
+    return Facts(list(_keys(signing.policy)), VERSION, [rule.name for rule in rules.rules] if rules else (), redis)
 
 
 def tell_reloads(addons: Any, tell: Callable[[bool], None]) -> None:
@@ -45,11 +49,22 @@ def tell_reloads(addons: Any, tell: Callable[[bool], None]) -> None:
 def _keys(policy: Any) -> Iterator[Key]:
     """Those that sign, or will, each once."""
     told: set[Any] = set()
-    for maker in policy.decisions.all_makers:
-        for key in maker.ring.keys:
+    rings = [maker.ring for maker in policy.decisions.all_makers]
+    signing = {_signing(ring) for ring in rings}
+    for ring in rings:
+        for key in ring.keys:
             if key.private is not None and key not in told:
                 told.add(key)
-                yield Key(key.kid, _finite(maker.ring.ready(key)), _finite(key.not_after))
+                times = _finite(ring.ready(key)), _finite(key.not_after)
+                yield Key(key.kid, *times, key.algorithm, key in signing)
+
+
+def _signing(ring: Any) -> Any:
+    """The key of a ring that signs now, if one may."""
+    try:
+        return ring.signing(time.time())
+    except SettingsError:
+        return None
 
 
 def _finite(at: float) -> float | None:

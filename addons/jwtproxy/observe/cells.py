@@ -5,6 +5,7 @@ So nobody waits for a lock, and what a process has counted outlives it.
 
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress
 
 _ROWS = 4096
 """As many processes may have counted before rows are used a second time, which go on from what is there."""
@@ -98,8 +99,7 @@ class Cells:
             yield bytes(self._texts[at : at + _WIDTH]).rstrip(b"\0").decode(errors="replace")
 
     def _used(self) -> list[int]:
-        flags = self._ints[:: self._whole]
-        return [row for row in range(self._rows) if flags[row]] or [self._row]
+        return [*compress(range(self._rows), self._ints[:: self._whole])] or [self._row]
 
     def _all_at(self) -> Iterator[int]:
         return (row * self._whole + 2 for row in self._used())

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from .. import __version__
 from ..conduct.proxy_status import ErrorType
 from .cells import Cells
+from .history import History
 
 SIGNING = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3)
 """Upper bounds of the time that a signature takes, in seconds."""
@@ -59,6 +60,17 @@ class Passed(NamedTuple):
     requests: int
 
 
+class Worker(NamedTuple):
+    """What a process has done that serves, or did."""
+
+    number: int
+    pid: int
+    """0 of one that has ended, or does not serve yet."""
+    proxied: int
+    fast: int
+    open: int
+
+
 _OUTCOMES = len(Outcome)
 _EACH = 2 * _OUTCOMES
 """Cells of a rule: one for each outcome, and the same again for the fast lane."""
@@ -68,8 +80,8 @@ def _in_a_row(*sizes: int) -> list[range]:
     return [range(first, last) for first, last in pairwise(accumulate(sizes, initial=0))]
 
 
-_REQUESTS, _BYTES, _SIGNING, _UPSTREAM, _ERRORS, _REFUSALS, _RELOADS, _OPEN, _BY_RULE = _in_a_row(
-    2, 2, len(SIGNING) + 1, len(UPSTREAM) + 1, len(_KINDS), len(_KINDS), 2, 1, _EACH * _RULES
+_REQUESTS, _BYTES, _SIGNING, _UPSTREAM, _ERRORS, _REFUSALS, _RELOADS, _OPEN, _PID, _BY_RULE = _in_a_row(
+    2, 2, len(SIGNING) + 1, len(UPSTREAM) + 1, len(_KINDS), len(_KINDS), 2, 1, 1, _EACH * _RULES
 )
 """Which cells are whose. Those of limits follow."""
 _RECEIVED, _SENT = _BYTES
@@ -91,6 +103,7 @@ class Counters:
         self._reached = {name: _BY_RULE.stop + number for number, name in enumerate(limits)}
         self._kinds = {str(kind): number for number, kind in enumerate(_KINDS)}
         self._cells = Cells(_BY_RULE.stop + len(self._reached), 2, _RULES, processes)
+        self._history = History(processes)
 
     def use_cell(self, process: int) -> None:
         """Count as this process from now on. Numbers start at 1 and are never given twice at the same time."""
@@ -149,6 +162,16 @@ class Counters:
     def forget_open(self, process: int) -> None:
         """A process has ended, and its connections with it."""
         self._cells.clear(_OPEN, process)
+        self._cells.clear(_PID, process)
+
+    def serve(self, pid: int) -> None:
+        """This process serves from now on, and has this number."""
+        self._cells.clear(_PID)
+        self._cells.add(_PID.start, pid)
+
+    def note(self) -> None:
+        """Note how much there has been until now, for the rates: to be done when an interval begins, by whoever can."""
+        self._history.note(self.uptime, self._total(_REQUESTS.start))
 
     # --- who wants to know
 
@@ -218,6 +241,23 @@ class Counters:
     def by_process(self) -> dict[int, int]:
         """How many requests each process has set out to forward, by its number."""
         return self._cells.by_row(0)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Those that have counted, by their numbers."""
+        cells = (_PID.start, _REQUESTS.start, _REQUESTS.start + 1, _OPEN.start)
+        pids, *counts = (self._cells.by_row(cell) for cell in cells)
+        return [Worker(number, pid, *(found[number] for found in counts)) for number, pid in pids.items()]
+
+    @property
+    def rates(self) -> list[float]:
+        """Requests a second in each interval of the last minutes, the oldest first."""
+        return self._history.rates(self.uptime)
+
+    @property
+    def rate(self) -> float:
+        """Requests a second now."""
+        return self._history.rate(self.uptime, self._total(_REQUESTS.start))
 
     def snapshot(self) -> dict[str, Any]:
         """The members of `/status`."""

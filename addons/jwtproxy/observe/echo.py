@@ -18,7 +18,6 @@ _DECODED = "[token, shown decoded]"
 _CREDENTIAL = re.compile(rb"authorization|cookie|jwt|token|secret|passw|credential|api-?key|signature")
 """In the name of a field, normalised, whose value is nobody's business."""
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 TOO_LONG = pages.text(413, "jwtproxy.test waits for no body that is longer than 64 MiB")
 NO_WEBSOCKET = pages.text(400, "jwtproxy.test shows requests, and takes no WebSockets")
 
@@ -43,7 +42,7 @@ def page(asked: Asked, accept: str) -> Page:
     members = tell(asked)
     own = {"Cache-Control": "no-store", "Vary": "Accept", "X-Content-Type-Options": "nosniff"}
     if pages.prefers_html(accept):
-        return Page(200, _html(members), {"Content-Type": pages.HTML, "Content-Security-Policy": _POLICY, **own})
+        return Page(200, _html(members), {"Content-Type": pages.HTML, "Content-Security-Policy": pages.POLICY, **own})
     return Page(200, json.dumps(members, indent=2) + "\n", {"Content-Type": pages.JSON, **own})
 
 

@@ -4,7 +4,7 @@ import binascii
 import functools
 import json
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .counters import Outcome
 from .redaction import redact
@@ -77,6 +77,11 @@ def ids_of(token: bytes) -> Ids:
     usual = _USUAL(_decoded(rest[:_BEGINNING]))
     jti = usual[1].decode() if usual else _string(_read(rest.partition(b".")[0]), "jti")
     return Ids(_kid_of(header), jti)
+
+
+def claims_of(payload: bytes) -> Any:
+    """What a compact JWS says, by its second part; None where there is none, or it cannot be read."""
+    return _read(payload) if payload else None
 
 
 def public_path(path: str) -> tuple[str, bool]:

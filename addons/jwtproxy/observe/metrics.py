@@ -23,6 +23,9 @@ class Key(NamedTuple):
     begins: float | None
     ends: float | None
     """When it may sign; None: there is no such time."""
+    algorithm: str = ""
+    signs: bool = False
+    """Whether it does so now."""
 
 
 class Facts(NamedTuple):
@@ -30,6 +33,8 @@ class Facts(NamedTuple):
 
     keys: Iterable[Key] = ()
     mitmproxy: str = ""
+    rules: Iterable[str] = ()
+    """The names of all that there are, in their order."""
     redis_up: bool | None = None
     """Whether Redis is there; None where nobody asks it."""
 

@@ -1,12 +1,14 @@
 """The pages the proxy answers itself."""
 
 import base64
+import functools
 import hashlib
 import html
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from werkzeug.datastructures import MIMEAccept
@@ -15,7 +17,7 @@ from werkzeug.http import generate_etag, parse_accept_header, parse_etags
 from ..conduct import heads, proxy_status
 from ..conduct.proxy_status import ErrorType
 from ..config import place
-from ..config.options import Option
+from ..config.options import Option, number
 from ..config.place import Place
 
 _ALLOW = "GET, HEAD, OPTIONS"
@@ -33,6 +35,7 @@ SERVER = "jwtproxy"
 
 HOME_PATH = "/"
 STATUS_PATH = "/status"
+RECENT_PATH = "/recent"
 LIVE_PATH, READY_PATH = "/livez", "/readyz"
 """Whether the proxy serves at all, and whether it should be sent requests now."""
 METRICS_PATH = "/metrics"
@@ -42,6 +45,7 @@ PEM_PATH, DER_PATH, PKCS12_PATH = "/ca.pem", "/ca.cer", "/ca.p12"
 PAC_PATH = "/proxy.pac"
 
 _WHETHER = ("auto", "on", "off")
+_MOST_KEPT = 1000
 
 
 def _where(value: str) -> str | Place:
@@ -50,6 +54,16 @@ def _where(value: str) -> str | Place:
     if found := place.parse(value):
         return found
     raise ValueError(f"use one of {', '.join(_WHETHER)}, or HOST:PORT")
+
+
+def _kept(value: str) -> int:
+    try:
+        kept = number(value)
+    except ValueError:
+        kept = _MOST_KEPT + 1
+    if kept > _MOST_KEPT:
+        raise ValueError(f"use a whole number up to {_MOST_KEPT:,}, 0 for none")
+    return kept
 
 
 OPTIONS = (
@@ -61,6 +75,13 @@ OPTIONS = (
         "Whether the proxy serves its own pages, such as /status: auto (on in regular and upstream mode), on or off; "
         "or the HOST:PORT where it does instead.",
     ),
+    Option(
+        "jwt_recent",
+        "100",
+        _kept,
+        "pages",
+        "How many of the last requests /recent shows to who asks from this machine; 0 = none are kept.",
+    ),
 )
 
 _WITH_304 = ("Cache-Control", "ETag")  # RFC 9110 §15.4.5
@@ -70,11 +91,13 @@ NOTHING_PUBLISHED = '{"keys": []}\n', 0
 
 
 class Reader(Enum):
-    """Who may read a page where `--proxyauth` asks for a password."""
+    """Who may read a page."""
 
     ANYONE = auto()
     USER = auto()
-    """Who gives it, or asks from this machine."""
+    """Who gives the password that `--proxyauth` asks for, or asks from this machine; where it asks for none, anyone."""
+    NEARBY = auto()
+    """Who gives that password, or asks from this machine by a name for it."""
 
 
 class Own(NamedTuple):
@@ -87,7 +110,8 @@ class Own(NamedTuple):
 
 PAGES = {
     HOME_PATH: Own(Reader.USER, "what this is, and how to use it"),
-    STATUS_PATH: Own(Reader.ANYONE, "how the proxy does"),
+    STATUS_PATH: Own(Reader.USER, "how the proxy does"),
+    RECENT_PATH: Own(Reader.NEARBY, "what has become of the last requests"),
     LIVE_PATH: Own(Reader.ANYONE, "whether it serves"),
     READY_PATH: Own(Reader.ANYONE, "whether it takes requests"),
     METRICS_PATH: Own(Reader.USER, "what Prometheus reads"),
@@ -125,10 +149,10 @@ def is_own(path: str) -> bool:
     return _without_query(path) in PAGES.keys() - {HOME_PATH}
 
 
-def is_for_users(path: str) -> bool:
-    """Whether it is that of a page which is not for anyone."""
+def reader_of(path: str) -> Reader:
+    """Who may read what is at this path."""
     own = PAGES.get(_without_query(path))
-    return own is not None and own.reader is Reader.USER
+    return own.reader if own else Reader.ANYONE
 
 
 def _without_query(path: str) -> str:
@@ -147,14 +171,6 @@ def answer(method: str, path: str, headers: Mapping[str, str], read: Mapping[str
     if method not in ("GET", "HEAD"):
         return text(405, f"{path} is read-only", Allow=_ALLOW)
     return read[path](headers)
-
-
-def status(headers: Mapping[str, str], members: Mapping[str, Any]) -> Page:
-    """The page of these members, as JSON, or as HTML where the client prefers that."""
-    own = {"Cache-Control": "no-store", "Vary": "Accept"}
-    if prefers_html(headers.get("accept", "")):
-        return Page(200, document("jwtproxy", table(members)), {"Content-Type": HTML, **own})
-    return Page(200, json.dumps(members) + "\n", {"Content-Type": JSON, **own})
 
 
 def prefers_html(accept: str, otherwise: str = JSON) -> bool:
@@ -240,16 +256,40 @@ _STYLE = (
     "th,td{padding:0}th{font-size:.875em}}"
 )
 
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; frame-ancestors 'none'"
-"""The Content-Security-Policy of a page in HTML that has no style but this, and no script."""
+
+def asset(name: str) -> str:
+    """What a page has of style or script, from the file of this name."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-def document(title: str, content: str, heading: str = "") -> str:
+def policy(style: str = "", script: str = "") -> str:
+    """The Content-Security-Policy of a page in HTML that has this style beside the common one, and this script.
+
+    The script may ask the proxy itself, and nobody else.
+    """
+    styles = " ".join(_hash(one) for one in (_STYLE, style) if one)
+    scripts = f"script-src {_hash(script)}; connect-src 'self'; " if script else ""
+    return (
+        f"default-src 'none'; style-src {styles}; {scripts}img-src data:; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
+
+
+@functools.cache
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+POLICY = policy()
+"""That of a page that has neither."""
+
+
+def document(title: str, content: str, heading: str = "", style: str = "") -> str:
     """A page in HTML. `content`: of its body, in HTML; `heading`: in place of the title, as plain as that."""
+    own = f"<style>{style}</style>\n" if style else ""
     return (
         "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n"
         f"<meta name=viewport content='width=device-width,initial-scale=1'>\n<title>{html.escape(title)}</title>\n"
-        f"<link rel=icon href='data:,'>\n<style>{_STYLE}</style>\n"
+        f"<link rel=icon href='data:,'>\n<style>{_STYLE}</style>\n{own}"
         f"<h1>{html.escape(heading or title)}</h1>\n{content}"
     )

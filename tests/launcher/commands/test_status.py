@@ -23,6 +23,11 @@ SAID = {
     "uptime_seconds": 3.1,
     "proxied_requests": 7,
     "version": "0.1.0",
+    "outcomes": {"2xx": 6, "3xx": 0, "failed": 1},
+    "latency": {"signing_seconds": {"count": 7, "p50": 0.0001}, "upstream_seconds": {"count": 0, "p50": None}},
+    "workers": [{"number": 1, "pid": 17}, {"number": 2, "pid": 18}],
+    "keys": [],
+    "history": {"requests_per_second": [1.0]},
     "limits": {"jwt_max_head": {"value": "128k", "reached": 0}, "jwt_max_body": {"value": "64m", "reached": 2}},
 }
 
@@ -76,6 +81,11 @@ def test_for_people(capsys: Captured) -> None:
             "uptime_seconds    3.1\n"
             "proxied_requests  7\n"
             "version           0.1.0\n"
+            "outcomes          2xx 6, failed 1\n"
+            "signing_seconds   count 7, p50 0.0001\n"
+            "upstream_seconds  none\n"
+            "workers           number 1, pid 17\n"
+            "workers           number 2, pid 18\n"
             "jwt_max_body      64m, reached 2 times\n"
         )
 
@@ -88,7 +98,7 @@ def test_machines_have_a_line_each(capsys: Captured) -> None:
         assert _shown(capsys, "--port", str(port)).splitlines()[1:] == [
             "proxied_requests  1",
             "redis             connected",
-            "total.instances   1",
+            "all instances     instances 1",
             "a-1               live, 3 requests, seen 2026-11-27T10:54:05.500+00:00",
             r'"\u001b"          "\u001b", null requests, seen null',
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,8 @@ def test_status_is_json(serve: Serve) -> None:
             assert reply.code == 200
             status = json.loads(reply.body)
             names = {"uptime_seconds", "proxied_requests", "started_at", "version", "fast_lane_requests", "limits"}
-            assert set(status) == names
+            assert names <= set(status)
+            assert [worker["pid"] for worker in status["workers"]] == [os.getpid()]
             assert status["version"] == jwtproxy.__version__
 
     asyncio.run(run())
@@ -114,6 +116,7 @@ def test_without_anyone_who_signs_none_are_published() -> None:
 def _body(addon: Status, path: str, **changes: Any) -> tuple[int, str]:
     flow = _flow(path, to_self=True, method=changes.get("method", "GET"))
     flow.client_conn.peername = (changes.get("source", "192.0.2.1"), 1)
+    flow.request.headers["host"] = "localhost"
     code = _ask(addon, flow)
     assert code
     assert flow.response
@@ -169,7 +172,7 @@ def test_with_a_password_each_page_is_for_whom_the_table_says(path: str) -> None
         context.configure(auth, proxyauth="a:b")
         from_afar, from_here = _body(addon, path)[0], _body(addon, path, source="127.0.0.1")[0]
         assert from_here != 401
-        assert from_afar == (401 if pages.is_for_users(path) else from_here)
+        assert from_afar == (from_here if pages.reader_of(path) is pages.Reader.ANYONE else 401)
 
 
 def test_nor_where_there_are_no_usable_settings() -> None:
@@ -255,6 +258,28 @@ def test_the_option_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatc
     addon = Status()
     with taddons.context(addon) as context:
         assert context.options.jwt_pages == "off"
+
+
+def test_recent_requests_are_kept_as_the_option_says_where_somebody_can_ask_for_them() -> None:
+    def kept() -> int:
+        flow = _flow("/recent", to_self=True)
+        flow.request.headers["host"] = "localhost"
+        code = _ask(addon, flow)
+        return flow.response.json()["most"] if code == 200 and flow.response else 0
+
+    addon = Status()
+    with taddons.context(addon) as context:
+        context.configure(addon)
+        assert kept() == 100
+        context.configure(addon, jwt_recent="7")
+        assert kept() == 7
+        with pytest.raises(exceptions.OptionsError, match="bad value '1001' for jwt_recent"):
+            context.configure(addon, jwt_recent="1001")
+        assert kept() == 7
+        context.configure(addon, jwt_pages="off")
+        assert addon._recent.most == 0
+        context.configure(addon, jwt_pages="auto", jwt_recent="0")
+        assert kept() == 0
 
 
 # --- counting

@@ -18,6 +18,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons, tflow
 
 from jwtproxy.mitm import flows, limits, patches, proxy_auth
+from jwtproxy.observe.pages import Reader
 
 pytestmark = pytest.mark.usefixtures("pristine")
 
@@ -206,7 +207,7 @@ def test_nobody_is_asked_before_it_is_known_which_page_it_is(counted: list[str])
 def test_a_page_for_users_asks_as_any_server_does(counted: list[str], given: str, answer: int) -> None:
     addons = {"proxyauth": with_validator(SingleUser("a:good"))}
     flow = own(Authorization=given) if given else own()
-    assert proxy_auth.lets_in(addons, flow) is (answer == 200)
+    assert proxy_auth.lets_in(addons, flow, Reader.USER) is (answer == 200)
     assert code(flow) == answer
     if flow.response:
         assert flow.response.headers["www-authenticate"] == 'Basic realm="jwtproxy"'
@@ -215,26 +216,84 @@ def test_a_page_for_users_asks_as_any_server_does(counted: list[str], given: str
 def test_who_guesses_there_waits_as_anywhere(counted: list[str]) -> None:
     addons = {"proxyauth": with_validator(SingleUser("a:good"))}
     asked_for = [own(Authorization=basic(f"a:{number}")) for number in range(4)]
-    assert not any(proxy_auth.lets_in(addons, flow) for flow in asked_for)
+    assert not any(proxy_auth.lets_in(addons, flow, Reader.USER) for flow in asked_for)
     assert [code(flow) for flow in asked_for] == [401, 401, 429, 429]
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 def test_nobody_on_this_machine_is_asked(counted: list[str], source: str) -> None:
     addons = {"proxyauth": with_validator(SingleUser("a:good"))}
-    assert proxy_auth.lets_in(addons, own(source=source))
+    assert proxy_auth.lets_in(addons, own(source=source), Reader.USER)
 
 
 def test_nor_is_anybody_where_no_password_is_set_or_a_right_one_was_given(counted: list[str]) -> None:
-    assert proxy_auth.lets_in({}, own())
-    assert proxy_auth.lets_in({"proxyauth": with_validator(None)}, own())
+    assert proxy_auth.lets_in({}, own(), Reader.USER)
+    assert proxy_auth.lets_in({"proxyauth": with_validator(None)}, own(), Reader.USER)
     flow = own("reverse:http://a:1")
     flow.metadata["proxyauth"] = "a", "good"
-    assert proxy_auth.lets_in({"proxyauth": with_validator(SingleUser("a:good"))}, flow)
+    assert proxy_auth.lets_in({"proxyauth": with_validator(SingleUser("a:good"))}, flow, Reader.USER)
 
 
 def test_what_was_refused_as_any_request_is_not_asked_again(counted: list[str]) -> None:
     flow = own("reverse:http://a:1")
     flow.response = tflow.tflow(resp=True).response
-    assert not proxy_auth.lets_in({"proxyauth": with_validator(SingleUser("a:good"))}, flow)
+    assert not proxy_auth.lets_in({"proxyauth": with_validator(SingleUser("a:good"))}, flow, Reader.USER)
     assert code(flow) == 200, "as it was"
+
+
+# --- what is only for who is near
+
+
+def near(source: str = "127.0.0.1", mode: str = "regular", **headers: str) -> HTTPFlow:
+    """A request by this client for what is nobody else's business."""
+    return own(mode, source=source, **{"Host": "localhost:8080", **headers})
+
+
+@pytest.mark.parametrize(
+    ("flow", "answer"),
+    [
+        (near(), 200),
+        (near(Host="127.0.0.1:8080"), 200),
+        (near("::1", Host="[::1]:8080"), 200),
+        (near(Host="evil.example:8080"), 403),
+        (near(Host=""), 403),
+        (near("192.0.2.1"), 403),
+        (near(Via="1.1 front"), 403),
+        (near("192.0.2.1", Authorization=basic("a:good")), 403),
+    ],
+)
+def test_without_a_password_only_who_is_here_and_says_so_may_have_it(
+    counted: list[str], flow: HTTPFlow, answer: int
+) -> None:
+    assert proxy_auth.lets_in({}, flow, Reader.NEARBY) is (answer == 200)
+    assert code(flow) == answer
+
+
+@pytest.mark.parametrize(
+    ("flow", "answer"),
+    [
+        (near(), 200),
+        (near("192.0.2.1"), 401),
+        (near("192.0.2.1", Authorization=basic("a:good"), Host="proxy.example"), 200),
+        (near("192.0.2.1", Authorization=basic("a:bad")), 401),
+        (near(Host="evil.example:8080"), 401),
+    ],
+)
+def test_with_one_who_gives_it_may_have_it_too(counted: list[str], flow: HTTPFlow, answer: int) -> None:
+    addons = {"proxyauth": with_validator(SingleUser("a:good"))}
+    assert proxy_auth.lets_in(addons, flow, Reader.NEARBY) is (answer == 200)
+    assert code(flow) == answer
+
+
+@pytest.mark.parametrize(("mode", "answer"), [("regular", 401), ("reverse:http://a:1", 200)])
+def test_what_a_browser_tells_any_page_s_proxy_does_not_count(counted: list[str], mode: str, answer: int) -> None:
+    """A name that leads here and belongs to a stranger is asked for by the proxy, with the proxy's password."""
+    flow = near(mode=mode, Host="evil.example:8080")
+    flow.metadata["proxyauth"] = "a", "good"
+    addons = {"proxyauth": with_validator(SingleUser("a:good"))}
+    assert proxy_auth.lets_in(addons, flow, Reader.NEARBY) is (answer == 200)
+    assert code(flow) == answer
+
+
+def test_what_is_for_anyone_is(counted: list[str]) -> None:
+    assert proxy_auth.lets_in({"proxyauth": with_validator(SingleUser("a:good"))}, own(), Reader.ANYONE)

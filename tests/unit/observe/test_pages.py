@@ -13,6 +13,7 @@ from jwtproxy.conduct.proxy_status import ErrorType
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.config.place import Place
 from jwtproxy.observe import pages
+from jwtproxy.observe.pages import Reader
 
 MEMBERS = {"proxied_requests": 7, "version": "<1&2>"}
 CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
@@ -23,7 +24,7 @@ JWKS = '{"keys": [{"kty": "OKP"}]}\n'
 
 
 READ: dict[str, pages.Read] = {
-    pages.STATUS_PATH: lambda headers: pages.status(headers, MEMBERS),
+    pages.STATUS_PATH: lambda headers: pages.Page(200, json.dumps(MEMBERS)),
     pages.JWKS_PATH: lambda headers: pages.jwks(headers, JWKS, 300),
 }
 UNASKED: dict[str, pages.Read] = {}
@@ -55,23 +56,7 @@ def _get(path: str = "/status", method: str = "GET", **headers: str) -> pages.Pa
     ],
 )
 def test_json_unless_html_is_preferred(accept: str, is_html: bool) -> None:
-    page = _get(accept=accept)
-    assert page.code == 200
-    assert page.headers["Content-Type"] == ("text/html; charset=utf-8" if is_html else "application/json")
-    assert page.headers["Cache-Control"] == "no-store"
-    assert page.headers["Vary"] == "Accept"
-    if is_html:
-        assert page.body.startswith("<!doctype html>")
-    else:
-        assert json.loads(page.body) == MEMBERS
-
-
-def test_html_shows_every_member_escaped() -> None:
-    body = _get(accept="text/html").body
-    assert "proxied_requests" in body
-    assert ">7\n" in body
-    assert "&lt;1&amp;2&gt;" in body
-    assert "<1&2>" not in body
+    assert pages.prefers_html(accept) == is_html
 
 
 @pytest.mark.parametrize("path", ["/status", "/status?", "/status?x=/y?z"])
@@ -119,10 +104,10 @@ def test_the_root_is_ours_but_not_where_only_the_path_can_tell() -> None:
 
 def test_what_probes_verifiers_and_new_clients_need_is_for_anyone() -> None:
     """Where a password is asked for, the table says which pages want it."""
-    guarded = {path for path in pages.PAGES if pages.is_for_users(path)}
-    assert guarded == {"/", "/metrics"}
-    assert pages.is_for_users("/?x")
-    assert not pages.is_for_users("/nope")
+    guarded = {path: pages.reader_of(path) for path in pages.PAGES if pages.reader_of(path) is not Reader.ANYONE}
+    assert guarded == {"/": Reader.USER, "/status": Reader.USER, "/metrics": Reader.USER, "/recent": Reader.NEARBY}
+    assert pages.reader_of("/recent?x") is Reader.NEARBY
+    assert pages.reader_of("/nope") is Reader.ANYONE
 
 
 def test_options_of_an_unknown_path_is_404() -> None:
@@ -246,7 +231,7 @@ def test_other_pages_keep_their_form() -> None:
 
 
 def test_the_pages_may_be_on_or_off_or_as_the_mode_wants_it() -> None:
-    (option,) = pages.OPTIONS
+    option, _ = pages.OPTIONS
     assert (option.name, option.check("")) == ("jwt_pages", "auto")
     assert [option.check(value) for value in ("auto", "on", "off")] == ["auto", "on", "off"]
 
@@ -260,3 +245,15 @@ def test_what_is_neither_is_an_error(value: str) -> None:
     with pytest.raises(SettingsError, match=rf"^bad value '{value}' for jwt_pages$") as caught:
         pages.OPTIONS[0].check(value)
     assert caught.value.hint == "use one of auto, on, off, or HOST:PORT (jwt_pages or JWT_PAGES)"
+
+
+@pytest.mark.parametrize(("value", "kept"), [("", 100), ("0", 0), ("1", 1), ("1000", 1000)])
+def test_so_many_recent_requests_are_kept(value: str, kept: int) -> None:
+    assert pages.OPTIONS[1].check(value) == kept
+
+
+@pytest.mark.parametrize("value", ["-1", "1001", "many", "1.5", "99999999999"])
+def test_no_more_than_that(value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^bad value '{value}' for jwt_recent$") as caught:
+        pages.OPTIONS[1].check(value)
+    assert caught.value.hint == "use a whole number up to 1,000, 0 for none (jwt_recent or JWT_RECENT)"

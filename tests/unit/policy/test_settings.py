@@ -40,6 +40,7 @@ DEFAULTS = {
 }
 OTHERS = {
     "jwt_pages": "auto",
+    "jwt_recent": "100",
     "jwt_connect_timeout": "10",
     "jwt_response_timeout": "300",
     "jwt_max_upstream_connections": "128",
