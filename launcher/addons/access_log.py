@@ -15,8 +15,8 @@ from jwtproxy.observe import access_log
 from ..lines import Lines
 
 _GATHERED = 0.02
-"""Seconds in which flows gather, for their lines to be made and handed over at once: one after the other in the midst
-of others' work, they take twice as long.
+"""Seconds in which requests gather, for their lines to be made and handed over at once: one after the other in the
+midst of others' work, they take twice as long.
 """
 _STDOUT = 1
 _LAST = 2.0
@@ -26,16 +26,12 @@ _LAST = 2.0
 class AccessLog:
     """mitmproxy addon: declares the option, and writes lines where it says `json`."""
 
-    wants_messages = False
-    """Of WebSockets: none but the end of each."""
-
     def __init__(self) -> None:
-        self.idle = True
-        """Whether there is nothing to write."""
+        self._wanted = False
         self._lines: Lines | None = None
         self._dumper: Any = None
         """Who knows which requests are to be shown."""
-        self._gathered: list[http.HTTPFlow] = []
+        self._gathered: list[tuple[Any, ...]] = []
 
     def load(self, loader: Loader) -> None:
         """Declare the option."""
@@ -47,25 +43,13 @@ class AccessLog:
             form = options.parse(access_log.OPTIONS, ctx.options)["log_format"]
         except SettingsError as error:
             raise exceptions.OptionsError(str(error)) from error
-        self.idle = form != "json" or getattr(ctx.options, "flow_detail", 1) == 0
+        self._wanted = form == "json" and getattr(ctx.options, "flow_detail", 1) > 0
         self._dumper = ctx.master.addons.get("dumper")
+        self._listen()
 
-    def response(self, flow: http.HTTPFlow) -> None:
-        """The answer is complete; of a WebSocket that was only the beginning."""
-        if not flows.is_websocket(flow):
-            self._tell(flow)
-
-    def error(self, flow: http.HTTPFlow) -> None:
-        """There will be no answer, or no more of it."""
-        self._tell(flow)
-
-    def http_connect_error(self, flow: http.HTTPFlow) -> None:
-        """A tunnel was refused."""
-        self._tell(flow)
-
-    def websocket_end(self, flow: http.HTTPFlow) -> None:
-        """Nothing more passes by a WebSocket."""
-        self._tell(flow)
+    def running(self) -> None:
+        """Everybody is there."""
+        self._listen()
 
     def done(self) -> None:
         """Write what is left, if anybody takes it."""
@@ -73,16 +57,19 @@ class AccessLog:
         if self._lines:
             self._lines.end(_LAST)
 
-    def _tell(self, flow: http.HTTPFlow) -> None:
-        if self.idle or flows.is_probe(flow) or (self._dumper.filter and not self._dumper.filter(flow)):
+    def _listen(self) -> None:
+        if told_by := ledger.ledger_of(ctx.options):
+            told_by.tell(self._keep, wanted=self._wanted)
+
+    def _keep(self, flow: http.HTTPFlow, row: tuple[Any, ...]) -> None:
+        if flows.is_probe(flow) or (self._dumper.filter and not self._dumper.filter(flow)):
             return
         if not self._gathered:
             asyncio.get_running_loop().call_later(_GATHERED, self._hand_over)
-        self._gathered.append(flow)
+        self._gathered.append(row)
 
     def _hand_over(self) -> None:
         if self._gathered:
-            lines = [access_log.as_json(ledger.exchange_of(flow)) for flow in self._gathered]
-            self._gathered = []
+            rows, self._gathered = self._gathered, []
             self._lines = self._lines or Lines(_STDOUT, access_log.LONGEST)
-            self._lines.write(lines)
+            self._lines.write([access_log.as_json(row) for row in rows])

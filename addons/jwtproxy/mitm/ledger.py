@@ -1,6 +1,5 @@
 """What has become of each request, for whoever counts that, or tells of it."""
 
-import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -12,12 +11,10 @@ from mitmproxy.http import HTTPFlow, RequestData, Response, ResponseData
 from mitmproxy.options import Options
 
 from ..conduct import proxy_status
-from ..conduct.destination import Destination
 from ..conduct.proxy_status import ErrorType, type_of
 from ..conduct.verdict import DEFAULT
 from ..observe.counters import Carried, Outcome
-from ..observe.exchanges import Exchange, Ids, ids_of, public_path
-from ..observe.redaction import redact
+from ..observe.exchanges import Exchange, Row, in_words
 from . import failures, flows, gate
 from .flows import RULE
 
@@ -31,8 +28,8 @@ _SHOWN = "jwtproxy_shown"
 """The same: that it was answered with itself."""
 
 
-Listener = Callable[[Exchange], None]
-Keep = Callable[[HTTPFlow, Outcome, Carried], None]
+Keep = Callable[[HTTPFlow, tuple[Any, ...]], None]
+"""Keep what is wanted of a flow that is over, with its Row of `observe.exchanges`, as a plain tuple."""
 
 
 class _End(NamedTuple):
@@ -80,10 +77,12 @@ class Ledger:
 
     def __init__(self, counts: Counts) -> None:
         self._counts, self._count_end = counts, counts.count_end
-        self.listeners: list[Listener] = []
-        """Who is told of each; while there is nobody, nothing is gathered."""
-        self.keep: Keep | None = None
-        """Who keeps of each, and of what was answered with itself, what is wanted later."""
+        self.keepers: tuple[Keep, ...] = ()
+        """Who keeps something of each, also of what was asked of the proxy itself, which is not counted."""
+
+    def tell(self, keep: Keep, *, wanted: bool) -> None:
+        """Have this called from now on, or no longer."""
+        self.keepers = (*(one for one in self.keepers if one != keep), *((keep,) if wanted else ()))
 
     def client_connected(self, client: Client) -> None:
         """One more is there."""
@@ -95,23 +94,20 @@ class Ledger:
 
     def response(self, flow: HTTPFlow) -> None:
         """The answer is complete; of a WebSocket that was only the beginning."""
-        if flow.response and not _is_ours(flow) and not flows.is_websocket(flow):
+        if flow.response and not flows.is_websocket(flow):
             self._end(flow, _end_of_answer(flow, flow.response))
-        elif self.keep and flow.response and _SHOWN in vars(flow):
-            self.keep(flow, Outcome.SUCCESS, vars(flow).get(_CARRIED, _NOTHING))
 
     def response_in_lane(self, flow: HTTPFlow, received: int, sent: int) -> None:
         """The same of an upstream's answer, with the bytes of both bodies, in short: nearly all requests come here."""
-        if self.listeners:
-            note_carried(flow, received, sent, fast=True)
-            self.response(flow)
-            return
         assert flow.response
         data = flow.response.data
         outcome, carried = _CLASSES[data.status_code // 100], (received, sent, True)
-        self._count_end(outcome, flow.metadata.get(RULE, DEFAULT), carried, _waited(flow.request.data, data))
-        if self.keep:
-            self.keep(flow, outcome, carried)
+        waited = _waited(flow.request.data, data)
+        self._count_end(outcome, flow.metadata.get(RULE, DEFAULT), carried, waited)
+        if self.keepers:
+            row = _row(flow, outcome, carried, waited)
+            for keep in self.keepers:
+                keep(flow, row)
 
     def websocket_end(self, flow: HTTPFlow) -> None:
         """Nothing more passes by a WebSocket."""
@@ -120,33 +116,69 @@ class Ledger:
 
     def error(self, flow: HTTPFlow) -> None:
         """There will be no answer, or no more of it."""
-        if not _is_ours(flow):
-            self._end(flow, _end_of_error(flow))
+        self._end(flow, _end_of_error(flow))
+
+    def http_connect_error(self, flow: HTTPFlow) -> None:
+        """A tunnel was refused; only requests are counted."""
+        if self.keepers:
+            self._keep(flow, _end_of(flow))
 
     def _end(self, flow: HTTPFlow, end: _End) -> None:
-        if end.kind:
-            self._counts.count_kind(end.kind, refused=end.outcome is Outcome.REFUSED)
-        carried = vars(flow).get(_CARRIED, _NOTHING)
-        self._count_end(end.outcome, flow.metadata.get(RULE, DEFAULT), carried, end.waited)
-        if self.keep:
-            self.keep(flow, end.outcome, carried)
-        if self.listeners:
-            exchange = _exchange(flow, end)
-            for listener in self.listeners:
-                listener(exchange)
+        if not flows.to_self(flow) and _SHOWN not in vars(flow):
+            if end.kind:
+                self._counts.count_kind(end.kind, refused=end.outcome is Outcome.REFUSED)
+            carried = vars(flow).get(_CARRIED, _NOTHING)
+            self._count_end(end.outcome, flow.metadata.get(RULE, DEFAULT), carried, end.waited)
+        if self.keepers:
+            self._keep(flow, end)
 
-
-def reason_of(flow: HTTPFlow) -> str:
-    """Why the answer of a flow that is over is ours, or why there is none; else empty."""
-    if not flow.error and not flow.response:
-        return "no answer"
-    return redact(failures.in_our_words(flow.error.msg) if flow.error else flows.reason_of(flow))
+    def _keep(self, flow: HTTPFlow, end: _End) -> None:
+        row = _row_of(flow, end)
+        for keep in self.keepers:
+            keep(flow, row)
 
 
 def exchange_of(flow: HTTPFlow) -> Exchange:
     """What is told of a flow that is over, or of a CONNECT that was refused."""
+    return in_words(Row._make(_row_of(flow, _end_of(flow))))
+
+
+def _row_of(flow: HTTPFlow, end: _End) -> tuple[Any, ...]:
+    return _row(flow, end.outcome, vars(flow).get(_CARRIED, _NOTHING), end.waited)
+
+
+def _row(flow: HTTPFlow, outcome: Outcome, carried: Carried, waited: float | None) -> tuple[Any, ...]:
+    """A Row, of values that do not hold the flow."""
+    request, response, websocket = flow.request.data, flow.response, flow.websocket
+    peer: Any = flow.client_conn.peername
+    scheme, path = request.scheme, request.path
+    query = path.find(b"?")
+    if query >= 0:
+        path = path[:query]
+    if request.method == b"CONNECT":
+        scheme = path = b""
+    ended = websocket.timestamp_end if websocket else response and response.data.timestamp_end
+    if flow.error:
+        ended = flow.error.timestamp
+    token = b"" if outcome == _REFUSED else gate.token_of(flow)
+    received, sent, fast = carried
+    return (
+        request.timestamp_start, ended or time.time(), peer[0] if peer else "", request.method, scheme, request.host,
+        request.port, path, query >= 0, response.data.status_code if response else 0, outcome.real,
+        _reason(flow) if outcome >= _REFUSED else "", flow.metadata.get(RULE, DEFAULT), token[: token.rfind(b".")],
+        waited, received, sent, fast, websocket is not None,
+    )  # fmt: skip
+
+
+def _reason(flow: HTTPFlow) -> str:
+    if flow.error:
+        return failures.in_our_words(flow.error.msg)
+    return flows.reason_of(flow) if flow.response else "no answer"
+
+
+def _end_of(flow: HTTPFlow) -> _End:
     response = None if flow.error else flow.response
-    return _exchange(flow, _end_of_answer(flow, response) if response else _end_of_error(flow))
+    return _end_of_answer(flow, response) if response else _end_of_error(flow)
 
 
 def _end_of_answer(flow: HTTPFlow, response: Response) -> _End:
@@ -168,46 +200,6 @@ def _end_of_error(flow: HTTPFlow) -> _End:
     return _End(Outcome.FAILED, _kind(reason))
 
 
-def _exchange(flow: HTTPFlow, end: _End) -> Exchange:
-    request, response = flow.request.data, flow.response
-    peer: Any = flow.client_conn.peername
-    connects = request.method == b"CONNECT"
-    path, has_query = public_path(request.path.decode("utf-8", "surrogateescape")) if not connects else ("", False)
-    scheme = "" if connects else request.scheme.decode("utf-8", "surrogateescape")
-    websocket = flow.websocket
-    ended = websocket.timestamp_end if websocket else response and response.data.timestamp_end
-    if flow.error:
-        ended = flow.error.timestamp
-    received, sent, fast = vars(flow).get(_CARRIED, _NOTHING)
-    ids = ids_of(token) if end.outcome is not Outcome.REFUSED and (token := gate.token_of(flow)) else _UNSIGNED
-    return Exchange(
-        request.timestamp_start,
-        peer[0] if peer else "",
-        request.method.decode("utf-8", "surrogateescape"),
-        scheme,
-        _authority(scheme, request.host, request.port),
-        path,
-        has_query,
-        response.data.status_code if response else None,
-        end.outcome,
-        reason_of(flow),
-        flow.metadata.get(RULE, DEFAULT),
-        *ids,
-        fast,
-        max(0.0, (ended or time.time()) - request.timestamp_start),
-        end.waited,
-        received,
-        sent,
-        websocket is not None,
-    )
-
-
-@functools.lru_cache(1024)
-def _authority(scheme: str, host: str, port: int) -> str:
-    """As it is written in a URL."""
-    return Destination(scheme, host, port).authority
-
-
 def _kind_of_answer(response: Response) -> str:
     """Of which type the failure is that an answer of ours tells of."""
     told: str = response.headers.get(proxy_status.NAME, "")
@@ -216,11 +208,6 @@ def _kind_of_answer(response: Response) -> str:
 
 def _kind(reason: str) -> str:
     return str(type_of(reason, ErrorType.CONNECTION_TERMINATED))
-
-
-def _is_ours(flow: HTTPFlow) -> bool:
-    """Whether it is asked of the proxy itself."""
-    return flows.to_self(flow) or _SHOWN in vars(flow)
 
 
 def hang(options: Options, ledger: Ledger) -> None:
@@ -236,5 +223,6 @@ def ledger_of(options: Options) -> Ledger | None:
 
 _HUNG = "jwtproxy_ledger"
 _NOTHING = 0, 0, False
-_UNSIGNED = Ids()
+_REFUSED = int(Outcome.REFUSED)
+"""From here on, outcomes are not an upstream's. As a number: what has names is slow."""
 _CLASSES = defaultdict(lambda: Outcome.SUCCESS, {3: Outcome.REDIRECT, 4: Outcome.CLIENT_ERROR, 5: Outcome.SERVER_ERROR})

@@ -5,27 +5,18 @@ request, and reads what the others have put there.
 """
 
 import asyncio
-import time
 from collections import deque
 from typing import Any
 
 from mitmproxy.http import HTTPFlow
 
-from ..conduct.verdict import DEFAULT
 from ..observe.board import Board
-from ..observe.counters import Carried, Outcome
-from ..observe.recent import LONGEST_PATH, LONGEST_PAYLOAD
-from . import flows, gate, ledger
-from .flows import RULE
+from ..observe.recent import shortened
+from . import flows
 from .ledger import Ledger
 
 _MOMENT = 0.2
 """Seconds."""
-_LONGEST = 256
-"""Characters of anything else that is kept."""
-_REFUSED = int(Outcome.REFUSED)
-"""From here on, outcomes are not an upstream's. As a number: what has names is slow."""
-_NOTHING = 0, 0, False
 
 
 class Recent:
@@ -46,41 +37,22 @@ class Recent:
     def most(self, most: int) -> None:
         if most != self._rows.maxlen:
             self._rows = deque(self._rows, most)
-        self._ledger.keep = self._keep if most else None
+        self._ledger.tell(self._keep, wanted=most > 0)
 
     @property
     def rows(self) -> list[tuple[Any, ...]]:
         """What all processes have kept."""
         return [*(self._board.others() if self._board else ()), *self._rows]
 
-    def http_connect_error(self, flow: HTTPFlow) -> None:
-        """A tunnel was refused."""
-        if self.most and not flows.to_self(flow):
-            self._keep(flow, ledger.exchange_of(flow).outcome, _NOTHING)
-
     def done(self) -> None:
         """The end has come."""
         if self._next:
             self._next.cancel()
 
-    def _keep(self, flow: HTTPFlow, outcome: Outcome, carried: Carried) -> None:
-        """Keep a row of `observe.recent`."""
-        request, response = flow.request.data, flow.response
-        peer: Any = flow.client_conn.peername
-        scheme, path = request.scheme, request.path
-        query = path.find(b"?")
-        if query >= 0:
-            path = path[:query]
-        if request.method == b"CONNECT":
-            scheme = path = b""
-        ended = response.data.timestamp_end if response and not flow.websocket else 0.0
-        self._rows.append((
-            request.timestamp_start, ended or time.time(), peer[0] if peer else "", request.method[:_LONGEST], scheme,
-            request.host, request.port, path[:LONGEST_PATH], query >= 0, response.data.status_code if response else 0,
-            outcome.real, ledger.reason_of(flow)[:_LONGEST] if outcome >= _REFUSED else "",
-            flow.metadata.get(RULE, DEFAULT), b"" if outcome == _REFUSED else _payload(gate.token_of(flow)), *carried,
-            flow.websocket is not None,
-        ))  # fmt: skip
+    def _keep(self, flow: HTTPFlow, row: tuple[Any, ...]) -> None:
+        if flows.to_self(flow):
+            return
+        self._rows.append(shortened(row))
         if self._board and not self._next:
             self._next = asyncio.get_running_loop().call_later(_MOMENT, self._put)
 
@@ -88,9 +60,3 @@ class Recent:
         self._next = None
         if self._board:
             self._board.put(self._rows)
-
-
-def _payload(token: bytes) -> bytes:
-    """The part with the claims, if it is not too long to be kept."""
-    payload = token[token.find(b".") + 1 : token.rfind(b".")]
-    return payload if len(payload) <= LONGEST_PAYLOAD else b""

@@ -4,9 +4,12 @@ import functools
 import json
 import select
 import time
+from typing import Any
 
 from ..config.options import Option, one_of
-from .exchanges import Exchange
+from .counters import Outcome
+from .exchanges import Ids, authority, ids_of, lane, public_path, text
+from .redaction import redact
 
 OPTIONS = (
     Option(
@@ -25,27 +28,40 @@ _LONG = 1600
 _SHORT = 200
 """The same of each of the others."""
 
+_OUTCOMES = [outcome.label for outcome in Outcome]
+_NONE = Ids()
 _string = json.encoder.encode_basestring_ascii
 _remembered = functools.lru_cache(1024)(_string)
 """What is the same in many lines, and short."""
 
 
-def as_json(exchange: Exchange) -> str:
-    """The line, in ASCII, without its end. What is too long is cut, which `…` tells.
+def as_json(row: tuple[Any, ...]) -> str:
+    """The line of a Row, in ASCII, without its end. What is too long is cut, which `…` tells.
 
     Written by hand, as json takes three times as long for it.
     """
-    began, client, method, scheme, host, path, _, status, outcome, reason = exchange[:10]
-    rule, kid, jti, _, duration, waited, received, sent, websocket = exchange[10:]
+    began, ended, client, method, scheme, host, port, raw, _, status, outcome, reason, rule, token = row[:14]
+    waited, received, sent, fast, websocket = row[14:]
+    path = public_path(text(raw))[0]
+    kid, jti = ids_of(token) if token else _NONE
     return (
-        f'{{"time": "{_time(began)}", "client": {_or_null(client)}, "method": {_short(method)}, '
-        f'"scheme": {_or_null(scheme)}, "host": {_short(host)}, "path": {_cut(path, _LONG) if path else "null"}, '
-        f'"status": {status or "null"}, "outcome": "{outcome.label}", "reason": {_or_null(reason)}, '
-        f'"duration_ms": {duration * 1000:.3f}, "upstream_ms": {"null" if waited is None else f"{waited * 1000:.3f}"}, '
+        f'{{"time": "{_time(began)}", "client": {_or_null(client)}, {_target(method, scheme, host, port)}, '
+        f'"path": {_cut(path, _LONG) if path else "null"}, '
+        f'"status": {status or "null"}, "outcome": "{_OUTCOMES[outcome]}", "reason": {_or_null(redact(reason))}, '
+        f'"duration_ms": {(ended - began if ended > began else 0) * 1000:.3f}, '
+        f'"upstream_ms": {"null" if waited is None else f"{waited * 1000:.3f}"}, '
         f'"bytes_received": {received}, "bytes_sent": {sent}, "rule": {_short(rule)}, "kid": {_or_null(kid)}, '
-        f'"jti": {_cut(jti, _SHORT) if jti else "null"}, "lane": "{exchange.lane}"'
+        f'"jti": {_cut(jti, _SHORT) if jti else "null"}, "lane": "{lane(fast)}"'
         f"{', "websocket": true' if websocket else ''}}}"
     )
+
+
+@functools.lru_cache(1024)
+def _target(method: bytes, scheme: bytes, host: str, port: int) -> str:
+    """What is the same in many lines: how, and of whom, something is asked."""
+    named = text(scheme)
+    place = authority(named, host, port)
+    return f'"method": {_short(text(method))}, "scheme": {_or_null(named)}, "host": {_short(place)}'
 
 
 def _or_null(value: str | None) -> str:

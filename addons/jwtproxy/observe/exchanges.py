@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from ..conduct.destination import Destination
 from .counters import Outcome
 from .redaction import redact
 
@@ -16,8 +17,44 @@ _BEGINNING = 96
 """Characters in which that is to be found."""
 
 
+class Row(NamedTuple):
+    """A request that is over, as what costs little to keep of it; where there are many, as a plain tuple of that."""
+
+    began: float
+    """Seconds since the epoch."""
+    ended: float
+    """The same, of when all of the answer was there, or it was clear that it would not come."""
+    client: str
+    """The address of who has sent it; empty where nobody has, as in a replay."""
+    method: bytes
+    scheme: bytes
+    """Empty of a CONNECT, which asks for none."""
+    host: str
+    port: int
+    path: bytes
+    """Without its query; empty of a CONNECT."""
+    has_query: bool
+    status: int
+    """0: there was no answer."""
+    outcome: int
+    reason: str
+    """Why the answer is ours, or why there is none; else empty."""
+    rule: str
+    token: bytes
+    """But for its signature; empty if it has none."""
+    waited: float | None
+    """Seconds until an upstream has begun to answer, if one has."""
+    received: int
+    """Bytes of the request's body."""
+    sent: int
+    """Bytes of the answer's."""
+    fast: bool
+    """Whether it was carried by the fast lane."""
+    websocket: bool = False
+
+
 class Exchange(NamedTuple):
-    """A request and what has become of it; a WebSocket is one, with all that has passed."""
+    """The same in words: a request and what has become of it; a WebSocket is one, with all that has passed."""
 
     began: float
     """Seconds since the epoch."""
@@ -53,15 +90,53 @@ class Exchange(NamedTuple):
     websocket: bool = False
 
     @property
-    def lane(self) -> str:
-        """Which way it went."""
-        return "fast" if self.fast else "mitmproxy"
-
-    @property
     def url(self) -> str:
         """Where it went, for people: `?…` stands for a query."""
         start = f"{self.scheme}://" if self.scheme else ""
         return f"{start}{self.authority}{self.path}{'?…' if self.has_query else ''}"
+
+
+def in_words(row: Row) -> Exchange:
+    """What is told of it."""
+    scheme, ids = text(row.scheme), ids_of(row.token)
+    path, hidden = public_path(text(row.path))
+    return Exchange(
+        began=row.began,
+        client=row.client,
+        method=text(row.method),
+        scheme=scheme,
+        authority=authority(scheme, row.host, row.port),
+        path=path,
+        has_query=row.has_query or hidden,
+        status=row.status or None,
+        outcome=Outcome(row.outcome),
+        reason=redact(row.reason),
+        rule=row.rule,
+        kid=ids.kid,
+        jti=ids.jti,
+        fast=row.fast,
+        duration=max(0.0, row.ended - row.began),
+        waited=row.waited,
+        received=row.received,
+        sent=row.sent,
+        websocket=row.websocket,
+    )
+
+
+def lane(fast: bool) -> str:
+    """How the way is called that a request went."""
+    return "fast" if fast else "mitmproxy"
+
+
+@functools.lru_cache(1024)
+def authority(scheme: str, host: str, port: int) -> str:
+    """A destination as it is written in a URL."""
+    return Destination(scheme, host, port).authority
+
+
+def text(part: bytes) -> str:
+    """Some of a request as it is told; bytes that are no text stay what they are."""
+    return part.decode("utf-8", "surrogateescape")
 
 
 class Ids(NamedTuple):
@@ -79,9 +154,9 @@ def ids_of(token: bytes) -> Ids:
     return Ids(_kid_of(header), jti)
 
 
-def claims_of(payload: bytes) -> Any:
-    """What a compact JWS says, by its second part; None where there is none, or it cannot be read."""
-    return _read(payload) if payload else None
+def claims_of(token: bytes) -> Any:
+    """What a compact JWS says, with or without its signature; None where there is none, or it cannot be read."""
+    return _read(token.split(b".")[1]) if b"." in token else None
 
 
 def public_path(path: str) -> tuple[str, bool]:

@@ -7,48 +7,34 @@ import html
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..conduct.destination import Destination
 from . import live, pages, words
-from .counters import NO_RULE, Outcome
-from .exchanges import claims_of, public_path
+from .counters import NO_RULE
+from .exchanges import Row, claims_of, in_words, lane
 from .pages import Page
 from .status_page import STYLE
 
 OFF = pages.text(404, "recent requests are not kept here (jwt_recent=0)")
 
+LONGEST = 256
+"""Characters that are kept of anything but these."""
 LONGEST_PATH = 1024
-LONGEST_PAYLOAD = 4096
-"""Bytes that are kept of a path, and of the part of a token that has its claims: all of it or nothing."""
+LONGEST_TOKEN = 4096
+"""Bytes of a token, of which all is kept or nothing."""
+_USUAL = 512
+"""What is no longer, all in all, needs no closer look."""
 
 
-class Row(NamedTuple):
-    """What is kept of a request; where many are, as a plain tuple of what is in it."""
-
-    began: float
-    """Seconds since the epoch."""
-    ended: float
-    client: str
-    method: bytes
-    scheme: bytes
-    """Empty of a CONNECT."""
-    host: str
-    port: int
-    path: bytes
-    """Without its query."""
-    has_query: bool
-    status: int
-    """0: there was no answer."""
-    outcome: int
-    reason: str
-    rule: str
-    payload: bytes
-    """The part of its token that has the claims, without the signature; empty if it has none."""
-    received: int
-    sent: int
-    fast: bool
-    websocket: bool
+def shortened(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A Row as a plain tuple, cut to what is worth keeping of it."""
+    _, _, _, method, _, host, _, path, _, _, _, reason, rule, token = row[:14]
+    if len(method) + len(host) + len(path) + len(reason) + len(rule) + len(token) <= _USUAL:
+        return row
+    return (
+        *(*row[:3], method[:LONGEST], row[4], host[:LONGEST], row[6], path[:LONGEST_PATH], *row[8:11]),
+        *(reason[:LONGEST], rule[:LONGEST], token if len(token) <= LONGEST_TOKEN else b"", *row[14:]),
+    )
 
 
 def page(headers: Mapping[str, str], rows: Iterable[tuple[Any, ...]], most: int) -> Page:
@@ -68,27 +54,31 @@ def page(headers: Mapping[str, str], rows: Iterable[tuple[Any, ...]], most: int)
 
 def tell(row: Row) -> dict[str, Any]:
     """A request in members that can be written as JSON; those that the log has are called as there."""
-    path, hidden = public_path(row.path.decode("utf-8", "backslashreplace"))
-    scheme = row.scheme.decode("utf-8", "backslashreplace")
+    told = in_words(row)
     return {
-        "time": datetime.fromtimestamp(row.began, UTC).isoformat(timespec="milliseconds"),
-        "client": row.client or None,
-        "method": row.method.decode("utf-8", "backslashreplace"),
-        "scheme": scheme or None,
-        "host": Destination(scheme, row.host, row.port).authority,
-        "path": path or None,
-        "query": row.has_query or hidden,
-        "status": row.status or None,
-        "outcome": Outcome(row.outcome).label,
-        "reason": row.reason or None,
-        "duration_ms": round(1000 * max(0.0, row.ended - row.began), 3),
-        "bytes_received": row.received,
-        "bytes_sent": row.sent,
-        "rule": row.rule,
-        "claims": claims_of(row.payload),
-        "lane": "fast" if row.fast else "mitmproxy",
-        "websocket": row.websocket,
+        "time": datetime.fromtimestamp(told.began, UTC).isoformat(timespec="milliseconds"),
+        "client": told.client or None,
+        "method": _shown(told.method),
+        "scheme": _shown(told.scheme) or None,
+        "host": _shown(told.authority),
+        "path": _shown(told.path) or None,
+        "query": told.has_query,
+        "status": told.status,
+        "outcome": told.outcome.label,
+        "reason": _shown(told.reason) or None,
+        "duration_ms": round(1000 * told.duration, 3),
+        "bytes_received": told.received,
+        "bytes_sent": told.sent,
+        "rule": told.rule,
+        "claims": claims_of(row.token),
+        "lane": lane(told.fast),
+        "websocket": told.websocket,
     }
+
+
+def _shown(text: str) -> str:
+    """With bytes that are no text written as such."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 # --- for a person

@@ -15,9 +15,8 @@ from mitmproxy.options import Options
 from mitmproxy.test import tflow
 
 from jwtproxy.addons.jwt_inject import JwtInject
-from jwtproxy.launcher.addons import access_log
 from jwtproxy.launcher.master import Master
-from jwtproxy.mitm import flows
+from jwtproxy.mitm import flows, ledger
 from jwtproxy.tokens.key_source import SECRET, KeySource
 
 pytestmark = pytest.mark.usefixtures("pristine")
@@ -29,7 +28,11 @@ def _with(look: Callable[[Any], None], wait: float = 0.0, **options: Any) -> Non
         master.add_ours(JwtInject(KeySource(SECRET, bytes(64))))
         master.options.update(**options)
         try:
-            look(master.addons.get("accesslog"))
+            log = master.addons.get("accesslog")
+            log.running()
+            told_by = ledger.ledger_of(master.options)
+            assert told_by
+            look(told_by)
             await asyncio.sleep(wait)
         finally:
             await master.done()
@@ -48,6 +51,7 @@ def test_each_request_is_a_line(capfd: pytest.CaptureFixture[str], wait: float) 
 
     def look(log: Any) -> None:
         log.response(tflow.tflow(resp=True))
+        log.response_in_lane(tflow.tflow(resp=True), 3, 4)
         log.response(tflow.twebsocketflow())
         log.websocket_end(tflow.twebsocketflow())
         log.http_connect_error(refused)
@@ -55,7 +59,8 @@ def test_each_request_is_a_line(capfd: pytest.CaptureFixture[str], wait: float) 
 
     _with(look, wait, jwt_log_format="json")
     told = [(line["method"], line["outcome"], line.get("websocket", False)) for line in _lines(capfd)]
-    expected = [("GET", "2xx", False), ("GET", "2xx", True), ("CONNECT", "2xx", False), ("GET", "aborted", False)]
+    expected = [("GET", "2xx", False)] * 2
+    expected += [("GET", "2xx", True), ("CONNECT", "2xx", False), ("GET", "aborted", False)]
     assert told == expected
 
 
@@ -80,10 +85,9 @@ def test_what_nobody_wants_is_none(flow: HTTPFlow, options: dict[str, Any], capf
     assert capfd.readouterr().out == ""
 
 
-def test_nothing_is_asked_of_it_while_people_read() -> None:
-    _with(lambda log: _is(log.idle, True))
-    _with(lambda log: _is(log.idle, False), jwt_log_format="json")
-    assert not access_log.AccessLog.wants_messages
+def test_nothing_is_kept_for_it_while_people_read() -> None:
+    _with(lambda told_by: _is(bool(told_by.keepers), False), jwt_recent="0")
+    _with(lambda told_by: _is(bool(told_by.keepers), True), jwt_recent="0", jwt_log_format="json")
 
 
 def _is(found: object, expected: object) -> None:

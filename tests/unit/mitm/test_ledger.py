@@ -18,7 +18,7 @@ from jwtproxy.mitm.flows import RULE
 from jwtproxy.mitm.ledger import Ledger, note_carried, note_shown
 from jwtproxy.observe import pages
 from jwtproxy.observe.counters import Counters, Outcome, Passed
-from jwtproxy.observe.exchanges import Exchange
+from jwtproxy.observe.exchanges import Exchange, Row, in_words
 
 
 @pytest.fixture
@@ -113,18 +113,29 @@ def test_rule_lane_and_bytes_are_those_noted(counts: Ledger, counters: Counters)
     assert counters.bytes == (3, 4)
 
 
-@pytest.mark.parametrize("listens", [False, True])
-def test_the_fast_lane_has_the_same_counted(listens: bool, counts: Ledger, counters: Counters) -> None:
-    told: list[Exchange] = []
-    if listens:
-        counts.listeners.append(told.append)
+@pytest.mark.parametrize("keeps", [False, True])
+def test_the_fast_lane_has_the_same_counted(keeps: bool, counts: Ledger, counters: Counters) -> None:
+    kept: list[Row] = []
+    counts.tell(lambda flow, row: kept.append(Row._make(row)), wanted=keeps)
     flow = _answered(404)
     flow.metadata[RULE] = "mine"
     counts.response_in_lane(flow, 5, 7)
     assert counters.passed == [Passed("mine", True, Outcome.CLIENT_ERROR, 1)]
     assert counters.bytes == (5, 7)
     assert counters.upstream.counts[-1] == 1
-    assert [(one.received, one.sent, one.fast) for one in told] == ([(5, 7, True)] if listens else [])
+    assert [(one.received, one.sent, one.fast) for one in kept] == ([(5, 7, True)] if keeps else [])
+
+
+def test_who_is_told_no_longer_hears_nothing(counts: Ledger) -> None:
+    kept: list[HTTPFlow] = []
+
+    def keep(flow: HTTPFlow, row: object) -> None:
+        kept.append(flow)
+
+    for wanted in (True, True, False):
+        counts.tell(keep, wanted=wanted)
+        counts.response(_answered(200))
+    assert len(kept) == 2
 
 
 @pytest.mark.parametrize(
@@ -148,7 +159,7 @@ def _told(flow: HTTPFlow, hook: str = "response") -> Exchange:
     """What is told of a flow, which is nothing while it is not over."""
     heard: list[Exchange] = []
     counts = Ledger(Counters())
-    counts.listeners.append(heard.append)
+    counts.tell(lambda flow, row: heard.append(in_words(Row._make(row))), wanted=True)
     getattr(counts, hook)(flow)
     (exchange,) = heard
     again = ledger.exchange_of(flow)
@@ -194,10 +205,20 @@ def test_what_has_no_answer_is_told_with_its_reason(reason: str, said: str) -> N
     assert ledger.exchange_of(flow).reason == "no answer"
 
 
-def test_a_connect_has_neither_scheme_nor_path() -> None:
+def test_a_connect_has_neither_scheme_nor_path(counters: Counters) -> None:
     flow = _answered(502)
     flow.request.method = "CONNECT"
-    assert ledger.exchange_of(flow).url == "address:22"
+    assert _told(flow, "http_connect_error").url == "address:22"
+    Ledger(counters).http_connect_error(flow)
+    assert counters.passed == [], "it is no request"
+
+
+def test_what_is_asked_of_the_proxy_is_told_and_not_counted(counts: Ledger, counters: Counters) -> None:
+    flow = _answered(404)
+    flows.mark_to_self(flow)
+    assert _told(flow).status == 404
+    counts.response(flow)
+    assert counters.passed == []
 
 
 def test_a_websocket_is_one_exchange_told_at_its_end(counts: Ledger, counters: Counters) -> None:

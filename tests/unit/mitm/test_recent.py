@@ -7,7 +7,6 @@ import gc
 import sys
 import time
 from http import HTTPStatus
-from typing import Any
 
 import pytest
 from mitmproxy.flow import Error
@@ -15,13 +14,13 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.test import tflow
 
 from jwtproxy.conduct.proxy_status import ErrorType
-from jwtproxy.mitm import flows, gate, ledger
+from jwtproxy.mitm import flows, gate
 from jwtproxy.mitm.ledger import Ledger, note_carried, note_shown
 from jwtproxy.mitm.recent import Recent
 from jwtproxy.observe import pages
 from jwtproxy.observe.board import Board
 from jwtproxy.observe.counters import Counters, Outcome
-from jwtproxy.observe.recent import Row
+from jwtproxy.observe.exchanges import Row
 
 
 class Kept:
@@ -46,14 +45,15 @@ def kept() -> Kept:
 def token(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """That of each flow."""
     monkeypatch.setattr(gate, "token_of", lambda flow: b"head.payload.signature")
-    return b"payload"
+    return b"head.payload"
 
 
 def _answered(path: str = "/a?password=x", status: int = 200) -> HTTPFlow:
     flow = tflow.tflow(resp=True)
     assert flow.response
     flow.request.path, flow.response.status_code = path, status
-    flow.request.timestamp_start, flow.response.timestamp_end = 10.0, 14.5
+    flow.request.timestamp_start, flow.request.timestamp_end = 10.0, 11.0
+    flow.response.timestamp_start, flow.response.timestamp_end = 14.0, 14.5
     flow.request.headers["authorization"], flow.request.content = "Basic secret", b"secret"
     return flow
 
@@ -66,10 +66,10 @@ def test_of_each_request_is_kept_what_is_told_of_it(kept: Kept, token: bytes) ->
     assert kept.rows == [
         Row(
             *(10.0, 14.5, "127.0.0.1", b"GET", b"http", "address", 22, b"/a", True, 200),
-            *(int(Outcome.SUCCESS), "", "pay", token, 3, 4, True, False),
+            *(int(Outcome.SUCCESS), "", "pay", token, 3.0, 3, 4, True, False),
         )
     ]
-    assert all(word not in repr(kept.recent.rows) for word in ("secret", "password", "signature", "head."))
+    assert all(word not in repr(kept.recent.rows) for word in ("secret", "password", "signature"))
 
 
 def test_no_more_than_so_many_are_kept_and_none_if_nobody_wants_them() -> None:
@@ -80,18 +80,15 @@ def test_no_more_than_so_many_are_kept_and_none_if_nobody_wants_them() -> None:
     kept.recent.most = 1
     assert [row.path for row in kept.rows] == [b"/c"]
     kept.recent.most = 0
-    assert kept.ledger.keep is None
+    assert kept.ledger.keepers == ()
     kept.ledger.response(_answered())
     assert kept.rows == []
 
 
-def test_what_is_long_is_cut_and_a_long_token_left_out(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    flow = _answered("/" + "x" * 100_000)
-    flow.request.method = "M" * 100_000
-    monkeypatch.setattr(gate, "token_of", lambda flow: b"h." + b"p" * 5000 + b".s")
-    kept.ledger.response(flow)
+def test_what_is_long_is_cut(kept: Kept) -> None:
+    kept.ledger.response(_answered("/" + "x" * 100_000))
     (row,) = kept.rows
-    assert (len(row.path), len(row.method), row.payload) == (1024, 256, b"")
+    assert len(row.path) == 1024
 
 
 def test_nothing_holds_the_flow(kept: Kept) -> None:
@@ -109,8 +106,8 @@ def test_a_failure_is_kept_with_its_reason(kept: Kept, token: bytes) -> None:
     kept.ledger.response(refused)
     first, second = kept.rows
     assert (first.status, first.outcome, first.reason) == (0, Outcome.FAILED, "the proxy is tired")
-    assert first.payload == token
-    assert (second.status, second.outcome, second.reason, second.payload) == (403, Outcome.REFUSED, "blocked", b"")
+    assert first.token == token
+    assert (second.status, second.outcome, second.reason, second.token) == (403, Outcome.REFUSED, "blocked", b"")
     assert abs(first.ended - time.time()) < 60
 
 
@@ -128,12 +125,12 @@ def test_a_tunnel_is_kept_if_it_was_refused(kept: Kept) -> None:
     flow.request.method = "CONNECT"
     flows.respond(flow, pages.text(403, "blocked", ErrorType.HTTP_REQUEST_DENIED))
     flows.mark_to_self(own)
-    kept.recent.http_connect_error(flow)
-    kept.recent.http_connect_error(own)
+    kept.ledger.http_connect_error(flow)
+    kept.ledger.http_connect_error(own)
     (row,) = kept.rows
     assert (row.scheme, row.path, row.outcome, row.reason) == (b"", b"", Outcome.REFUSED, "blocked")
     kept.recent.most = 0
-    kept.recent.http_connect_error(flow)
+    kept.ledger.http_connect_error(flow)
     assert kept.rows == []
 
 
@@ -143,8 +140,7 @@ def test_a_websocket_is_kept_at_its_end(kept: Kept) -> None:
     assert kept.rows == []
     kept.ledger.websocket_end(flow)
     (row,) = kept.rows
-    assert (row.websocket, row.status) == (True, 101)
-    assert abs(row.ended - time.time()) < 60
+    assert (row.websocket, row.status, row.ended) == (True, 101, 946681205)
 
 
 def test_several_processes_read_what_each_has_kept_a_moment_later() -> None:
@@ -169,23 +165,3 @@ def test_several_processes_read_what_each_has_kept_a_moment_later() -> None:
         assert len(board.others()) == 3, "who has ended writes no more"
 
     asyncio.run(run())
-
-
-def test_to_keep_one_costs_little(kept: Kept, token: bytes) -> None:
-    """Far above what it is; that is 1 µs or so."""
-    flow = _answered()
-    keep: Any = kept.ledger.keep
-    best = min(_seconds(lambda: keep(flow, Outcome.SUCCESS, (0, 0, True))) for _ in range(5))
-    assert best < 20e-6
-
-
-def _seconds(act: Any) -> float:
-    began = time.perf_counter()
-    for _ in range(1000):
-        act()
-    return (time.perf_counter() - began) / 1000
-
-
-def test_the_ledger_tells_why_as_its_exchanges_do() -> None:
-    flow = tflow.tflow(err=True)
-    assert ledger.reason_of(flow) == ledger.exchange_of(flow).reason

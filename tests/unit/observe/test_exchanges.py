@@ -8,7 +8,7 @@ import json
 import pytest
 
 from jwtproxy.observe.counters import Outcome
-from jwtproxy.observe.exchanges import Exchange, Ids, ids_of, public_path
+from jwtproxy.observe.exchanges import Exchange, Ids, Row, claims_of, ids_of, in_words, lane, public_path
 
 
 def _token(header: object, claims: object) -> bytes:
@@ -61,4 +61,26 @@ def test_a_url_shows_that_there_is_a_query() -> None:
 
 
 def test_lanes_have_names() -> None:
-    assert [_exchange("http", "/", has_query=False, fast=fast).lane for fast in (True, False)] == ["fast", "mitmproxy"]
+    assert [lane(fast) for fast in (True, False)] == ["fast", "mitmproxy"]
+
+
+ROW = Row(
+    *(10.0, 14.5, "192.0.2.1", b"GET", b"https", "a.example", 8443, b"/x", True, 0, int(Outcome.FAILED)),
+    *("gone", "pay", _token({"kid": "K1"}, {"jti": "42"}).rpartition(b".")[0], 0.5, 3, 4, True),
+)
+
+
+def test_what_is_kept_is_put_into_words() -> None:
+    assert in_words(ROW) == Exchange(
+        *(10.0, "192.0.2.1", "GET", "https", "a.example:8443", "/x", True, None, Outcome.FAILED, "gone", "pay"),
+        *("K1", "42", True, 4.5, 0.5, 3, 4),
+    )
+    assert in_words(ROW._replace(ended=9.0)).duration == 0
+    assert in_words(ROW._replace(path=b"/x#y", has_query=False)).url == "https://a.example:8443/x?…"
+
+
+def test_claims_are_read_from_a_token_without_its_signature() -> None:
+    assert claims_of(ROW.token) == {"jti": "42"}
+    assert claims_of(b"") is None
+    assert claims_of(b"x") is None
+    assert claims_of(b"x.!") is None

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from jwtproxy.observe import pages, recent
 from jwtproxy.observe.counters import Outcome
-from jwtproxy.observe.recent import Row
+from jwtproxy.observe.exchanges import Row
 
 CLAIMS = {"iat": 1, "jti": "x", "payload": {"user": "<b>é</b>"}}
 PAYLOAD = base64.urlsafe_b64encode(json.dumps(CLAIMS).encode()).rstrip(b"=")
 ROW = Row(
     *(1_000_000_000.5, 1_000_000_000.5124, "192.0.2.1", b"GET", b"https", "a.example", 443, b"/x", True, 200),
-    *(int(Outcome.SUCCESS), "", "pay", PAYLOAD, 3, 4, True, False),
+    *(int(Outcome.SUCCESS), "", "pay", b"e30." + PAYLOAD, 0.5, 3, 4, True),
 )
 
 
@@ -56,7 +56,7 @@ def test_a_request_is_told_with_its_claims() -> None:
 
 
 def test_what_there_is_not_is_null() -> None:
-    row = ROW._replace(client="", scheme=b"", path=b"", port=8443, status=0, payload=b"", fast=False, has_query=False)
+    row = ROW._replace(client="", scheme=b"", path=b"", port=8443, status=0, token=b"", fast=False, has_query=False)
     (told,) = _told(row._replace(outcome=int(Outcome.FAILED), reason="no way"))
     assert [told[name] for name in ("client", "scheme", "path", "status", "claims")] == [None] * 5
     assert [told[name] for name in ("host", "outcome", "reason", "lane", "query")] == [
@@ -71,7 +71,7 @@ def test_the_last_come_first_and_no_more_than_that() -> None:
 
 @pytest.mark.parametrize("payload", [b"!", b"e30", b"W10", b"", b"\xff", PAYLOAD[:-9]])
 def test_any_payload_can_be_told(payload: bytes) -> None:
-    (told,) = _told(ROW._replace(payload=payload))
+    (told,) = _told(ROW._replace(token=b"e30." + payload))
     assert told["claims"] in (None, {}, [])
 
 
@@ -116,7 +116,7 @@ def test_names_that_make_trouble_make_none() -> None:
 
 def test_before_the_first_request_it_says_how_to_send_one() -> None:
     assert "No request has passed yet." in _page()
-    assert "No token." in _page(ROW._replace(payload=b""))
+    assert "No token." in _page(ROW._replace(token=b""))
 
 
 def test_nobody_else_may_keep_or_embed_it() -> None:
@@ -125,3 +125,14 @@ def test_nobody_else_may_keep_or_embed_it() -> None:
     assert page.headers["Vary"] == "Accept, Host"
     assert page.headers["Cross-Origin-Resource-Policy"] == "same-origin"
     assert recent.OFF.code == 404
+
+
+def test_what_is_long_is_cut_and_a_long_token_left_out() -> None:
+    assert recent.shortened(ROW) == ROW
+    long = ROW._replace(method=b"m" * 999, host="h" * 999, path=b"p" * 9999, reason="r" * 999, rule="u" * 999)
+    cut = Row._make(recent.shortened(long))
+    lengths = [len(part) for part in (cut.method, cut.host, cut.path, cut.reason, cut.rule)]
+    assert lengths == [256, 256, 1024, 256, 256]
+    assert cut.token == ROW.token
+    assert Row._make(recent.shortened(ROW._replace(token=b"e30." + b"x" * 4093))).token == b""
+    assert cut[14:] == ROW[14:]
