@@ -43,7 +43,7 @@ class JwtInject:
         """
         self._source, self._inherited, self._announces = source, current, announces
         self.on_change: Callable[[bool], None] = lambda taken: None
-        self._is_script, self._unknown = source is None, list[str]()
+        self._is_script, self._unknown, self.done_by_lane = source is None, list[str](), ("request",)
         self.current: CurrentPolicy | None = None
         self.gate = gate.Gate(lambda: self.current.policy if self.current else None)
         self._following: asyncio.Task[None] | None = None
@@ -93,7 +93,7 @@ class JwtInject:
             self.gate.protect(flow)
 
     def request(self, flow: http.HTTPFlow) -> None:
-        """Sign what never had headers of its own (a replay), or was changed since."""
+        """Sign what never had headers of its own (a replay), or was changed since; in the fast lane there is none."""
         if not flow.error and not flow.response and not flow.request.stream:
             self.gate.protect(flow)
 

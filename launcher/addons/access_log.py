@@ -61,12 +61,12 @@ class AccessLog:
         if told_by := ledger.ledger_of(ctx.options):
             told_by.tell(self._keep, wanted=self._wanted)
 
-    def _keep(self, flow: http.HTTPFlow, row: tuple[Any, ...]) -> None:
+    def _keep(self, flow: http.HTTPFlow, *more: Any) -> None:
         if flows.is_probe(flow) or (self._dumper.filter and not self._dumper.filter(flow)):
             return
         if not self._gathered:
             asyncio.get_running_loop().call_later(_GATHERED, self._hand_over)
-        self._gathered.append(row)
+        self._gathered.append(ledger.row(flow, *more))
 
     def _hand_over(self) -> None:
         if self._gathered:

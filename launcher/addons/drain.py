@@ -43,11 +43,6 @@ class Drain:
         if not flow.error:
             self._in_flight.add(flow)
 
-    def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """While we drain, a kept-alive connection is not kept."""
-        if self._draining and flow.response and not flow.request.is_http2 and flow.response.status_code != 101:
-            flow.response.headers["connection"] = "close"
-
     def response(self, flow: http.HTTPFlow) -> None:
         """The answer is complete."""
         self._in_flight.discard(flow)
@@ -58,7 +53,11 @@ class Drain:
 
     def begin(self) -> None:
         """Have kept-alive connections end with their next answer, while others are still accepted."""
-        self._draining = True
+        if not self._draining:
+            self._draining = True
+            ctx.master.addons.add(_Leaving())
+            for engine in list(self._fast_lane()):
+                engine.lane.is_on()  # has it notice that
 
     async def drain(self, grace: float) -> None:
         """Accept no more connections; wait until nothing is in flight or unsent, at most `grace` seconds."""
@@ -89,6 +88,15 @@ class Drain:
         transports = [getattr(writer, "transport", None) for writer in writers]
         transports += [engine.transport for engine in self._fast_lane()]
         return any(transport and transport.get_write_buffer_size() for transport in transports)
+
+
+class _Leaving:
+    """mitmproxy addon while we drain: a kept-alive connection is not kept."""
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """The answer has begun."""
+        if flow.response and not flow.request.is_http2 and flow.response.status_code != 101:
+            flow.response.headers["connection"] = "close"
 
 
 def _due(untold: Mapping[Any, int], *, late: bool) -> list[Any]:

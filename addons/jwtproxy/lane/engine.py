@@ -173,9 +173,9 @@ class Engine(asyncio.Protocol):
 
     def _hear(self, hook: str) -> bool:
         """Run hooks; whether the request goes on. One that waits, or kills the flow, ends it."""
-        flow = self.flow
+        flow, hooks = self.flow, self.lane.hooks[hook]
         assert flow
-        if call(self.lane.hooks[hook], flow) and not flow.error:
+        if not hooks or (call(hooks, flow) and not flow.error):
             return True
         if not flow.error:
             logger.error("jwtproxy: error: a request was refused: a hook on %s would have to wait", hook)
@@ -348,10 +348,8 @@ class Engine(asyncio.Protocol):
         assert flow
         assert flow.response
         flow.response.data.timestamp_end = time.time()
-        if self.lane.hooks["response"]:
-            note_carried(flow, self._received, self._sent, fast=True)
-            if not self._hear("response"):
-                return
+        if not self._hear("response"):
+            return
         if ledger := self.lane.ledger:
             ledger.response_in_lane(flow, self._received, self._sent)
         if self._chunked:

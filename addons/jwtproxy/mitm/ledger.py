@@ -28,8 +28,8 @@ _SHOWN = "jwtproxy_shown"
 """The same: that it was answered with itself."""
 
 
-Keep = Callable[[HTTPFlow, tuple[Any, ...]], None]
-"""Keep what is wanted of a flow that is over, with its Row of `observe.exchanges`, as a plain tuple."""
+Keep = Callable[[HTTPFlow, Outcome, Carried, float | None], None]
+"""Keep what is wanted of a flow that is over: all that `row` needs."""
 
 
 class _End(NamedTuple):
@@ -105,9 +105,8 @@ class Ledger:
         waited = _waited(flow.request.data, data)
         self._count_end(outcome, flow.metadata.get(RULE, DEFAULT), carried, waited)
         if self.keepers:
-            row = _row(flow, outcome, carried, waited)
             for keep in self.keepers:
-                keep(flow, row)
+                keep(flow, outcome, carried, waited)
 
     def websocket_end(self, flow: HTTPFlow) -> None:
         """Nothing more passes by a WebSocket."""
@@ -133,22 +132,20 @@ class Ledger:
             self._keep(flow, end)
 
     def _keep(self, flow: HTTPFlow, end: _End) -> None:
-        row = _row_of(flow, end)
+        if flow.response and not flow.response.data.timestamp_end:
+            flow.response.data.timestamp_end = time.time()  # it was made here, and may be looked at later
         for keep in self.keepers:
-            keep(flow, row)
+            keep(flow, end.outcome, vars(flow).get(_CARRIED, _NOTHING), end.waited)
 
 
 def exchange_of(flow: HTTPFlow) -> Exchange:
     """What is told of a flow that is over, or of a CONNECT that was refused."""
-    return in_words(Row._make(_row_of(flow, _end_of(flow))))
+    end = _end_of(flow)
+    return in_words(Row._make(row(flow, end.outcome, vars(flow).get(_CARRIED, _NOTHING), end.waited)))
 
 
-def _row_of(flow: HTTPFlow, end: _End) -> tuple[Any, ...]:
-    return _row(flow, end.outcome, vars(flow).get(_CARRIED, _NOTHING), end.waited)
-
-
-def _row(flow: HTTPFlow, outcome: Outcome, carried: Carried, waited: float | None) -> tuple[Any, ...]:
-    """A Row, of values that do not hold the flow."""
+def row(flow: HTTPFlow, outcome: Outcome, carried: Carried, waited: float | None) -> tuple[Any, ...]:
+    """A Row of `observe.exchanges` as a plain tuple, of values that do not hold the flow."""
     request, response, websocket = flow.request.data, flow.response, flow.websocket
     peer: Any = flow.client_conn.peername
     scheme, path = request.scheme, request.path

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from mitmproxy.flow import Error
-from mitmproxy.test import tflow
+from mitmproxy.proxy.layers.http import HttpResponseHeadersHook
+from mitmproxy.test import taddons, tflow
 
 from jwtproxy.launcher.addons.drain import Drain
 from tests.support.inside import Opens
@@ -96,11 +97,15 @@ def test_failed_requests_are_not_waited_for() -> None:
     assert not drain._in_flight
 
 
-def test_before_the_end_connections_are_kept() -> None:
-    flow = tflow.tflow(resp=True)
-    assert flow.response
-    Drain(list).responseheaders(flow)
-    assert "connection" not in flow.response.headers
+def test_connections_are_kept_before_the_end_and_not_from_then_on() -> None:
+    with taddons.context(drain := Drain(list)) as context:
+        for expected in (None, "close"):
+            flow = tflow.tflow(resp=True)
+            assert flow.response
+            asyncio.run(context.master.addons.trigger_event(HttpResponseHeadersHook(flow)))
+            assert flow.response.headers.get("connection") == expected
+            drain.begin()
+            drain.begin()
 
 
 # --- the fast lane

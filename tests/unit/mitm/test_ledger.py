@@ -15,9 +15,9 @@ from jwtproxy.conduct.proxy_status import ErrorType, Reason
 from jwtproxy.conduct.verdict import Forward
 from jwtproxy.mitm import flows, gate, ledger
 from jwtproxy.mitm.flows import RULE
-from jwtproxy.mitm.ledger import Ledger, note_carried, note_shown
+from jwtproxy.mitm.ledger import Keep, Ledger, note_carried, note_shown
 from jwtproxy.observe import pages
-from jwtproxy.observe.counters import Counters, Outcome, Passed
+from jwtproxy.observe.counters import Carried, Counters, Outcome, Passed
 from jwtproxy.observe.exchanges import Exchange, Row, in_words
 
 
@@ -29,6 +29,13 @@ def counters() -> Counters:
 @pytest.fixture
 def counts(counters: Counters) -> Ledger:
     return Ledger(counters)
+
+
+def _into(kept: list[Row]) -> Keep:
+    def keep(flow: HTTPFlow, outcome: Outcome, carried: Carried, waited: float | None) -> None:
+        kept.append(Row._make(ledger.row(flow, outcome, carried, waited)))
+
+    return keep
 
 
 def _answered(status: int) -> HTTPFlow:
@@ -116,7 +123,7 @@ def test_rule_lane_and_bytes_are_those_noted(counts: Ledger, counters: Counters)
 @pytest.mark.parametrize("keeps", [False, True])
 def test_the_fast_lane_has_the_same_counted(keeps: bool, counts: Ledger, counters: Counters) -> None:
     kept: list[Row] = []
-    counts.tell(lambda flow, row: kept.append(Row._make(row)), wanted=keeps)
+    counts.tell(_into(kept), wanted=keeps)
     flow = _answered(404)
     flow.metadata[RULE] = "mine"
     counts.response_in_lane(flow, 5, 7)
@@ -129,7 +136,7 @@ def test_the_fast_lane_has_the_same_counted(keeps: bool, counts: Ledger, counter
 def test_who_is_told_no_longer_hears_nothing(counts: Ledger) -> None:
     kept: list[HTTPFlow] = []
 
-    def keep(flow: HTTPFlow, row: object) -> None:
+    def keep(flow: HTTPFlow, *more: Any) -> None:
         kept.append(flow)
 
     for wanted in (True, True, False):
@@ -157,11 +164,11 @@ def test_an_upstream_is_asked_when_all_of_the_request_is_there(
 
 def _told(flow: HTTPFlow, hook: str = "response") -> Exchange:
     """What is told of a flow, which is nothing while it is not over."""
-    heard: list[Exchange] = []
+    heard: list[Row] = []
     counts = Ledger(Counters())
-    counts.tell(lambda flow, row: heard.append(in_words(Row._make(row))), wanted=True)
+    counts.tell(_into(heard), wanted=True)
     getattr(counts, hook)(flow)
-    (exchange,) = heard
+    exchange = in_words(*heard)
     again = ledger.exchange_of(flow)
     assert exchange == again._replace(duration=exchange.duration)  # of what has no end it is until now
     return exchange
