@@ -58,12 +58,11 @@ class Lines:
 
 
 def _portions(lines: list[str], longest: int) -> Iterator[bytes]:
-    """The lines as bytes, as many at once as are written as a whole."""
-    portion = b""
-    for line in lines:
-        data = line.encode() + b"\n"
-        if portion and len(portion) + len(data) > longest:
-            yield portion
-            portion = b""
-        portion += data
-    yield portion
+    """The lines, in ASCII, as bytes, as many at once as are written as a whole."""
+    first = size = 0
+    for number, line in enumerate(lines):
+        size += len(line) + 1
+        if size > longest and number > first:
+            yield "\n".join([*lines[first:number], ""]).encode()
+            first, size = number, len(line) + 1
+    yield "\n".join([*lines[first:], ""]).encode()

@@ -1,7 +1,6 @@
 """What has become of each request, for whoever counts that, or tells of it."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -13,7 +12,7 @@ from mitmproxy.options import Options
 from ..conduct import proxy_status
 from ..conduct.proxy_status import ErrorType, type_of
 from ..conduct.verdict import DEFAULT
-from ..observe.counters import Carried, Outcome
+from ..observe.counters import Carried, Outcome, outcome_of
 from ..observe.exchanges import Exchange, Row, in_words
 from . import failures, flows, gate
 from .flows import RULE
@@ -49,6 +48,10 @@ class Counts(Protocol):
         """A request has come to its end. `waited`: seconds until an upstream has begun to answer, if one has."""
         ...
 
+    def count_answer(self, status: int, rule: str, received: int, sent: int, waited: float) -> None:
+        """The same of a request in the fast lane that an upstream has answered with this status."""
+        ...
+
     def count_kind(self, kind: str, *, refused: bool) -> None:
         """A request was refused, or has failed, for a reason of this kind."""
         ...
@@ -76,7 +79,7 @@ class Ledger:
     done_by_lane = ("response",)
 
     def __init__(self, counts: Counts) -> None:
-        self._counts, self._count_end = counts, counts.count_end
+        self._counts, self._count_answer = counts, counts.count_answer
         self.keepers: tuple[Keep, ...] = ()
         """Who keeps something of each, also of what was asked of the proxy itself, which is not counted."""
 
@@ -100,13 +103,13 @@ class Ledger:
     def response_in_lane(self, flow: HTTPFlow, received: int, sent: int) -> None:
         """The same of an upstream's answer, with the bytes of both bodies, in short: nearly all requests come here."""
         assert flow.response
-        data = flow.response.data
-        outcome, carried = _CLASSES[data.status_code // 100], (received, sent, True)
-        waited = _waited(flow.request.data, data)
-        self._count_end(outcome, flow.metadata.get(RULE, DEFAULT), carried, waited)
+        data, asked = flow.response.data, flow.request.data
+        status, ended, began = data.status_code, asked.timestamp_end, data.timestamp_start
+        waited = began - (ended if ended and ended < began else asked.timestamp_start)
+        self._count_answer(status, flow.metadata.get(RULE, DEFAULT), received, sent, waited)
         if self.keepers:
             for keep in self.keepers:
-                keep(flow, outcome, carried, waited)
+                keep(flow, outcome_of(status), (received, sent, True), waited)
 
     def websocket_end(self, flow: HTTPFlow) -> None:
         """Nothing more passes by a WebSocket."""
@@ -127,7 +130,7 @@ class Ledger:
             if end.kind:
                 self._counts.count_kind(end.kind, refused=end.outcome is Outcome.REFUSED)
             carried = vars(flow).get(_CARRIED, _NOTHING)
-            self._count_end(end.outcome, flow.metadata.get(RULE, DEFAULT), carried, end.waited)
+            self._counts.count_end(end.outcome, flow.metadata.get(RULE, DEFAULT), carried, end.waited)
         if self.keepers:
             self._keep(flow, end)
 
@@ -182,7 +185,7 @@ def _end_of_answer(flow: HTTPFlow, response: Response) -> _End:
     if flows.reason_of(flow):
         outcome = Outcome.REFUSED if response.status_code < 500 else Outcome.FAILED
         return _End(outcome, _kind_of_answer(response))
-    return _End(_CLASSES[response.data.status_code // 100], "", _waited(flow.request.data, response.data))
+    return _End(outcome_of(response.data.status_code), "", _waited(flow.request.data, response.data))
 
 
 def _waited(asked: RequestData, answer: ResponseData) -> float:
@@ -222,4 +225,3 @@ _HUNG = "jwtproxy_ledger"
 _NOTHING = 0, 0, False
 _REFUSED = int(Outcome.REFUSED)
 """From here on, outcomes are not an upstream's. As a number: what has names is slow."""
-_CLASSES = defaultdict(lambda: Outcome.SUCCESS, {3: Outcome.REDIRECT, 4: Outcome.CLIENT_ERROR, 5: Outcome.SERVER_ERROR})

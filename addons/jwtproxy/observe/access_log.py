@@ -43,25 +43,32 @@ def as_json(row: tuple[Any, ...]) -> str:
     began, ended, client, method, scheme, host, port, raw, _, status, outcome, reason, rule, token = row[:14]
     waited, received, sent, fast, websocket = row[14:]
     path = public_path(text(raw))[0]
+    why = _or_null(redact(reason)) if reason else "null"
     kid, jti = ids_of(token) if token else _NONE
     return (
-        f'{{"time": "{_time(began)}", "client": {_or_null(client)}, {_target(method, scheme, host, port)}, '
+        f'{{"time": "{_time(began)}", {_target(client, method, scheme, host, port)}, '
         f'"path": {_cut(path, _LONG) if path else "null"}, '
-        f'"status": {status or "null"}, "outcome": "{_OUTCOMES[outcome]}", "reason": {_or_null(redact(reason))}, '
+        f'"status": {status or "null"}, "outcome": "{_OUTCOMES[outcome]}", "reason": {why}, '
         f'"duration_ms": {(ended - began if ended > began else 0) * 1000:.3f}, '
         f'"upstream_ms": {"null" if waited is None else f"{waited * 1000:.3f}"}, '
-        f'"bytes_received": {received}, "bytes_sent": {sent}, "rule": {_short(rule)}, "kid": {_or_null(kid)}, '
+        f'"bytes_received": {received}, "bytes_sent": {sent}, {_way(rule, kid)}, '
         f'"jti": {_cut(jti, _SHORT) if jti else "null"}, "lane": "{lane(fast)}"'
         f"{', "websocket": true' if websocket else ''}}}"
     )
 
 
 @functools.lru_cache(1024)
-def _target(method: bytes, scheme: bytes, host: str, port: int) -> str:
-    """What is the same in many lines: how, and of whom, something is asked."""
+def _target(client: str, method: bytes, scheme: bytes, host: str, port: int) -> str:
+    """What is the same in many lines: who asks whom, and how."""
     named = text(scheme)
-    place = authority(named, host, port)
-    return f'"method": {_short(text(method))}, "scheme": {_or_null(named)}, "host": {_short(place)}'
+    place, how = _short(authority(named, host, port)), _short(text(method))
+    return f'"client": {_or_null(client)}, "method": {how}, "scheme": {_or_null(named)}, "host": {place}'
+
+
+@functools.lru_cache(1024)
+def _way(rule: str, kid: str | None) -> str:
+    """The same: what has decided, and which key has signed."""
+    return f'"rule": {_short(rule)}, "kid": {_or_null(kid)}'
 
 
 def _or_null(value: str | None) -> str:

@@ -42,6 +42,14 @@ class Outcome(IntEnum):
         return ("2xx", "3xx", "4xx", "5xx", "refused", "failed", "aborted")[self]
 
 
+def outcome_of(status: int) -> Outcome:
+    """What an upstream's answer makes of a request. What has no known class is taken for one that has worked."""
+    return _CLASSES.get(status // 100, Outcome.SUCCESS)
+
+
+_CLASSES = {3: Outcome.REDIRECT, 4: Outcome.CLIENT_ERROR, 5: Outcome.SERVER_ERROR}
+
+
 class Histogram(NamedTuple):
     """How many took how long."""
 
@@ -86,6 +94,9 @@ _REQUESTS, _BYTES, _SIGNING, _UPSTREAM, _ERRORS, _REFUSALS, _RELOADS, _OPEN, _PI
 """Which cells are whose. Those of limits follow."""
 _RECEIVED, _SENT = _BYTES
 _SIGNING_FIRST, _UPSTREAM_FIRST, _RULES_FIRST = _SIGNING.start, _UPSTREAM.start, _BY_RULE.start
+_LANE_FIRST = _RULES_FIRST + _OUTCOMES
+_BY_CLASS = [int(outcome_of(status)) for status in range(0, 1000, 100)]
+"""Outcomes by the class of a status, as numbers: what has names is slow."""
 Carried = tuple[int, int, bool]
 """Bytes of a request's body and of its answer's, and whether the fast lane has carried them."""
 
@@ -139,6 +150,18 @@ class Counters:
         if waited is not None:
             whole[_UPSTREAM_FIRST + bisect_left(UPSTREAM, waited)] += 1
             cells.real[1] += waited
+
+    def count_answer(self, status: int, rule: str, received: int, sent: int, waited: float) -> None:
+        """The same of one in the fast lane that an upstream has answered with this status, as nearly all are."""
+        cells = self._cells
+        whole = cells.whole
+        whole[_LANE_FIRST + _EACH * cells.numbers[rule] + _BY_CLASS[status // 100]] += 1
+        if received:
+            whole[_RECEIVED] += received
+        if sent:
+            whole[_SENT] += sent
+        whole[_UPSTREAM_FIRST + bisect_left(UPSTREAM, waited)] += 1
+        cells.real[1] += waited
 
     def count_kind(self, kind: str, *, refused: bool) -> None:
         """A request was refused, or has failed, for a reason of this kind, as RFC 9209 has it."""

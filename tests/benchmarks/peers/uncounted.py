@@ -14,6 +14,9 @@ class Nobody:
     def __init__(self, counters: Counters) -> None:
         """Nothing to do."""
 
+    def tell(self, keep: object, *, wanted: bool) -> None:
+        """Nobody is told."""
+
 
 if __name__ == "__main__":
     with (
