@@ -75,3 +75,14 @@ def test_none_are_kept_where_nobody_wants_them(start_proxy: StartProxy, recorder
     with Raw(proxy.port) as client:
         assert client.request(message("GET", "/recent", "Host: localhost")).status == 404
         assert client.request(message("GET", "/recent", "Host: evil.example")).status == 401
+
+
+@pytest.mark.parametrize("lane", ["on", "off"])
+def test_in_front_of_a_server_here_no_stranger_s_page_reads_it(start_proxy: StartProxy, lane: str) -> None:
+    """A page whose name leads here, too, asks under that name, in place of which the server's is passed on."""
+    with Recorder() as upstream:
+        proxy = start_proxy(
+            *("--mode", f"reverse:{upstream.url}", "--set", "jwt_pages=on", "--set", f"jwt_fast_lane={lane}")
+        )
+        assert ask(proxy, host="evil.example").status == 403
+        assert not upstream.requests

@@ -83,11 +83,13 @@ def others(proxyserver: Any) -> list[Any]:
 def proxy_url(proxyserver: Any, client: Client, headers: Mapping[str, str]) -> str:
     """The URL by which this client, which has sent these header fields, may name the proxy.
 
-    Empty where it cannot: it has come for the pages alone, and the proxy stands in front of a server.
+    Empty where it cannot: the proxy stands in front of a server, or is none for HTTP.
     """
     if is_for_pages(client):
         address = _other_address(proxyserver, client)
         return f"http://{downloads.authority(*address)}" if address else ""
+    if not isinstance(client.proxy_mode, RegularMode | UpstreamMode):
+        return ""
     scheme = "https" if client.tls else "http"
     return f"{scheme}://{downloads.address(headers, client.sockname[:2], secure=client.tls)}"
 

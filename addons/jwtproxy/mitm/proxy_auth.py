@@ -12,6 +12,7 @@ from mitmproxy import ctx
 from mitmproxy.addons import proxyauth
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.layers.modes import Socks5AuthData
+from mitmproxy.proxy.mode_specs import ReverseMode
 
 from ..conduct import nearby
 from ..conduct.crowd import site
@@ -88,6 +89,8 @@ def _is_local(flow: HTTPFlow) -> bool:
 
 
 def _is_nearby(flow: HTTPFlow) -> bool:
+    if isinstance(flow.client_conn.proxy_mode, ReverseMode) and not getattr(ctx.options, "keep_host_header", False):
+        return False  # its Host is the server's by now, whatever name its client has asked for
     request = flow.request
     names = [name.lower() for name in request.headers]
     return nearby.is_nearby(_client(flow), request.headers.get("host") or request.authority, names)

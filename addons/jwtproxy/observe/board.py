@@ -4,7 +4,7 @@ import marshal
 import mmap
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 Row = tuple[Any, ...]
@@ -31,8 +31,9 @@ class Board:
         """Write as this process from now on."""
         self._own = process % _SLOTS
 
-    def put(self, rows: Sequence[Row]) -> None:
+    def put(self, rows: Iterable[Row]) -> None:
         """Put these there, in place of what was; the first are left out if there is no room for all."""
+        rows = list(rows)
         data = _written(rows)
         while len(data) > self._room - _HEAD.size:
             rows = rows[len(rows) // 4 + 1 :]
@@ -57,10 +58,10 @@ class Board:
 _TRIES = 3
 
 
-def _written(rows: Sequence[Row]) -> bytes:
+def _written(rows: list[Row]) -> bytes:
     """As marshal has it, which is ten times as fast as JSON, but without rows that it has no way to write."""
     try:
-        return marshal.dumps(list(rows))
+        return marshal.dumps(rows)
     except ValueError:  # scripts may put what they like into a flow
         return marshal.dumps([row for row in rows if _can_be_written(row)])
 

@@ -3,6 +3,7 @@
 So nobody waits for a lock, and what a process has counted outlives it.
 """
 
+import hashlib
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
@@ -13,6 +14,15 @@ _WIDTH = 64
 """Bytes of a name."""
 OTHERS = "other"
 """What stands for names for which there is no room: it has that of the last."""
+
+
+def fitting(name: str) -> str:
+    """The name as it is kept: of one that is too long, the beginning, and what tells it from others that begin so."""
+    encoded = name.encode(errors="replace")
+    if len(encoded) <= _WIDTH:
+        return encoded.decode()
+    end = f"…{hashlib.sha256(encoded).hexdigest()[:8]}"
+    return encoded[: _WIDTH - len(end.encode())].decode(errors="ignore") + end
 
 
 class Cells:
@@ -81,14 +91,16 @@ class Cells:
         return found
 
     def _learn(self, name: str) -> int:
-        count = len(self.numbers)
+        if (kept := fitting(name)) != name:
+            self.numbers[name] = number = self.numbers[kept]
+            return number
+        count = self._state[1]
         if count == self._names:
             return count - 1
         if count == self._names - 1 and name != OTHERS:
             return self._learn(OTHERS)
-        encoded = name.encode(errors="replace")[:_WIDTH].ljust(_WIDTH, b"\0")
         at = (self._row * self._names + count) * _WIDTH
-        self._texts[at : at + _WIDTH] = encoded
+        self._texts[at : at + _WIDTH] = name.encode().ljust(_WIDTH, b"\0")
         self._state[1] = count + 1
         self.numbers[name] = count
         return count

@@ -46,7 +46,10 @@ def text(counters: Counters, facts: Facts, accept: str) -> tuple[str, str]:
     """
     from prometheus_client import exposition
 
-    encode, kind = exposition.choose_encoder(accept)
+    try:
+        encode, kind = exposition.choose_encoder(accept)
+    except TypeError:  # a version in it is none
+        encode, kind = exposition.choose_encoder("")
     return encode(_Collector(counters, facts)).decode(), kind
 
 
@@ -129,18 +132,24 @@ class _Collector:
         from prometheus_client import metrics_core as core
 
         begins = core.GaugeMetricFamily(
-            "jwtproxy_key_not_before_seconds", "From when on a key may sign, since the epoch.", labels=("kid",)
+            "jwtproxy_key_not_before_seconds",
+            "From when on a key may sign, since the epoch; the first of its kid.",
+            labels=("kid",),
         )
         ends = core.GaugeMetricFamily(
-            "jwtproxy_key_not_after_seconds", "Until when a key may sign, since the epoch.", labels=("kid",)
+            "jwtproxy_key_not_after_seconds",
+            "Until when a key may sign, since the epoch; the first of its kid.",
+            labels=("kid",),
         )
-        known = core.GaugeMetricFamily("jwtproxy_key", "1 for each key that signs, or will.", labels=("kid",))
+        known = core.GaugeMetricFamily("jwtproxy_key", "How many keys sign, or will.", labels=("kid",))
+        by_kid: dict[str, list[Key]] = {}
         for key in self._facts.keys:
-            known.add_metric((key.kid,), 1)
-            if key.begins is not None:
-                begins.add_metric((key.kid,), key.begins)
-            if key.ends is not None:
-                ends.add_metric((key.kid,), key.ends)
+            by_kid.setdefault(key.kid, []).append(key)
+        for kid, keys in by_kid.items():  # those of rules may share one, or have none: a series may be there only once
+            known.add_metric((kid,), len(keys))
+            for family, times in ((begins, [key.begins for key in keys]), (ends, [key.ends for key in keys])):
+                if told := [at for at in times if at is not None]:
+                    family.add_metric((kid,), min(told))
         yield from (known, begins, ends)
 
 

@@ -23,11 +23,15 @@ _BYTES = re.compile(r"""\bb(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")""", re.DOTA
 _WITH_SCHEME = frozenset((b"authorization", b"proxy-authorization"))
 """Fields that begin with the name of a scheme, which is no secret (RFC 9110 §11.4)."""
 _CREDENTIALS = _WITH_SCHEME | {b"cookie", b"set-cookie", b"cookie2", b"set-cookie2"}
-_CREDENTIAL = re.compile(rb"token|secret|passw|signature|credential|session|api-?key|(?:^|-)auth(?:$|-)").search
+_CREDENTIAL = re.compile(
+    rb"token|secret|passw|signature|credential|session|api-?key|(?:^|-)(?:auth|keys?|pwd)(?:$|-)"
+).search
 """A field that is a credential by its name."""
 _USERINFO = re.compile(rb"//[^/?#\s@]*@")
-_QUERY = re.compile(rb"\?[^\s\"'<>;,]+")
-"""Of a URL, absolute or not (RFC 3986 §3.4)."""
+_QUERY = re.compile(rb"\?[^\s\"<>]+")
+"""Of a URL, absolute or not (RFC 3986 §3.4), with what of it other fields would take for its end."""
+_FRAGMENT = re.compile(rb"#[^\s\"<>#=]*=[^\s\"<>]+")
+"""Of a URL, where it has parameters: so tokens are handed to browsers (RFC 6749 §4.2.2)."""
 
 
 def redact(text: str) -> str:
@@ -58,7 +62,9 @@ def _without_secrets(value: bytes) -> bytes:
         value = redact(value.decode("latin-1")).encode("latin-1")
     if b"@" in value:
         value = _USERINFO.sub(b"//", value)
-    return _QUERY.sub(b"?...", value) if b"?" in value else value
+    if b"?" in value:
+        value = _QUERY.sub(b"?...", value)
+    return _FRAGMENT.sub(b"#...", value) if b"#" in value else value
 
 
 def without_bytes(text: str) -> str:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from . import history
+from .cells import fitting
 from .counters import NO_RULE, Counters, Histogram, Outcome, Passed
 from .metrics import Facts, Key
 
@@ -68,7 +69,7 @@ def _some(counts: Mapping[str, int]) -> dict[str, int]:
 
 def _rules(passed: Iterable[Passed], known: Iterable[str]) -> dict[str, int]:
     """How many requests each rule has decided, in the order of the rules; then, what none did."""
-    found = {rule: 0 for rule in known if rule != NO_RULE}
+    found = {fitting(rule): 0 for rule in known if rule != NO_RULE}
     for one in passed:
         found[one.rule] = found.get(one.rule, 0) + one.requests
     found[NO_RULE] = found.pop(NO_RULE, 0)

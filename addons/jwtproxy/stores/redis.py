@@ -41,7 +41,7 @@ class Address(NamedTuple):
         try:
             pool: Any = redis.asyncio.ConnectionPool.from_url(url)
             pool.make_connection()  # which connects to nothing yet
-        except (TypeError, ValueError):
+        except Exception:  # of many kinds, some of which repeat what they were told
             raise ValueError("its options cannot be used") from None
         return address
 

@@ -101,6 +101,12 @@ def test_who_asks_the_proxy_is_told_what_it_has_called_it() -> None:
     assert proxy_url(_listening(), _client("regular"), {"host": "proxy.example:81"}) == "http://proxy.example:81"
 
 
+@pytest.mark.parametrize("mode", ["reverse:http://a:1", "transparent", "socks5"])
+def test_where_the_proxy_is_none_for_http_nobody_is_told_to_use_it_as_one(mode: str) -> None:
+    """Host names the server there."""
+    assert proxy_url(_listening(), _client(mode), {"host": "a:1"}) == ""
+
+
 @pytest.mark.parametrize(
     ("request_", "code"),
     [

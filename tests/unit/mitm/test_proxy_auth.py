@@ -11,6 +11,7 @@ from typing import Any
 
 import bcrypt
 import pytest
+from mitmproxy import ctx
 from mitmproxy.addons.proxyauth import Htpasswd, ProxyAuth, SingleUser
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.layers.modes import Socks5AuthData
@@ -282,6 +283,20 @@ def test_without_a_password_only_who_is_here_and_says_so_may_have_it(
 def test_with_one_who_gives_it_may_have_it_too(counted: list[str], flow: HTTPFlow, answer: int) -> None:
     addons = {"proxyauth": with_validator(SingleUser("a:good"))}
     assert proxy_auth.lets_in(addons, flow, Reader.NEARBY) is (answer == 200)
+    assert code(flow) == answer
+
+
+@pytest.mark.parametrize(
+    ("keeps", "host", "answer"),
+    [(False, "localhost:1", 403), (True, "localhost:8080", 200), (True, "evil.example:8080", 403)],
+)
+def test_in_front_of_a_server_only_what_the_client_has_called_the_proxy_counts(
+    counted: list[str], keeps: bool, host: str, answer: int
+) -> None:
+    """mitmproxy writes the server's name into Host there, which may be a name for this machine."""
+    ctx.options.add_option("keep_host_header", bool, keeps, "")
+    flow = near(mode="reverse:http://localhost:1", Host=host)
+    assert proxy_auth.lets_in({}, flow, Reader.NEARBY) is (answer == 200)
     assert code(flow) == answer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import deque
 from http import HTTPStatus
 
 from jwtproxy.observe import board
@@ -25,7 +26,7 @@ def test_each_reads_what_the_others_have_put_there() -> None:
 def test_where_there_is_no_room_the_first_are_left_out() -> None:
     shared = Board(1)
     shared.use_place(1)
-    shared.put([(number, bytes([number]) * 1000) for number in range(100)])
+    shared.put(deque((number, bytes([number]) * 1000) for number in range(100)))  # as those are kept that are put there
     shared.use_place(2)
     numbers = [row[0] for row in shared.others()]
     assert 5 < len(numbers) < 17

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jwtproxy.observe.cells import OTHERS, Cells
+from jwtproxy.observe.cells import OTHERS, Cells, fitting
 
 
 def test_one_process_adds_up_what_it_has() -> None:
@@ -69,8 +69,26 @@ def test_names_belong_together_whatever_their_numbers_are() -> None:
 def test_any_name_has_a_place(name: str) -> None:
     cells = Cells(4, names=3)
     assert cells.numbers[name] == cells.numbers[name] == 0
-    (told,) = cells.by_name(0, 1)
-    assert len(told.encode()) <= 66  # a letter that is cut in two becomes a sign for that
+    assert list(cells.by_name(0, 1)) == [fitting(name)]
+    assert len(fitting(name).encode()) <= 64
+
+
+@pytest.mark.parametrize("start", ["x" * 70, "é" * 35, "a" + "é" * 35])
+def test_long_names_that_begin_alike_are_told_apart(start: str) -> None:
+    cells = Cells(4, names=4)
+    for more, name in enumerate((f"{start}1", f"{start}2"), 1):
+        cells.add(cells.numbers[name], more)
+    assert cells.by_name(0, 1) == {fitting(f"{start}1"): [1], fitting(f"{start}2"): [2]}
+    assert all(name.startswith(start[:20]) and "\ufffd" not in name for name in cells.by_name(0, 1))
+
+
+def test_a_long_name_is_known_in_a_row_that_is_used_again() -> None:
+    cells = Cells(1, names=3, processes=2)
+    for process in (1, 4097):
+        cells.use_row(process)
+        cells.begin()
+        assert cells.numbers["x" * 100] == 0
+    assert list(cells.by_name(0, 1)) == [fitting("x" * 100)]
 
 
 def test_there_is_room_for_so_many_and_the_rest_share_the_last() -> None:

@@ -43,7 +43,14 @@ def _samples(text: str) -> dict[tuple[str, ...], float]:
 
 @pytest.mark.parametrize(
     ("accept", "kind"),
-    [("", "text/plain"), ("*/*", "text/plain"), ("text/html", "text/plain"), (OPEN, "application/openmetrics-text")],
+    [
+        ("", "text/plain"),
+        ("*/*", "text/plain"),
+        ("text/html", "text/plain"),
+        ("application/openmetrics-text; version=latest", "text/plain"),
+        ("text/plain; version=1.0.x", "text/plain"),
+        (OPEN, "application/openmetrics-text"),
+    ],
 )
 def test_it_comes_in_the_format_that_is_asked_for(accept: str, kind: str, counters: Counters) -> None:
     text, told = metrics.text(counters, FACTS, accept)
@@ -77,6 +84,18 @@ def test_each_thing_that_is_counted_is_told(accept: str, counters: Counters) -> 
     assert {name: found[name] for name in expected} == expected
     assert ("jwtproxy_key_not_after_seconds", "one") not in found
     assert any(name[0] == "jwtproxy_build_info" and "12.2.3" in name for name in found)
+
+
+def test_keys_that_share_a_kid_are_one_series(counters: Counters) -> None:
+    """Those of rules may have none: Prometheus takes a series only once from each scrape."""
+    keys = Key("", None, 5.0), Key("", 2.0, 4.0), Key("", 1.0, None)
+    text = metrics.text(counters, Facts(keys), "")[0]
+    lines = [line for line in text.splitlines() if line.startswith("jwtproxy_key")]
+    assert lines == [
+        'jwtproxy_key{kid=""} 3.0',
+        'jwtproxy_key_not_before_seconds{kid=""} 1.0',
+        'jwtproxy_key_not_after_seconds{kid=""} 4.0',
+    ]
 
 
 def test_promtool_finds_nothing_to_say_of_it(counters: Counters) -> None:

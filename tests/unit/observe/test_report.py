@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jwtproxy.observe import report
+from jwtproxy.observe.cells import fitting
 from jwtproxy.observe.counters import Counters, Histogram, Outcome
 from jwtproxy.observe.metrics import Facts, Key
 
@@ -59,6 +60,13 @@ def test_outcomes_rules_and_bytes_are_sums() -> None:
     assert list(members["rules"].items()) == [("first", 0), ("pay", 2), ("gone", 1), ("default", 1)]
     assert (members["bytes_received"], members["bytes_sent"]) == (8, 12)
     assert (members["failures"], members["refusals"]) == ({"dns_error": 1}, {"http_request_denied": 1})
+
+
+def test_a_rule_with_a_long_name_is_told_once() -> None:
+    counters = Counters()
+    name = "é" * 50
+    counters.count_end(Outcome.SUCCESS, name, (0, 0, True))
+    assert _members(counters, Facts(rules=[name]))["rules"] == {fitting(name): 1, "default": 0}
 
 
 def test_times_are_told_in_seconds_and_null_while_there_are_none() -> None:

@@ -153,6 +153,8 @@ def test_of_a_url_people_see_where_it_leads(url: str, shown: str) -> None:
         "redis://cache/geheim": "its path is not the number of a database",
         "redis://cache?geheim=1": "its options cannot be used",
         "redis://cache?socket_timeout=geheim": "its options cannot be used",
+        "redis://cache?retry=geheim": "its options cannot be used",
+        "rediss://cache?ssl_cert_reqs=geheim": "its options cannot be used",
         "redis://[geheim": "it is not a URL",
         "unix://": "it names no path",
     }.items(),
