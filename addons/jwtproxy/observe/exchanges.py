@@ -3,7 +3,6 @@
 import binascii
 import functools
 import json
-import re
 from typing import Any, NamedTuple
 
 from ..conduct.destination import Destination
@@ -11,10 +10,8 @@ from .counters import Outcome
 from .redaction import redact
 
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
-_USUAL = re.compile(rb'\{"iat":\d+,"jti":"([\w-]+)"').match
-"""How claims begin if they are ours, so that they need not be read as a whole: that costs as much as all the rest."""
-_BEGINNING = 96
-"""Characters in which that is to be found."""
+_IAT, _JTI = b"eyJpYXQiOj", b',"jti":"'
+"""How claims begin if they are ours, in Base64url, and what follows the ten digits of the time."""
 
 
 class Row(NamedTuple):
@@ -149,9 +146,19 @@ class Ids(NamedTuple):
 def ids_of(token: bytes) -> Ids:
     """Key and number of a compact JWS (RFC 7515 §3.1); where it has none, None."""
     header, _, rest = token.partition(b".")
-    usual = _USUAL(_decoded(rest[:_BEGINNING]))
-    jti = usual[1].decode() if usual else _string(_read(rest.partition(b".")[0]), "jti")
-    return Ids(_kid_of(header), jti)
+    return Ids(_kid_of(header), _usual_jti(rest) or _string(_read(rest.partition(b".")[0]), "jti"))
+
+
+def _usual_jti(payload: bytes) -> str:
+    """That of claims which begin as ours do, so that they need not be read as a whole: it costs as much as the rest."""
+    if not payload.startswith(_IAT):
+        return ""
+    try:
+        part = binascii.a2b_base64(payload[20:80])  # characters 15 to 60: two digits, the name, 32 of it, the quote
+    except ValueError:
+        return ""
+    jti = part[10:42]
+    return jti.decode() if part[2:10] == _JTI and part[42:43] == b'"' and jti.isalnum() else ""
 
 
 def claims_of(token: bytes) -> Any:

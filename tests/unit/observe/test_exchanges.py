@@ -12,7 +12,10 @@ from jwtproxy.observe.exchanges import Exchange, Ids, Row, claims_of, ids_of, in
 
 
 def _token(header: object, claims: object) -> bytes:
-    parts = (base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims))
+    parts = (
+        base64.urlsafe_b64encode(json.dumps(part, separators=(",", ":")).encode()).rstrip(b"=")
+        for part in (header, claims)
+    )
     return b".".join((*parts, b"c2lnbmF0dXJl"))
 
 
@@ -21,6 +24,16 @@ def _token(header: object, claims: object) -> bytes:
     [
         (_token({"kid": "K1"}, {"jti": "42"}), Ids("K1", "42")),
         (_token({"alg": "HS512"}, {"iat": 1}), Ids()),
+        (
+            _token({"kid": "K1"}, {"iat": 1795807978, "jti": "0123456789abcdef" * 2, "x": 1}),
+            Ids("K1", "0123456789abcdef" * 2),
+        ),
+        (_token({"kid": "K1"}, {"iat": 1795807978, "jti": "0123456789abcdef" * 2}), Ids("K1", "0123456789abcdef" * 2)),
+        (_token({"kid": "K1"}, {"iat": 1795807978, "jti": "0123456789abcde_" * 2}), Ids("K1", "0123456789abcde_" * 2)),
+        (_token({"kid": "K1"}, {"iat": 1795807978, "jti": "0123"}), Ids("K1", "0123")),
+        (_token({"kid": "K1"}, {"iat": 1795807978, "jti": "x" * 33}), Ids("K1", "x" * 33)),
+        (_token({"kid": "K1"}, {"iat": 1795807978.5, "jti": "x" * 32}), Ids("K1", "x" * 32)),
+        (_token({}, {"iat": 1795807978, "exp": "x" * 32}), Ids()),
         (_token({"kid": 1}, {"jti": ["x"]}), Ids()),
         (_token(["kid"], "jti"), Ids()),
         (b"", Ids()),
