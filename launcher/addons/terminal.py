@@ -32,6 +32,9 @@ _CLOSED = "the client closed the connection in the TLS handshake, perhaps as it 
 REJECTED = (_UNTRUSTED, _CLOSED)
 """Why TLS fails with a client that does not trust us, or may not."""
 
+_OURS = "jwtproxy: "
+"""How all lines begin that we say ourselves, but for those of requests."""
+
 _FIELDS, _BODIES = 2, 3
 """From which flow_detail on header fields are printed, and bodies."""
 
@@ -77,13 +80,14 @@ class Logs(termlog.TermLog):
 
 
 class _Formatter(log.MitmFormatter):
-    """mitmproxy's own, but for warnings and errors, which start as all our errors do."""
+    """mitmproxy's own, but for what we say ourselves, and for warnings and errors, which start as all our errors do."""
 
     def format(self, record: logging.LogRecord) -> str:
-        if record.levelno < logging.WARNING:
-            return super().format(record)
         message = record.getMessage()
-        if not message.startswith("jwtproxy: "):
+        is_ours = message.startswith(_OURS)
+        if record.levelno < logging.WARNING and not is_ours:
+            return super().format(record)
+        if not is_ours:
             message = f"jwtproxy: {'error' if record.levelno >= logging.ERROR else 'warning'}: {message}"
         if record.exc_info:
             message = f"{message}\n{self.formatException(record.exc_info)}"

@@ -475,6 +475,14 @@ def test_warnings_and_errors_are_in_our_voice(capsys: pytest.CaptureFixture[str]
     assert rest == ["jwtproxy: warning: careful", "jwtproxy: error: wrong", "jwtproxy: error: ours"]
 
 
+def test_what_we_say_ourselves_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    def say() -> None:
+        logging.getLogger("ours").info("jwtproxy: %s is back", "all")
+        logging.getLogger("ours").warning("jwtproxy: warning: %s is away", "all")
+
+    assert _logged(say, capsys) == "jwtproxy: all is back\njwtproxy: warning: all is away\n"
+
+
 def test_errors_of_the_start_are_told_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     said = _logged(_everything, capsys, started=False)
     assert "jwtproxy: warning: careful" in said
