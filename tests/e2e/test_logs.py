@@ -19,7 +19,7 @@ import websockets
 from tests.support.clients import Http2, Raw, message, pseudo
 from tests.support.harness import SECRET, Proxy, StartProxy, clean_env, launcher, thorough, verify
 from tests.support.upstreams import Recorder, respond
-from tests.support.workers import get
+from tests.support.workers import WORKERS, await_workers, get
 
 PLANTED = "hunter2"
 SECRET_FIELDS = (
@@ -149,6 +149,20 @@ def test_a_websocket_is_one_line_with_all_that_has_passed(start_proxy: StartProx
     asyncio.run(run(people))
     people.wait_for_output(r"GET http://\S+/live\?… 101 \d+ms\n")
     assert people.stdout.count(" GET ") == 1
+
+
+def test_of_all_workers_lines_the_first_of_a_day_has_the_date(start_proxy: StartProxy, recorder: Recorder) -> None:
+    proxy = start_proxy("--workers", str(WORKERS))
+    await_workers(proxy, WORKERS)
+    for _ in range(12):  # connections, so that more than one worker has some
+        with Raw(proxy.port) as client:
+            assert client.request(get(f"{recorder.url}/x")).status == 200
+    proxy.stop()
+    lines = [line for line in proxy.stdout.splitlines() if " GET " in line]
+    days = [line[:10] for line in lines if re.match(r"\d{4}-", line)]
+    assert len(lines) == 12
+    assert lines[0].startswith(days[0])
+    assert len(days) == len(set(days)), "once for each"
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["slow", "gone"])

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import logging
+import mmap
 import os
 import re
 import sys
@@ -267,6 +268,22 @@ def test_the_day_is_told_once(capsys: pytest.CaptureFixture[str], monkeypatch: p
     _with(look)
     starts = [line.partition(" GET")[0] for line in capsys.readouterr().out.splitlines()]
     assert starts == ["2026-11-27 23:59:59", "23:59:59", "2026-11-28 00:00:00"]
+
+
+def test_of_several_workers_one_tells_the_day(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are forks of one, with memory that they share."""
+    day = mmap.mmap(-1, terminal.DAY)
+
+    def look(master: Master) -> None:
+        dumper = master.addons.get("dumper")
+        dumper.day = day
+        dumper.response(_flow())
+
+    _with(look)
+    _with(look)
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.match(rf"{WHEN}GET ", first)
+    assert re.match(r"\d\d:\d\d:\d\d GET ", second)
 
 
 @pytest.mark.parametrize(
