@@ -2,11 +2,12 @@
 
 import contextlib
 import fcntl
+import mmap
 import os
 import signal
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from jwtproxy.observe.sharing import Sharing
 from jwtproxy.policy.current import CurrentPolicy
 from jwtproxy.tokens.key_source import KeySource
 
+from .addons.terminal import DAY
 from .processes.sockets import PORTS, bind
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
@@ -57,6 +59,8 @@ class Plan:
     """Seconds for which all goes on after SIGTERM, before the grace begins."""
     board: Board | None = None
     """What several workers tell one another."""
+    day: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, DAY))
+    """Of the last line that one of them has printed."""
     sharing: Sharing | None = None
     """With other machines, where it is told."""
     watchers: tuple[object, ...] = ()

@@ -6,6 +6,8 @@ from typing import IO
 
 MISTAKEN = 2
 """The exit status where what was asked for cannot be done as it was asked."""
+WARNING = "jwtproxy: warning: "
+"""How warnings begin."""
 
 
 def report(message: str, hint: str = "") -> None:
@@ -37,7 +39,7 @@ def tell_on_stderr(message: str) -> None:
 
 def warn(message: str) -> None:
     """One line on stderr about what may be a mistake, and is none yet; if nobody reads it, we have tried."""
-    _print_error(f"jwtproxy: warning: {message}")
+    _print_error(f"{WARNING}{message}")
 
 
 def _print_error(text: str) -> None:

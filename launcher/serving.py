@@ -68,7 +68,8 @@ async def _run(
     signing = JwtInject(plan.source, plan.current, announces=plan.workers == 1)
     fast_lane = master.add_ours(signing, plan.counters, plan.board, plan.sharing, announces=number == 1)
     master.addons.add(*plan.watchers)
-    master.addons.get("dumper").tokens = plan.tokens
+    dumper = master.addons.get("dumper")
+    dumper.tokens, dumper.day = plan.tokens, plan.day
     running.wrap = fast_lane.wrap
     master.connections.attend(running)
     stop = partial(signals.put_nowait, signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import mmap
 import os
 import sys
 import time
@@ -31,6 +32,12 @@ _UNTRUSTED = "the client does not trust the proxy's CA"
 _CLOSED = "the client closed the connection in the TLS handshake, perhaps as it does not trust the proxy's CA"
 REJECTED = (_UNTRUSTED, _CLOSED)
 """Why TLS fails with a client that does not trust us, or may not."""
+
+_OURS = "jwtproxy: "
+"""How all lines begin that we say ourselves, but for those of requests."""
+
+DAY = len("2026-11-27 ")
+"""Bytes that it takes to know of which day the last line was."""
 
 _FIELDS, _BODIES = 2, 3
 """From which flow_detail on header fields are printed, and bodies."""
@@ -77,13 +84,14 @@ class Logs(termlog.TermLog):
 
 
 class _Formatter(log.MitmFormatter):
-    """mitmproxy's own, but for warnings and errors, which start as all our errors do."""
+    """mitmproxy's own, but for what we say ourselves, and for warnings and errors, which start as all our errors do."""
 
     def format(self, record: logging.LogRecord) -> str:
-        if record.levelno < logging.WARNING:
-            return super().format(record)
         message = record.getMessage()
-        if not message.startswith("jwtproxy: "):
+        is_ours = message.startswith(_OURS)
+        if record.levelno < logging.WARNING and not is_ours:
+            return super().format(record)
+        if not is_ours:
             message = f"jwtproxy: {'error' if record.levelno >= logging.ERROR else 'warning'}: {message}"
         if record.exc_info:
             message = f"{message}\n{self.formatException(record.exc_info)}"
@@ -100,7 +108,9 @@ class Requests(dumper.Dumper):
         self.out_has_vt_codes = colours_wanted(self.outfp)
         self._for_programs = False
         self._day = ""
-        """Of the last line."""
+        """Of the last line here."""
+        self.day: bytearray | mmap.mmap = bytearray(DAY)
+        """The same of all workers, where they share it."""
         self._hinted = False
         """Whether it has been told how clients come to trust us."""
         self.idle = False
@@ -206,8 +216,16 @@ class Requests(dumper.Dumper):
     def _start(self, client: str) -> str:
         """When, and of whom: the day in its first line, and who is on another machine."""
         day, clock = _now(int(time.time()))
-        new, self._day = day if day != self._day else "", day
+        new = day if day != self._day and self._begins(day) else ""
         return f"{new}{clock}{'' if _is_here(client) else f'{client} '}"
+
+    def _begins(self, day: str) -> bool:
+        """Whether no other worker has had a line of that day."""
+        self._day, told = day, day.encode()
+        if self.day[:] == told:
+            return False
+        self.day[:] = told
+        return True
 
     def _outcome(self, flow: http.HTTPFlow, exchange: Exchange) -> str:
         reason = strutils.escape_control_characters(exchange.reason)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import websockets
 from tests.support.clients import Http2, Raw, message, pseudo
 from tests.support.harness import SECRET, Proxy, StartProxy, clean_env, launcher, thorough, verify
 from tests.support.upstreams import Recorder, respond
-from tests.support.workers import get
+from tests.support.workers import WORKERS, await_workers, get
 
 PLANTED = "hunter2"
 SECRET_FIELDS = (
@@ -151,26 +152,51 @@ def test_a_websocket_is_one_line_with_all_that_has_passed(start_proxy: StartProx
     assert people.stdout.count(" GET ") == 1
 
 
-@pytest.mark.parametrize("gone", [False, True], ids=["slow", "gone"])
-def test_a_reader_of_the_log_holds_nobody_up(gone: bool, recorder: Recorder, confdir: Path, tmp_path: Path) -> None:
+def test_of_all_workers_lines_the_first_of_a_day_has_the_date(start_proxy: StartProxy, recorder: Recorder) -> None:
+    proxy = start_proxy("--workers", str(WORKERS))
+    await_workers(proxy, WORKERS)
+    for _ in range(12):  # connections, so that more than one worker has some
+        with Raw(proxy.port) as client:
+            assert client.request(get(f"{recorder.url}/x")).status == 200
+    proxy.stop()
+    lines = [line for line in proxy.stdout.splitlines() if " GET " in line]
+    days = [line[:10] for line in lines if re.match(r"\d{4}-", line)]
+    assert len(lines) == 12
+    assert lines[0].startswith(days[0])
+    assert len(days) == len(set(days)), "once for each"
+
+
+@pytest.mark.parametrize("reader", ["slow", "in no hurry", "gone", "a full disk"])
+def test_a_reader_of_the_log_holds_nobody_up(reader: str, recorder: Recorder, confdir: Path, tmp_path: Path) -> None:
     """A pipe holds some hundred lines; thousands of requests pass all the same, and the proxy ends well."""
     recorder.default = respond(200)
     command = [*launcher(), *JSON, "--set", f"confdir={confdir}"]
     env = clean_env(tmp_path, {"JWT_SHARED_SECRET": SECRET, "HTTP_PORT": "0"})
-    proxy = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert proxy.stdout
-    assert proxy.stderr
-    with proxy, contextlib.ExitStack() as held:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, reader != "in no hurry")  # which holds for the proxy, too
+    with contextlib.ExitStack() as held, os.fdopen(reading) as log, Path("/dev/full").open("w") as full:
+        stdout = full if reader == "a full disk" else writing
+        proxy = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE, text=True)
+        os.close(writing)
+        held.enter_context(proxy)
         held.callback(proxy.kill)
+        assert proxy.stderr
         found = re.search(r"listening on http://\S+:(\d+)", proxy.stderr.readline())
         assert found
-        if gone:
-            proxy.stdout.close()
+        if reader == "gone":
+            log.close()
         with Raw(int(found[1])) as client:
             for number in range(1500):
                 assert client.request(get(f"{recorder.url}/{number}")).status == 200
         proxy.send_signal(signal.SIGTERM)
-        if not gone:
-            assert [json.loads(line)["path"] for line in proxy.stdout] == [f"/{number}" for number in range(1500)]
+        if reader in ("slow", "in no hurry"):
+            assert [json.loads(line)["path"] for line in log] == [f"/{number}" for number in range(1500)]
         assert proxy.wait(10) == 0
-        assert "rror" not in proxy.stderr.read()
+        said = proxy.stderr.read()
+    assert "rror" not in said
+    lost = [line for line in said.splitlines() if "of the log" in line]
+    assert lost == ([DROPPED, NEVER] if reader == "a full disk" else [])
+
+
+DROPPED = "jwtproxy: warning: lines of the log are dropped: no space left on device"
+NEVER = "jwtproxy: warning: 1500 lines of the log were never written: no space left on device"

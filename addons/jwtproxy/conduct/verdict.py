@@ -7,6 +7,8 @@ from .proxy_status import ErrorType
 
 DEFAULT = "default"
 """What is said to have decided where no rule did."""
+OTHERS = "other"
+"""What stands for all rules for which metrics have no room."""
 
 
 class Forward(NamedTuple):

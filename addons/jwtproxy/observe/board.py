@@ -7,13 +7,16 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
+from .recent import LARGEST
+
 Row = tuple[Any, ...]
 
 _SLOTS = 64
 """As many processes have a place of their own; of two that share one, the last to write is read."""
-_EACH = 1024
-"""Bytes for a row, on average."""
 _LEAST = 16 * 1024
+"""Bytes of a place. There is one for each process's largest rows; what is not used costs no memory."""
+_FLAGS = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+"""Nor does it have to be there."""
 _HEAD = struct.Struct("QQ")
 """How long it is, and its checksum: nobody waits for a lock, and what is being written is not taken for what it is."""
 
@@ -22,9 +25,9 @@ class Board:
     """Made before the processes are forked. What one has put there outlives it."""
 
     def __init__(self, rows: int) -> None:
-        """`rows`: how many each may put there."""
-        self._room = max(_LEAST, rows * _EACH)
-        self._memory = mmap.mmap(-1, _SLOTS * self._room)
+        """`rows`: how many each may put there, shortened as recent requests are."""
+        self._room = max(_LEAST, rows * LARGEST)
+        self._memory = mmap.mmap(-1, _SLOTS * self._room, flags=_FLAGS)
         self._own = -1
 
     def use_place(self, process: int) -> None:

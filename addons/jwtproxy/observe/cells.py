@@ -8,12 +8,12 @@ import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
 
+from ..conduct.verdict import OTHERS
+
 _ROWS = 4096
 """As many processes may have counted before rows are used a second time, which go on from what is there."""
 _WIDTH = 64
 """Bytes of a name."""
-OTHERS = "other"
-"""What stands for names for which there is no room: it has that of the last."""
 
 
 def fitting(name: str) -> str:
@@ -50,7 +50,7 @@ class Cells:
         self.real = self._floats[row * self._real : (row + 1) * self._real]
         """The others."""
         self.numbers = _Numbers(self._learn, self._names_of(row))
-        """Those of names in this row; that of OTHERS where there is no more room."""
+        """Those of names in this row; that of OTHERS where there is no more room: it has that of the last."""
 
     def add(self, cell: int, more: int = 1) -> None:
         """Count."""

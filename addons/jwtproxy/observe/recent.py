@@ -24,15 +24,17 @@ LONGEST_TOKEN = 4096
 """Bytes of a token, of which all is kept or nothing."""
 _USUAL = 512
 """What is no longer, all in all, needs no closer look."""
+LARGEST = 2 * LONGEST + 3 * 4 * LONGEST + LONGEST_PATH + LONGEST_TOKEN + 256
+"""Bytes that a row takes at most once it is shortened: two parts of bytes, three of characters, and what is short."""
 
 
 def shortened(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """A Row as a plain tuple, cut to what is worth keeping of it."""
-    _, _, _, method, _, host, _, path, _, _, _, reason, rule, token = row[:14]
-    if len(method) + len(host) + len(path) + len(reason) + len(rule) + len(token) <= _USUAL:
+    _, _, _, method, scheme, host, _, path, _, _, _, reason, rule, token = row[:14]
+    if len(method) + len(scheme) + len(host) + len(path) + len(reason) + len(rule) + len(token) <= _USUAL:
         return row
     return (
-        *(*row[:3], method[:LONGEST], row[4], host[:LONGEST], row[6], path[:LONGEST_PATH], *row[8:11]),
+        *(*row[:3], method[:LONGEST], scheme[:LONGEST], host[:LONGEST], row[6], path[:LONGEST_PATH], *row[8:11]),
         *(reason[:LONGEST], rule[:LONGEST], token if len(token) <= LONGEST_TOKEN else b"", *row[14:]),
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conduct.request import Matcher, RequestHead
-from ..conduct.verdict import DEFAULT
+from ..conduct.verdict import DEFAULT, OTHERS
 from ..config import yaml
 from ..config.errors import SettingsError
 from ..config.yaml import Node
@@ -24,6 +24,11 @@ _TOKEN = ("user", "issuer", "subject", "audience", "ttl", "claims", "typ", "head
 _KEYS = ("name", "match", "sign", "block", *_TOKEN)
 _LONGEST_NAME = 80
 _EVERYTHING = "~all"
+_TAKEN = {
+    DEFAULT: "requests no rule matches",
+    OTHERS: "all rules that metrics have no room for",
+}
+"""Names that stand for something else where rules are named."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +140,8 @@ def _name(node: Node) -> str:
         raise node.error(
             f"bad value {name[:_LONGEST_NAME]!r} for name", f"use at most {_LONGEST_NAME} characters on one line"
         )
-    if name == DEFAULT:
-        raise node.error(
-            "a rule must not be called 'default'",
-            "that stands for requests no rule matches; use another name",
-        )
+    if name in _TAKEN:
+        raise node.error(f"a rule must not be called {name!r}", f"that stands for {_TAKEN[name]}; use another name")
     return name
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import logging
+import mmap
 import os
 import re
 import sys
@@ -269,6 +270,22 @@ def test_the_day_is_told_once(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert starts == ["2026-11-27 23:59:59", "23:59:59", "2026-11-28 00:00:00"]
 
 
+def test_of_several_workers_one_tells_the_day(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are forks of one, with memory that they share."""
+    day = mmap.mmap(-1, terminal.DAY)
+
+    def look(master: Master) -> None:
+        dumper = master.addons.get("dumper")
+        dumper.day = day
+        dumper.response(_flow())
+
+    _with(look)
+    _with(look)
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.match(rf"{WHEN}GET ", first)
+    assert re.match(r"\d\d:\d\d:\d\d GET ", second)
+
+
 @pytest.mark.parametrize(
     ("client", "told"), [("127.0.0.1", ""), ("::1", ""), ("::ffff:127.0.0.1", ""), ("192.0.2.7", "192.0.2.7 ")]
 )
@@ -473,6 +490,14 @@ def test_warnings_and_errors_are_in_our_voice(capsys: pytest.CaptureFixture[str]
     first, *rest = _logged(_everything, capsys).splitlines()
     assert first.endswith("a script's info")
     assert rest == ["jwtproxy: warning: careful", "jwtproxy: error: wrong", "jwtproxy: error: ours"]
+
+
+def test_what_we_say_ourselves_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    def say() -> None:
+        logging.getLogger("ours").info("jwtproxy: %s is back", "all")
+        logging.getLogger("ours").warning("jwtproxy: warning: %s is away", "all")
+
+    assert _logged(say, capsys) == "jwtproxy: all is back\njwtproxy: warning: all is away\n"
 
 
 def test_errors_of_the_start_are_told_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:

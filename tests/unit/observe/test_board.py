@@ -8,8 +8,12 @@ import sys
 from collections import deque
 from http import HTTPStatus
 
+import pytest
+
 from jwtproxy.observe import board
 from jwtproxy.observe.board import Board
+from jwtproxy.observe.exchanges import Row
+from jwtproxy.observe.recent import shortened
 
 
 def test_each_reads_what_the_others_have_put_there() -> None:
@@ -21,6 +25,40 @@ def test_each_reads_what_the_others_have_put_there() -> None:
     shared.use_place(1)
     shared.put([])
     assert shared.others() == [(2, b"x", None), (3, b"x", None)]
+
+
+LONG = "\U0001f600" * 10_000
+LARGEST = Row(
+    began=1e9,
+    ended=1e9,
+    client="ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%enp0s31f6",
+    method=LONG.encode(),
+    scheme=LONG.encode(),
+    host=LONG,
+    port=65535,
+    path=LONG.encode(),
+    has_query=True,
+    status=999,
+    outcome=9,
+    reason=LONG,
+    rule=LONG,
+    token=b"x" * 4096,
+    waited=1e9,
+    received=2**63,
+    sent=2**63,
+    fast=False,
+    websocket=True,
+)
+
+
+@pytest.mark.parametrize("count", [1, 2, 100, 1000])
+def test_there_is_room_for_all_that_is_kept(count: int) -> None:
+    """However long it is: the last of all workers are the last only if none had to leave one out."""
+    shared = Board(count)
+    shared.use_place(1)
+    shared.put([shortened(LARGEST._replace(received=number)) for number in range(count)])
+    shared.use_place(2)
+    assert [row[15] for row in shared.others()] == list(range(count))
 
 
 def test_where_there_is_no_room_the_first_are_left_out() -> None:

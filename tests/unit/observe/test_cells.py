@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from jwtproxy.observe.cells import OTHERS, Cells, fitting
+from jwtproxy.conduct.verdict import OTHERS
+from jwtproxy.observe.cells import Cells, fitting
 
 
 def test_one_process_adds_up_what_it_has() -> None:

@@ -129,10 +129,12 @@ def test_nobody_else_may_keep_or_embed_it() -> None:
 
 def test_what_is_long_is_cut_and_a_long_token_left_out() -> None:
     assert recent.shortened(ROW) == ROW
-    long = ROW._replace(method=b"m" * 999, host="h" * 999, path=b"p" * 9999, reason="r" * 999, rule="u" * 999)
+    long = ROW._replace(
+        method=b"m" * 999, scheme=b"s" * 999, host="h" * 999, path=b"p" * 9999, reason="r" * 999, rule="u" * 999
+    )
     cut = Row._make(recent.shortened(long))
-    lengths = [len(part) for part in (cut.method, cut.host, cut.path, cut.reason, cut.rule)]
-    assert lengths == [256, 256, 1024, 256, 256]
+    lengths = [len(part) for part in (cut.method, cut.scheme, cut.host, cut.path, cut.reason, cut.rule)]
+    assert lengths == [256, 256, 256, 1024, 256, 256]
     assert cut.token == ROW.token
     assert Row._make(recent.shortened(ROW._replace(token=b"e30." + b"x" * 4093))).token == b""
     assert cut[14:] == ROW[14:]

@@ -205,7 +205,8 @@ MISTAKES = [
     (_one("block: true\n    header: x"), 4, "header has no effect with block: true", "one of the two"),
     # names
     (_one("name: ''"), 3, "name is blank", ""),
-    (_one("name: default"), 3, "a rule must not be called 'default'", "another name"),
+    (_one("name: default"), 3, "a rule must not be called 'default'", "no rule matches; use another name"),
+    (_one("name: other"), 3, "a rule must not be called 'other'", "metrics have no room for; use another name"),
     (_one('name: "a\\nb"'), 3, "bad value 'a\\nb' for name", "one line"),
     (_one('name: "a\\tb"'), 3, "bad value 'a\\tb' for name", "one line"),
     (_one("name: ' a'"), 3, "bad value ' a' for name", "one line"),
