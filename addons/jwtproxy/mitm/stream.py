@@ -392,7 +392,7 @@ class Stream(http.HttpStream):
         if isinstance(event, NoAnswer) and self._may_go_again(event):
             yield from self._go_again()
             return
-        if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.CONNECT_FAILED:
+        if _has_no_connection(event):
             via = self.flow.server_conn.via
             peer = f"{via[0]}://{via[1][0]}:{via[1][1]}" if via else self._origin
             if flows.is_refused(event.message):
@@ -683,6 +683,11 @@ class Stream(http.HttpStream):
     def _origin(self) -> str:
         request = self.flow.request
         return f"{request.scheme}://{request.host}:{request.port}"
+
+
+def _has_no_connection(event: http.RequestProtocolError | http.ResponseProtocolError) -> bool:
+    """Whether it tells that no connection could be made, and not that its client has left meanwhile."""
+    return event.code is http.ErrorCode.CONNECT_FAILED and event.message != flows.CLIENT_GONE
 
 
 def _sends(command: Command, kinds: Any) -> bool:

@@ -25,6 +25,7 @@ from jwtproxy.observe.counters import Carried, Counters, Outcome, Passed
 from jwtproxy.observe.exchanges import Exchange, Row, in_words
 from tests.support import servers
 from tests.support.inside import Opens, Ours
+from tests.support.upstreams import deaf_authority
 
 if TYPE_CHECKING:
     from tests.support.inside import Serve, Upstream
@@ -281,6 +282,28 @@ def test_a_client_that_leaves_within_its_body_is_no_failure(
 
     asyncio.run(run())
     assert counting.found == ([Outcome.ABORTED], {}, {}, bool(answer))
+
+
+@pytest.mark.parametrize(("hook", "lane"), [(False, False), (False, True), (True, True)])
+def test_a_client_that_leaves_while_its_upstream_is_dialled_is_no_failure(hook: bool, lane: bool, serve: Serve) -> None:
+    counting, dialled = Counting(), asyncio.Event()
+
+    async def dial(data: object) -> None:
+        dialled.set()
+        await asyncio.sleep(9 * hook)
+
+    async def run() -> None:
+        with deaf_authority() as place:
+            async with serve(counting, Opens(), Ours(server_connect=dial), lane=lane) as proxy, asyncio.timeout(5):
+                async with proxy.client() as client:
+                    client.send(f"GET http://{place}/ HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
+                    await dialled.wait()
+                    await asyncio.sleep(0.05)
+                while not counting.counters.passed:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert counting.found == ([Outcome.ABORTED], {}, {}, 0)
 
 
 @pytest.mark.parametrize("lane", [False, True])
