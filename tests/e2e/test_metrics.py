@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 import urllib.request
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.clients import Raw, Reply, message
 from tests.support.harness import Process, StartProxy, rows
-from tests.support.upstreams import Recorder, respond
+from tests.support.upstreams import Recorder, raw, respond
 from tests.support.workers import WORKERS, await_workers, until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -87,6 +88,34 @@ def test_it_agrees_with_the_status_and_with_the_upstream(workers: int, start_pro
         assert _sum(samples, "jwtproxy_body_bytes_total", direction="sent") == 180 * len(b"ok") + len(refusal.body)
         assert 0 < _sum(samples, "jwtproxy_upstream_seconds_sum") < time.monotonic()
         assert _sum(samples, "jwtproxy_open_connections") <= 1
+
+
+def test_failures_are_of_the_kinds_that_clients_are_told(start_proxy: StartProxy) -> None:
+    """Whoever is at fault: the upstream, or a client, also one whose request cannot be read, or who leaves."""
+    with Recorder() as upstream:
+        upstream.route("/junk", raw(b"junk\r\n\r\n"))
+        upstream.route("/short", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"))
+        proxy = start_proxy()
+        told = Counter[bytes]()
+        for path in ("/junk", "/\xff", "/short"):
+            with Raw(proxy.port) as client:
+                client.send(message("GET", f"{upstream.url}{path}", f"Host: {upstream.authority}"))
+                told.update(client.rest().partition(b"Proxy-Status: jwtproxy; error=")[2].split(b"\r\n")[:1])
+        with Raw(proxy.port) as client:
+            client.send(
+                message("POST", f"{upstream.url}/", f"Host: {upstream.authority}", "Content-Length: 100") + b"a"
+            )
+        until(lambda: _sum(_samples(proxy), "jwtproxy_requests_total") == 3, 10, "requests")
+        samples = _samples(proxy)
+        assert told == {b"http_protocol_error": 1, b"http_request_error": 1, b"": 1}
+        assert _sum(samples, "jwtproxy_upstream_errors_total") == 2
+        assert _sum(samples, "jwtproxy_upstream_errors_total", kind="http_protocol_error") == 1
+        assert _sum(samples, "jwtproxy_upstream_errors_total", kind="http_response_incomplete") == 1
+        assert _sum(samples, "jwtproxy_refusals_total") == 1
+        assert _sum(samples, "jwtproxy_refusals_total", reason="http_request_error") == 1
+        assert _sum(samples, "jwtproxy_requests_total", outcome="failed") == 2
+        assert _sum(samples, "jwtproxy_requests_total", outcome="aborted") == 1
+        assert _sum(samples, "jwtproxy_upstream_seconds_count") == 1
 
 
 @pytest.mark.parametrize("count", rows({"200": 200, "10000": 10_000}, "200"))

@@ -19,8 +19,9 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
 from mitmproxy.test import taddons, tflow
 
-from jwtproxy.mitm import farewell, gate, limits, time_limits
+from jwtproxy.mitm import farewell, gate, ledger, limits, time_limits
 from jwtproxy.mitm.gate import Judge
+from jwtproxy.observe.counters import Counters
 from jwtproxy.policy.faults import UNSIGNED
 
 from .inside import open_gate
@@ -93,6 +94,9 @@ class Http2:
         limits.hang(options, {**limits.DEFAULT._asdict(), "max_body": max_body})
         open_gate(options, judge)
         gate.count_with(options, self._count)
+        self.counters = Counters()
+        self._ledger = ledger.Ledger(self.counters)
+        ledger.hang(options, self._ledger)
         self.leaving = farewell.watch(options) if watched else WeakSet[Any]()
         self.counted = 0
         """How many requests have set out."""
@@ -266,6 +270,8 @@ class Http2:
         elif isinstance(hook, http.HttpResponseHeadersHook):
             assert hook.flow.response
             hook.flow.response.stream = self._stream_answers
+        elif isinstance(hook, http.HttpErrorHook):
+            self._ledger.error(hook.flow)
 
     def _open(self, command: commands.OpenConnection) -> events.Event:
         if self.down:

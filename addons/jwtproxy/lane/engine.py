@@ -25,7 +25,7 @@ from ..conduct.forwarding import response_fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.interim import Interims
 from ..conduct.malformed import MalformedError
-from ..conduct.proxy_status import ErrorType, Reason
+from ..conduct.proxy_status import ErrorType, Reason, type_of
 from ..conduct.retries import may_go_again
 from ..conduct.target import Target
 from ..config.errors import trace
@@ -510,11 +510,12 @@ class Engine(asyncio.Protocol):
     def _refuse(self, status: int, reason: str) -> None:
         """Tell of an error, to hooks and, if no answer has begun, to the client; it ends the connection."""
         assert self.flow
+        otherwise = ErrorType.HTTP_REQUEST_ERROR if status < 500 else ErrorType.HTTP_PROTOCOL_ERROR
+        reason = Reason(reason, type_of(reason, otherwise))
         if not self._done:
             self.flow.error = Error(reason)
         if not self._answered:
-            otherwise = ErrorType.HTTP_REQUEST_ERROR if status < 500 else ErrorType.HTTP_PROTOCOL_ERROR
-            page = flows.failure(status, reason, otherwise)
+            page = pages.text(status, reason, reason.error)
             self._send(error_answer(page, self.flow.request.data.method, flows.accept_of(self.flow)))
         self._end_in_error()
 
@@ -647,7 +648,7 @@ class Engine(asyncio.Protocol):
         self._over = True
         flow = self.flow
         if flow and not self._done:
-            flow.error = Error("client disconnected")
+            flow.error = Error(flows.CLIENT_GONE)
             note_carried(flow, self._received, self._sent, fast=True)
             call(self.lane.hooks["error"], flow)
             flow.live = False
@@ -860,6 +861,8 @@ class Engine(asyncio.Protocol):
             self.transport.abort()
 
     def _refuse_late_head(self, message: str) -> None:
+        if ledger := self.lane.ledger:
+            ledger.refuse_unread()
         who = human.format_address(self.transport.get_extra_info("peername"))
         logger.warning("jwtproxy: warning: %s: %s", who, message)  # there is no flow that would be shown
         lines = self._buffer.split(b"\r\n")

@@ -277,7 +277,7 @@ class Upstream(asyncio.Protocol):
         try:
             self._body.close()
         except h11.ProtocolError as error:
-            self._fail(f"HTTP/1 protocol error: {error}")
+            self._fail(Reason(f"HTTP/1 protocol error: {error}", ErrorType.HTTP_RESPONSE_INCOMPLETE))
         else:
             self._end(b"")
             self._asker.flush()

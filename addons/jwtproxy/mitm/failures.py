@@ -2,7 +2,7 @@
 
 from mitmproxy.proxy.layers import http
 
-from ..conduct.proxy_status import ErrorType
+from ..conduct.proxy_status import ErrorType, Reason, type_of
 from ..observe import pages
 from ..observe.pages import Page
 from . import flows
@@ -30,8 +30,23 @@ _THEIRS = {
 
 def in_our_words(reason: str) -> str:
     """What a flow's error says, as its client is told."""
-    code = next((code for start, code in _THEIRS.items() if reason.startswith(start)), None)
+    code = _code_of(reason)
     return _OURS[code][0] if code else flows.in_our_name(reason)
+
+
+def type_in(reason: str) -> ErrorType:
+    """Of which type a flow's error is, as its client is told."""
+    code = _code_of(reason)
+    return _OURS[code][1] if code else type_of(reason, ErrorType.HTTP_PROTOCOL_ERROR)
+
+
+def _code_of(reason: str) -> http.ErrorCode | None:
+    return next((code for start, code in _THEIRS.items() if reason.startswith(start)), None)
+
+
+def reason_of(event: http.ResponseProtocolError) -> Reason:
+    """Why there is no answer, or no more of one, with the type that its client is told."""
+    return Reason(event.message, type_of(event.message, _otherwise(event, event.code.http_status_code())))
 
 
 def page_of(event: http.ResponseProtocolError) -> Page | None:
@@ -41,10 +56,11 @@ def page_of(event: http.ResponseProtocolError) -> Page | None:
         return None
     if event.code in _OURS:
         return pages.text(status, *_OURS[event.code])
-    return flows.failure(status, event.message, _otherwise(event, status))
+    reason = reason_of(event)
+    return pages.text(status, reason, reason.error)
 
 
-def _otherwise(event: http.ResponseProtocolError, status: int) -> ErrorType:
-    if status < 500:
+def _otherwise(event: http.ResponseProtocolError, status: int | None) -> ErrorType:
+    if status and status < 500:
         return ErrorType.HTTP_REQUEST_ERROR
     return ErrorType.CONNECTION_TERMINATED if isinstance(event, NoAnswer) else ErrorType.HTTP_PROTOCOL_ERROR

@@ -17,7 +17,7 @@ from ..conduct.fields import Fields
 from ..conduct.heads import ReceivedRequest, ReceivedResponse
 from ..conduct.host import Fault
 from ..conduct.malformed import MalformedError
-from ..conduct.proxy_status import ERROR_NUMBER, ErrorType, Reason, of_connection, type_of
+from ..conduct.proxy_status import ERROR_NUMBER, ErrorType, Reason, of_connection
 from ..conduct.request import RequestHead
 from ..conduct.target import to_ascii
 from ..observe import pages
@@ -33,6 +33,9 @@ _REASON = "jwtproxy_reason"
 _BLOCKED = "blocklisted"
 _USER = "proxyauth"
 """Where mitmproxy notes what its `block_list` has answered, and user and password."""
+
+CLIENT_GONE = "client disconnected"
+"""Why nobody waits for the answer any more."""
 
 _SCHEMES = {b"http": "http", b"https": "https"}
 
@@ -220,11 +223,6 @@ def cannot_connect(place: str, reason: str) -> Reason:
 def in_our_name(reason: str) -> str:
     """What mitmproxy says, where that names mitmproxy."""
     return reason.replace("mitmproxy's ", "").replace("mitmproxy", "the proxy")
-
-
-def failure(status: int, reason: str, otherwise: ErrorType) -> Page:
-    """The answer where there is no other for this reason, of this type where it does not say of which it is."""
-    return pages.text(status, reason, type_of(reason, otherwise))
 
 
 def complete(flow: HTTPFlow, *, here: bool) -> None:

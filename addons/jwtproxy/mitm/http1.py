@@ -30,12 +30,13 @@ from ..conduct.malformed import MalformedError
 from ..conduct.proxy_status import ErrorType, Reason
 from ..observe import pages
 from ..observe.pages import Page
-from . import failures, flows, handlers, limits, pressure, prior_knowledge, socks, time_limits
+from . import failures, flows, handlers, ledger, limits, pressure, prior_knowledge, socks, time_limits
 from .limits import check_head, limits_of
 from .pipes import HalfClose
 from .pressure import Pressure, Why
 from .retries import NoAnswer
 
+_MALFORMED = Reason("the request's body is malformed", ErrorType.HTTP_REQUEST_ERROR)
 LONGEST_LINE = 64 * 1024
 """Bytes of a chunk's size with its extensions, or of the trailers."""
 
@@ -149,11 +150,9 @@ class Server(http.Http1Server):
         """Take a piece of a body. One that is malformed is refused, where mitmproxy would only close."""
         for command in super().read_body(event):
             if isinstance(command, http.ReceiveHttp) and isinstance(command.event, http.RequestProtocolError):
-                command.event.message = "the request's body is malformed or incomplete"
+                command.event.message = _MALFORMED if isinstance(event, events.DataReceived) else flows.CLIENT_GONE
             elif isinstance(command, CloseConnection) and isinstance(event, events.DataReceived) and not self._answered:
-                yield from self._send_page(
-                    pages.text(400, "the request's body is malformed", ErrorType.HTTP_REQUEST_ERROR)
-                )
+                yield from self._send_page(pages.text(400, _MALFORMED, _MALFORMED.error))
             yield command
         if self.state == self.read_body and isinstance(event, events.DataReceived):
             yield from self._await_more(time.monotonic())
@@ -253,6 +252,7 @@ class Server(http.Http1Server):
 
     def _refuse_http2(self) -> CommandGenerator[None]:
         refusal, data = prior_knowledge.Refusal(self.conn), bytes(self.buf)
+        ledger.refuse_unread(self.context.options)
 
         def refuse(event: events.Event) -> CommandGenerator[None]:
             yield from self._drop(event)
@@ -265,6 +265,7 @@ class Server(http.Http1Server):
     def _refuse(self, error: MalformedError, lines: list[bytes] | None = None) -> CommandGenerator[None]:
         """Answer a head with a fault, which these lines are, or one that is not complete."""
         # There is no flow, and so no line of the terminal's for what was asked.
+        ledger.refuse_unread(self.context.options)
         yield Log(f"{human.format_address(self.conn.peername)}: {error}", WARNING)
         lines = lines or bytes(self.buf).split(b"\r\n")
         page = pages.text(error.status, str(error), ErrorType.HTTP_REQUEST_ERROR)
@@ -321,7 +322,8 @@ class Server(http.Http1Server):
             yield from self._send_page(pages.text(408, message, ErrorType.HTTP_REQUEST_ERROR))
         self._over = True
         yield from self._hang_up()
-        yield http.ReceiveHttp(http.RequestProtocolError(self.stream_id, message, http.ErrorCode.CANCEL))
+        reason = Reason(message, ErrorType.HTTP_REQUEST_ERROR)
+        yield http.ReceiveHttp(http.RequestProtocolError(self.stream_id, reason, http.ErrorCode.CANCEL))
 
     def _send_end(self) -> CommandGenerator[None]:
         if self.state == self.passthrough:
@@ -439,6 +441,18 @@ class Client(http.Http1Client):
             self.body_reader = _http1.make_body_reader(length)
             self.state = self.read_body
             yield from self.state(event)
+
+    def read_body(self, event: events.Event) -> CommandGenerator[None]:
+        """Take a piece of a body, or its end, which may be none."""
+        if isinstance(event, events.ConnectionClosed):
+            return self._end_body(event)
+        return super().read_body(event)
+
+    def _end_body(self, event: events.Event) -> CommandGenerator[None]:
+        for command in super().read_body(event):
+            if isinstance(command, http.ReceiveHttp) and isinstance(command.event, http.ResponseProtocolError):
+                command.event.message = Reason(command.event.message, ErrorType.HTTP_RESPONSE_INCOMPLETE)
+            yield command
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
         """Note that one side has said all; after both have, wait for the next request, close, or become a pipe."""

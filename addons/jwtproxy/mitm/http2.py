@@ -23,10 +23,10 @@ from ..conduct.fields import Fields, check
 from ..conduct.heads import ReceivedResponse
 from ..conduct.interim import is_interim
 from ..conduct.malformed import MalformedError
-from ..conduct.proxy_status import ErrorType
+from ..conduct.proxy_status import ErrorType, Reason
 from ..observe import pages
 from ..observe.pages import Page
-from . import failures, farewell, flows, gate, handlers, limits, retries, time_limits
+from . import failures, farewell, flows, gate, handlers, ledger, limits, retries, time_limits
 from .dispatch import Address
 from .http2_connection import Connection, Leaving, Lengths
 from .http2_queue import Queue
@@ -208,10 +208,12 @@ class Server(http.Http2Server):
 
     def _refuse_stream(self, stream: int, error: MalformedError, accept: str = "") -> CommandGenerator[None]:
         if stream not in self.streams:  # there is no flow, and so no line of the terminal's
+            ledger.refuse_unread(self.context.options)
             yield Log(f"{human.format_address(self.conn.peername)}: {error}", WARNING)
         else:  # its head has passed already
             code = http.ErrorCode.GENERIC_CLIENT_ERROR
-            yield http.ReceiveHttp(http.RequestProtocolError(stream, str(error), code))
+            reason = Reason(str(error), ErrorType.HTTP_REQUEST_ERROR)
+            yield http.ReceiveHttp(http.RequestProtocolError(stream, reason, code))
         page = pages.text(error.status, str(error), ErrorType.HTTP_REQUEST_ERROR)
         if not self._send_page(stream, page, accept) and not self.is_closed(stream):
             self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.PROTOCOL_ERROR)
@@ -257,6 +259,7 @@ class Server(http.Http2Server):
     def _refuse_head(self, limit: float) -> CommandGenerator[None]:
         """The rest of it would have to come before anything else may: the connection cannot be used any more."""
         limits.reached(time_limits.HEAD)
+        ledger.refuse_unread(self.context.options)
         message = time_limits.late_head(limit)
         yield Log(f"{human.format_address(self.conn.peername)}: {message}", WARNING)
         if stream := self.h2_conn.begun:
@@ -272,8 +275,9 @@ class Server(http.Http2Server):
         return time_limits.shortest(found.head, found.body)
 
     def close_connection(self, msg: str) -> CommandGenerator[None]:
-        """Fail what is under way."""
-        yield from _fail_all(self, msg)
+        """Fail what is under way: the client has gone, or does not speak HTTP/2."""
+        gone = msg == _CLOSED
+        yield from _fail_all(self, flows.CLIENT_GONE if gone else Reason(msg, ErrorType.HTTP_REQUEST_ERROR))
 
     def _tell(self, event: http.ResponseProtocolError) -> bool:
         page = failures.page_of(event)
@@ -439,7 +443,7 @@ class Client(http.Http2Client):
             if msg == _CLOSED and state is _http2.StreamState.EXPECTING_HEADERS:
                 del self.streams[stream]
                 yield http.ReceiveHttp(NoAnswer(stream, "server closed connection"))
-        yield from _fail_all(self, msg)
+        yield from _fail_all(self, Reason(msg, ErrorType.HTTP_RESPONSE_INCOMPLETE) if msg == _CLOSED else msg)
 
     def _leave(self) -> None:
         """Take no more requests, not even those that wait for one to end."""
@@ -524,7 +528,8 @@ class Client(http.Http2Client):
                 self._leave()  # there is no place on it for reasons of its own; else there will be one
             yield from self._give_up(stream, reason)
             return
-        del self.streams[stream]
+        if self.streams.pop(stream) is _http2.StreamState.HEADERS_RECEIVED and event.remote_reset:
+            reason = Reason(reason, ErrorType.HTTP_RESPONSE_INCOMPLETE)
         code = _CODES.get(int(event.error_code or 0), http.ErrorCode.GENERIC_SERVER_ERROR)
         yield http.ReceiveHttp(http.ResponseProtocolError(stream, reason, code))
 

@@ -10,7 +10,7 @@ from mitmproxy.http import HTTPFlow, RequestData, Response, ResponseData
 from mitmproxy.options import Options
 
 from ..conduct import proxy_status
-from ..conduct.proxy_status import ErrorType, type_of
+from ..conduct.proxy_status import ErrorType
 from ..conduct.verdict import DEFAULT
 from ..observe.counters import Carried, Outcome, outcome_of
 from ..observe.exchanges import Exchange, Row, in_words
@@ -19,7 +19,7 @@ from .flows import RULE
 
 _CARRIED = "jwtproxy_carried"
 """Among a flow's attributes: the bytes of both bodies, and whether it was in the fast lane."""
-_LEFT = ("client disconnected", "Client disconnected", "stream reset by client", Error.KILLED_MESSAGE)
+_LEFT = (flows.CLIENT_GONE, "Client disconnected", "stream reset by client", Error.KILLED_MESSAGE)
 """How errors begin that are no failure: the client has gone, or a script has ended it."""
 
 
@@ -125,6 +125,10 @@ class Ledger:
         if self.keepers:
             self._keep(flow, _end_of(flow))
 
+    def refuse_unread(self) -> None:
+        """A request was refused that could not be read: it has no flow, and so no end of which more could be told."""
+        self._counts.count_kind(ErrorType.HTTP_REQUEST_ERROR, refused=True)
+
     def _end(self, flow: HTTPFlow, end: _End) -> None:
         if not flows.to_self(flow) and _SHOWN not in vars(flow):
             if end.kind:
@@ -160,7 +164,7 @@ def row(flow: HTTPFlow, outcome: Outcome, carried: Carried, waited: float | None
     ended = websocket.timestamp_end if websocket else response and response.data.timestamp_end
     if flow.error:
         ended = flow.error.timestamp
-    token = b"" if outcome == _REFUSED else gate.token_of(flow)
+    token = b"" if outcome == _REFUSED and not flow.error else gate.token_of(flow)
     received, sent, fast = carried
     return (
         request.timestamp_start, ended or time.time(), peer[0] if peer else "", request.method, scheme, request.host,
@@ -195,19 +199,19 @@ def _waited(asked: RequestData, answer: ResponseData) -> float:
 
 def _end_of_error(flow: HTTPFlow) -> _End:
     reason = flow.error.msg if flow.error else "no answer"
+    theirs = None if flows.reason_of(flow) else flow.response
+    waited = _waited(flow.request.data, theirs.data) if theirs else None
     if reason.startswith(_LEFT):
-        return _End(Outcome.ABORTED)
-    return _End(Outcome.FAILED, _kind(reason))
+        return _End(Outcome.ABORTED, "", waited)
+    kind = failures.type_in(reason)
+    outcome = Outcome.REFUSED if kind is ErrorType.HTTP_REQUEST_ERROR else Outcome.FAILED
+    return _End(outcome, str(kind), waited)
 
 
 def _kind_of_answer(response: Response) -> str:
     """Of which type the failure is that an answer of ours tells of."""
     told: str = response.headers.get(proxy_status.NAME, "")
     return told.rpartition("=")[2]
-
-
-def _kind(reason: str) -> str:
-    return str(type_of(reason, ErrorType.CONNECTION_TERMINATED))
 
 
 def hang(options: Options, ledger: Ledger) -> None:
@@ -219,6 +223,12 @@ def ledger_of(options: Options) -> Ledger | None:
     """Which is told of that."""
     found: Ledger | None = vars(options).get(_HUNG)
     return found
+
+
+def refuse_unread(options: Options) -> None:
+    """Have it counted that the master with these options has refused a request that could not be read."""
+    if ledger := ledger_of(options):
+        ledger.refuse_unread()
 
 
 _HUNG = "jwtproxy_ledger"

@@ -37,7 +37,7 @@ from ..conduct.malformed import MalformedError
 from ..conduct.proxy_status import ErrorType
 from ..conduct.retries import may_go_again
 from ..observe.pages import text
-from . import echo, flows, forgetting, gate, http1, limits, pipes, response_timeout, retries, turns, whole_bodies
+from . import echo, failures, flows, forgetting, gate, http1, limits, pipes, response_timeout, retries, turns
 from .ledger import note_carried, note_shown
 from .pages_mode import is_for_pages
 from .pressure import HIGH, Pressure
@@ -45,7 +45,7 @@ from .response_timeout import Alarm
 from .retries import NoAnswer
 from .websocket_messages import Messages
 from .websocket_relay import Relay
-from .whole_bodies import Held
+from .whole_bodies import Held, refusal
 
 _BODY = (http.ResponseData, http.ResponseTrailers)
 _DATA = (http.RequestData, http.ResponseData)
@@ -180,7 +180,7 @@ class Stream(http.HttpStream):
     def state_consume_request_body(self, event: events.Event) -> CommandGenerator[None]:
         """Gather the body."""
         if isinstance(event, http.RequestData) and (exceeded := self._held_request.change(len(event.data))):
-            flows.respond(self.flow, whole_bodies.refusal(exceeded, of_request=True))
+            flows.respond(self.flow, refusal(exceeded, of_request=True))
             yield from self._answer()
         else:
             yield from super().state_consume_request_body(event)
@@ -189,7 +189,7 @@ class Stream(http.HttpStream):
         """Gather the answer's body."""
         if isinstance(event, http.ResponseData) and (exceeded := self._held_answer.change(len(event.data))):
             self.server_state = self.state_errored
-            flows.respond(self.flow, whole_bodies.refusal(exceeded, of_request=False))
+            flows.respond(self.flow, refusal(exceeded, of_request=False))
             yield from self._answer()
             yield self._abandon("the answer is too large to be held whole")
         else:
@@ -392,7 +392,7 @@ class Stream(http.HttpStream):
         if isinstance(event, NoAnswer) and self._may_go_again(event):
             yield from self._go_again()
             return
-        if isinstance(event, http.ResponseProtocolError) and event.code is http.ErrorCode.CONNECT_FAILED:
+        if _has_no_connection(event):
             via = self.flow.server_conn.via
             peer = f"{via[0]}://{via[1][0]}:{via[1][1]}" if via else self._origin
             if flows.is_refused(event.message):
@@ -401,6 +401,8 @@ class Stream(http.HttpStream):
                 yield from self._answer()
                 return
             event.message = flows.cannot_connect(peer, event.message)
+        elif isinstance(event, http.ResponseProtocolError):
+            event.message = failures.reason_of(event)
         if self._ended and self.client_state == self.state_stream_request_body:
             yield self._abandon(event.message)  # mitmproxy would have the upstream wait for the rest of the request
         if isinstance(event, http.RequestProtocolError) and self._is_told:
@@ -681,6 +683,11 @@ class Stream(http.HttpStream):
     def _origin(self) -> str:
         request = self.flow.request
         return f"{request.scheme}://{request.host}:{request.port}"
+
+
+def _has_no_connection(event: http.RequestProtocolError | http.ResponseProtocolError) -> bool:
+    """Whether it tells that no connection could be made, and not that its client has left meanwhile."""
+    return event.code is http.ErrorCode.CONNECT_FAILED and event.message != flows.CLIENT_GONE
 
 
 def _sends(command: Command, kinds: Any) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from mitmproxy.proxy.layers.http import ErrorCode, ResponseProtocolError
 
 from jwtproxy.conduct.proxy_status import ErrorType, Reason
-from jwtproxy.mitm.failures import in_our_words, page_of
+from jwtproxy.mitm.failures import in_our_words, page_of, reason_of, type_in
 from jwtproxy.mitm.retries import NoAnswer
 
 SAID = "mitmproxy would say this"
@@ -34,6 +34,8 @@ def test_each_has_its_answer(event: ResponseProtocolError, code: int, detail: st
     page = page_of(event)
     assert page
     assert (page.code, page.detail, page.headers["Proxy-Status"]) == (code, detail, f"jwtproxy; error={error}")
+    if event.message is not SAID:
+        assert (reason_of(event), reason_of(event).error) == (detail, error)
 
 
 @pytest.mark.parametrize("code", [ErrorCode.KILL, ErrorCode.CANCEL, ErrorCode.CLIENT_DISCONNECTED])
@@ -54,3 +56,17 @@ def test_who_is_gone_or_cut_off_gets_none(code: ErrorCode) -> None:
 )  # fmt: skip
 def test_a_flows_error_is_told_as_its_client_is(reason: str, words: str) -> None:
     assert in_our_words(reason) == words
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        ("Request body exceeds mitmproxy's body_size_limit.", ErrorType.HTTP_REQUEST_ERROR),
+        ("Response body exceeds mitmproxy's body_size_limit.", ErrorType.HTTP_RESPONSE_BODY_SIZE),
+        ("mitmproxy received an HTTP CONNECT request even though …", ErrorType.HTTP_REQUEST_ERROR),
+        ("what mitmproxy says", ErrorType.HTTP_PROTOCOL_ERROR),
+        (TYPED, ErrorType.HTTP_RESPONSE_INCOMPLETE),
+    ],
+)
+def test_a_flows_error_is_of_the_type_that_its_client_is_told(reason: str, error: ErrorType) -> None:
+    assert type_in(reason) is error

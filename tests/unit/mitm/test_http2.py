@@ -23,6 +23,7 @@ from mitmproxy.test import taddons, tflow
 from jwtproxy.mitm import patches, pressure
 from jwtproxy.mitm.http2 import Client, Server
 from jwtproxy.mitm.limits import DEFAULT
+from jwtproxy.observe.counters import Outcome
 from tests.support import frames
 from tests.support.http2 import Http2
 from tests.support.inside import Numbers, open_gate
@@ -551,3 +552,87 @@ def test_a_failure_is_told_in_the_form_that_is_preferred(changes: list[tuple[byt
         client.answer(b"nonsense\r\n\r\n")
     assert client.codes == {stream: "400" if changes else "502"}
     assert client.bodies[stream].startswith(b'{"type": "about:blank", ')
+
+
+# --- what is counted
+
+
+def _counted(client: Http2) -> tuple[list[Outcome], dict[str, int], dict[str, int]]:
+    """How requests have ended without an answer, and by which failures and refusals."""
+    kinds = [
+        {kind: count for kind, count in one.items() if count}
+        for one in (client.counters.errors, client.counters.refusals)
+    ]
+    return [one.outcome for one in client.counters.passed], kinds[0], kinds[1]
+
+
+UNREAD: Any = ([], {}, {"http_request_error": 1})
+REFUSED: Any = ([Outcome.REFUSED], {}, {"http_request_error": 1})
+DATA_OF_NONE = bytes(9)
+"""A frame that ends the connection: it is of no stream."""
+
+
+def test_a_head_that_cannot_be_read_is_a_refusal() -> None:
+    client = Http2()
+    client.raw(_with((b":method", b"GET /admin")))
+    assert _counted(client) == UNREAD
+
+
+def test_a_head_that_comes_too_late_is_a_refusal() -> None:
+    client = Http2(head=0.02)
+    client.half("a.example")
+    time.sleep(0.03)
+    client.wake()
+    assert _counted(client) == UNREAD
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_client_that_leaves_has_aborted_its_requests(answered: bool) -> None:
+    client = Http2(stream_answers=True)
+    stream = client.begin("POST", "a.example", ("content-length", "100"))
+    client.body(stream, b"abcde", end=False)
+    if answered:
+        client.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")
+    client.leave()
+    assert _counted(client) == ([Outcome.ABORTED], {}, {})
+    assert client.counters.upstream.counts[-1] == answered
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["a stream", "the connection"])
+def test_a_client_at_fault_within_its_body_is_refused(whole: bool) -> None:
+    client = Http2()
+    stream = client.begin("POST", "a.example", ("content-length", "3"))
+    if whole:
+        client.say_raw(DATA_OF_NONE)
+        assert client.ended
+    else:
+        client.body(stream, b"abcde")
+        assert client.codes == {stream: "400"}
+    assert _counted(client) == REFUSED
+
+
+def test_a_body_that_comes_too_late_is_refused() -> None:
+    client = Http2(body=0.02)
+    stream = client.begin("POST", "a.example")
+    time.sleep(0.03)
+    client.wake()
+    assert client.codes == {stream: "408"}
+    assert _counted(client) == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("ends", "kind"),
+    [
+        (Http2.hang_up, "http_response_incomplete"),
+        (lambda client: client.say(RstStreamFrame(1, error_code=2)), "http_response_incomplete"),
+        (lambda client: client.answer(DATA_OF_NONE), "http_protocol_error"),
+    ],
+    ids=["gone", "reset", "nonsense"],
+)
+def test_an_answer_that_is_cut_is_a_failure_of_its_kind(ends: Callable[[Http2], None], kind: str) -> None:
+    client = Http2(both=True, stream_answers=True)
+    client.get("a.example")
+    client.answer_headers(1, [(b":status", b"200")], end=False)
+    ends(client)
+    assert _counted(client) == ([Outcome.FAILED], {kind: 1}, {})
+    assert client.counters.upstream.counts[-1] == 1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from mitmproxy import ctx
 from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow
 from mitmproxy.test import tflow
@@ -19,6 +23,12 @@ from jwtproxy.mitm.ledger import Keep, Ledger, note_carried, note_shown
 from jwtproxy.observe import pages
 from jwtproxy.observe.counters import Carried, Counters, Outcome, Passed
 from jwtproxy.observe.exchanges import Exchange, Row, in_words
+from tests.support import servers
+from tests.support.inside import Opens, Ours
+from tests.support.upstreams import deaf_authority
+
+if TYPE_CHECKING:
+    from tests.support.inside import Serve, Upstream
 
 
 @pytest.fixture
@@ -84,7 +94,8 @@ def test_what_we_answer_instead_is_a_refusal_or_a_failure(
     ("reason", "outcome", "kind"),
     [
         (Reason("cannot connect", ErrorType.DNS_ERROR), Outcome.FAILED, "dns_error"),
-        ("what mitmproxy says", Outcome.FAILED, "connection_terminated"),
+        ("what mitmproxy says", Outcome.FAILED, "http_protocol_error"),
+        ("Response body exceeds mitmproxy's body_size_limit.", Outcome.FAILED, "http_response_body_size"),
         ("client disconnected", Outcome.ABORTED, None),
         ("Client disconnected.", Outcome.ABORTED, None),
         (Error.KILLED_MESSAGE, Outcome.ABORTED, None),
@@ -157,6 +168,225 @@ def test_an_upstream_is_asked_when_all_of_the_request_is_there(
     counters = Counters()
     ledger.Ledger(counters).response(flow)
     assert counters.upstream.sum == pytest.approx(waited)
+
+
+class Streams(Ours):
+    """An addon that gathers no body."""
+
+    def requestheaders(self, flow: HTTPFlow) -> None:
+        flow.request.stream = True
+
+    def responseheaders(self, flow: HTTPFlow) -> None:
+        assert flow.response
+        flow.response.stream = True
+
+
+class Counting(Ledger):
+    """That of a proxy, as the status addon has it."""
+
+    __module__ = Ours.__module__
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        super().__init__(self.counters)
+
+    def load(self, loader: object) -> None:
+        ledger.hang(ctx.options, self)
+
+    @property
+    def found(self) -> tuple[list[Outcome], dict[str, int], dict[str, int], int]:
+        """How requests have ended, by which failures and refusals, and how many answers began."""
+        errors, refusals = (
+            {kind: count for kind, count in one.items() if count}
+            for one in (self.counters.errors, self.counters.refusals)
+        )
+        outcomes = [one.outcome for one in self.counters.passed for _ in range(one.requests)]
+        return outcomes, errors, refusals, self.counters.upstream.counts[-1]
+
+
+@contextlib.asynccontextmanager
+async def _saying(answer: bytes) -> AsyncIterator[str]:
+    """An upstream that says this to a request, whatever its body, and hangs up, unless there is more of it to come."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        if answer.endswith(_STAYS):
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
+    await servers.end(server)
+
+
+_STAYS = b"2\r\nok\r\n"
+BEGUN = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + _STAYS
+
+
+@pytest.mark.parametrize("lane", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "kind", "begun"),
+    [
+        (b"junk\r\n\r\n", "http_protocol_error", 0),
+        (b"", "connection_terminated", 0),
+        (b"HTTP/1.1 2", "http_response_incomplete", 0),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", "http_response_incomplete", 1),
+        (BEGUN + b"1\r\n", "http_response_incomplete", 1),
+        (BEGUN + b"x\r\n", "http_protocol_error", 1),
+    ],
+)
+def test_a_failure_is_of_the_kind_that_its_client_is_told(
+    answer: bytes, kind: str, begun: int, lane: bool, serve: Serve
+) -> None:
+    counting = Counting()
+
+    async def run() -> None:
+        async with _saying(answer) as place, serve(counting, Opens(), Streams(), lane=lane) as proxy:
+            async with proxy.client() as client:
+                client.send(f"POST http://{place}/ HTTP/1.1\r\nHost: {place}\r\nContent-Length: 0\r\n\r\n".encode())
+                said = await client.rest()
+            assert (f"Proxy-Status: jwtproxy; error={kind}\r\n".encode() in said) == (not begun)
+            assert proxy.carried == lane
+
+    asyncio.run(run())
+    assert counting.found == ([Outcome.FAILED], {kind: 1}, {}, begun)
+
+
+@pytest.mark.parametrize("lane", [False, True])
+@pytest.mark.parametrize("answer", [b"", BEGUN], ids=["silent", "answering"])
+@pytest.mark.parametrize("body", ["Content-Length: 100\r\n\r\nabcde", "Transfer-Encoding: chunked\r\n\r\n5\r\nab"])
+def test_a_client_that_leaves_within_its_body_is_no_failure(
+    body: str, answer: bytes, lane: bool, serve: Serve, upstream: type[Upstream]
+) -> None:
+    counting = Counting()
+
+    async def run() -> None:
+        async with (
+            upstream() as silent,
+            _saying(answer) as answering,
+            serve(counting, Opens(), Streams(), lane=lane) as proxy,
+            asyncio.timeout(5),
+        ):
+            place = answering if answer else silent.authority
+            async with proxy.client() as client:
+                client.send(f"POST http://{place}/ HTTP/1.1\r\nHost: {place}\r\n{body}".encode())
+                if answer:
+                    await client.head()
+                else:
+                    while not silent.heads:
+                        await asyncio.sleep(0.01)
+            while not counting.counters.passed:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert counting.found == ([Outcome.ABORTED], {}, {}, bool(answer))
+
+
+@pytest.mark.parametrize(("hook", "lane"), [(False, False), (False, True), (True, True)])
+def test_a_client_that_leaves_while_its_upstream_is_dialled_is_no_failure(hook: bool, lane: bool, serve: Serve) -> None:
+    counting, dialled = Counting(), asyncio.Event()
+
+    async def dial(data: object) -> None:
+        dialled.set()
+        await asyncio.sleep(9 * hook)
+
+    async def run() -> None:
+        with deaf_authority() as place:
+            async with serve(counting, Opens(), Ours(server_connect=dial), lane=lane) as proxy, asyncio.timeout(5):
+                async with proxy.client() as client:
+                    client.send(f"GET http://{place}/ HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
+                    await dialled.wait()
+                    await asyncio.sleep(0.05)
+                while not counting.counters.passed:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert counting.found == ([Outcome.ABORTED], {}, {}, 0)
+
+
+@pytest.mark.parametrize("lane", [False, True])
+@pytest.mark.parametrize("answer", [b"", BEGUN], ids=["silent", "answering"])
+def test_a_client_whose_body_is_malformed_is_refused(
+    answer: bytes, lane: bool, serve: Serve, upstream: type[Upstream]
+) -> None:
+    counting = Counting()
+
+    async def run() -> None:
+        async with (
+            upstream() as silent,
+            _saying(answer) as answering,
+            serve(counting, Opens(), Streams(), lane=lane) as proxy,
+            proxy.client() as client,
+            asyncio.timeout(5),
+        ):
+            place = answering if answer else silent.authority
+            head = f"POST http://{place}/ HTTP/1.1\r\nHost: {place}\r\nTransfer-Encoding: chunked\r\n\r\n"
+            client.send(head.encode())
+            if answer:
+                await client.head()
+            client.send(b"x\r\n")
+            assert (b"error=http_request_error" in await client.rest()) == (not answer)
+
+    asyncio.run(run())
+    assert counting.found == ([Outcome.REFUSED], {}, {"http_request_error": 1}, bool(answer))
+
+
+@pytest.mark.parametrize("lane", [False, True])
+@pytest.mark.parametrize("body", ["", "a"])
+def test_a_client_whose_body_does_not_come_is_refused(
+    body: str, lane: bool, serve: Serve, upstream: type[Upstream]
+) -> None:
+    counting = Counting()
+
+    async def run() -> None:
+        async with (
+            upstream() as server,
+            serve(counting, Opens(body=0.1), Streams(), lane=lane) as proxy,
+            proxy.client() as client,
+        ):
+            client.send(server.request("Content-Length: 2", method="POST", body=body.encode()))
+            assert (await client.reply()).code == 408
+
+    asyncio.run(run())
+    assert counting.found == ([Outcome.REFUSED], {}, {"http_request_error": 1}, 0)
+
+
+@pytest.mark.parametrize("lane", [False, True])
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"G(T http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", 400),
+        (b"GET http://a.example:99999/ HTTP/1.1\r\nHost: a.example\r\n\r\n", 400),
+        (b"GET http://a.example/\xff HTTP/1.1\r\nHost: a.example\r\n\r\n", 400),
+        (b"GET http://a.example/ HTTP/1.1\r\nHost: ", 408),
+    ],
+)
+def test_what_cannot_be_read_is_counted_among_refusals_alone(
+    head: bytes, status: int, lane: bool, serve: Serve
+) -> None:
+    counting = Counting()
+
+    async def run() -> None:
+        async with serve(counting, Opens(head=0.1), lane=lane) as proxy, proxy.client() as client:
+            client.send(head)
+            assert (await client.reply()).code == status
+
+    asyncio.run(run())
+    assert counting.found == ([], {}, {"http_request_error": 1}, 0)
+
+
+def test_http2_without_tls_is_refused_once(serve: Serve) -> None:
+    counting = Counting()
+
+    async def run() -> None:
+        async with serve(counting, Opens()) as proxy, proxy.client() as client:
+            client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5))
+            await client.rest()
+
+    asyncio.run(run())
+    assert counting.found == ([], {}, {"http_request_error": 1}, 0)
 
 
 # --- what is told
@@ -271,6 +501,12 @@ def test_of_a_request_that_was_sent_twice_the_last_token_is_named() -> None:
 def test_what_left_without_a_token_has_none(fields: Fields) -> None:
     exchange = _told(_signed(_answered(200), fields))
     assert (exchange.kid, exchange.jti) == (None, None)
+
+
+def test_the_token_of_a_request_that_turned_out_malformed_had_left() -> None:
+    flow = _signed(tflow.tflow(), ((b"X-My-Jwt", TOKEN),))
+    flow.error = Error(Reason("the request's body is malformed", ErrorType.HTTP_REQUEST_ERROR))
+    assert _told(flow, "error").jti == "42"
 
 
 def test_what_was_refused_after_all_has_none() -> None:
