@@ -81,15 +81,18 @@ def watched() -> list[Target]:
     Redis, whose own time is not counted.
     """
     plain = {"WORKERS": "1", "JWT_FAST_LANE": "on"}
-    bare, json = {**plain, "JWT_RECENT": "0"}, {**plain, "JWT_RECENT": "0", "JWT_LOG_FORMAT": "json"}
-    uncounted = _launched([sys.executable, "-O", str(PEERS / "uncounted.py")])
-    quiet, loud = _launched(launcher()), _launched(launcher(), quiet=False)
+    bare = {**plain, "JWT_RECENT": "0"}
+    counted = {**bare, "BENCH_COUNTED": "1"}
+    script = [sys.executable, "-O", str(PEERS / "uncounted.py")]
+    quiet, loud = _launched(script), _launched(script, quiet=False)
     lacks = "" if shutil.which("redis-server") else "needs redis-server"
     return [
-        Target("uncounted", "jwtproxy, no metrics", uncounted, bare, variant=True),
-        Target("jwtproxy-counted", "jwtproxy, metrics", quiet, bare, variant=True),
-        Target("jwtproxy-json", "jwtproxy, metrics, JSON logs", loud, json, variant=True),
-        Target("jwtproxy-redis", "jwtproxy, Redis", quiet, plain, {}, lambda: lacks, variant=True, beside=_redis),
+        Target("uncounted", "jwtproxy, no metrics", quiet, bare, variant=True),
+        Target("jwtproxy-counted", "jwtproxy, metrics", quiet, counted, variant=True),
+        Target(
+            "jwtproxy-json", "jwtproxy, metrics, JSON logs", loud, {**counted, "JWT_LOG_FORMAT": "json"}, variant=True
+        ),
+        Target("jwtproxy-redis", "jwtproxy, Redis", ours(1).command, plain, {}, lambda: lacks, True, _redis),
     ]
 
 

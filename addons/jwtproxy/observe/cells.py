@@ -30,24 +30,29 @@ class Cells:
 
     def __init__(self, whole: int, real: int = 0, names: int = 0, processes: int = 1) -> None:
         """How many of each a row has. processes: whether there is one, or any number."""
-        self._whole, self._real, self._names = whole + 2, real, names  # whether it is used, how many names it has
+        self._whole, self._real, self._names = whole + 2, real, names  # the last: whether it is used, its names
         self._rows = _ROWS if processes > 1 else 1
         sizes = (8 * self._whole * self._rows, 8 * real * self._rows, _WIDTH * names * self._rows)
-        shared = mmap.mmap(-1, sum(sizes)) if processes > 1 else bytearray(sum(sizes))
-        view = memoryview(shared)
-        self._ints = view[: sizes[0]].cast("Q")
-        self._floats = view[sizes[0] : sizes[0] + sizes[1]].cast("d")
-        self._texts = view[sizes[0] + sizes[1] :]
+        self._ints: list[int] | memoryview[int]
+        self._floats: list[float] | memoryview[float]
+        self._texts: bytearray | memoryview
+        if processes > 1:
+            view = memoryview(mmap.mmap(-1, sum(sizes)))
+            self._ints = view[: sizes[0]].cast("Q")
+            self._floats = view[sizes[0] : sizes[0] + sizes[1]].cast("d")
+            self._texts = view[sizes[0] + sizes[1] :]
+        else:  # lists take a fifth of the time
+            self._ints, self._floats, self._texts = [0] * self._whole, [0.0] * real, bytearray(sizes[2])
         self.use_row(0)
 
     def use_row(self, process: int) -> None:
         """Write in this process's row from now on. Numbers are never given twice at the same time."""
         row = process % self._rows
-        self._row, at = row, row * self._whole
-        self._state = self._ints[at : at + 2]
-        self.whole = self._ints[at + 2 : at + self._whole]
+        self._row, at, at_real = row, row * self._whole, row * self._real
+        alone = self._rows == 1
+        self.whole = self._ints if alone else self._ints[at : at + self._whole]
         """This row's whole numbers: what is counted for each request is written here."""
-        self.real = self._floats[row * self._real : (row + 1) * self._real]
+        self.real = self._floats if alone else self._floats[at_real : at_real + self._real]
         """The others."""
         self.numbers = _Numbers(self._learn, self._names_of(row))
         """Those of names in this row; that of OTHERS where there is no more room: it has that of the last."""
@@ -60,16 +65,16 @@ class Cells:
         """Set cells to 0: this process's, or those of another, which has ended."""
         row = self._row if process is None else process % self._rows
         for cell in cells:
-            self._ints[row * self._whole + 2 + cell] = 0
+            self._ints[row * self._whole + cell] = 0
 
     def begin(self) -> None:
         """This row is one that counts."""
-        self._state[0] = 1
+        self.whole[self._whole - 2] = 1
 
     def totals(self, cells: range) -> list[int]:
         """The sums of these cells over all rows."""
         rows = [self._ints[at + cells.start : at + cells.stop] for at in self._all_at()]
-        return [sum(column) for column in zip(*rows, strict=True)] if len(rows) != 1 else rows[0].tolist()
+        return [sum(column) for column in zip(*rows, strict=True)] if len(rows) != 1 else list(rows[0])
 
     def real_total(self, cell: int) -> float:
         """The sum of one over all rows."""
@@ -77,14 +82,14 @@ class Cells:
 
     def by_row(self, cell: int) -> dict[int, int]:
         """What each process that has counted has in a cell."""
-        return {row: self._ints[row * self._whole + 2 + cell] for row in self._used()}
+        return {row: self._ints[row * self._whole + cell] for row in self._used()}
 
     def by_name(self, first: int, each: int) -> dict[str, list[int]]:
         """Those that belong to names, added up. first: the cell where they begin; each: how many a name has."""
         found: dict[str, list[int]] = {}
         for row in self._used():
             for number, name in enumerate(self._names_of(row)):
-                at = row * self._whole + 2 + first + number * each
+                at = row * self._whole + first + number * each
                 own: Sequence[int] = self._ints[at : at + each]
                 before = found.get(name)
                 found[name] = [*own] if before is None else [a + b for a, b in zip(before, own, strict=True)]
@@ -94,27 +99,27 @@ class Cells:
         if (kept := fitting(name)) != name:
             self.numbers[name] = number = self.numbers[kept]
             return number
-        count = self._state[1]
+        count = self.whole[self._whole - 1]
         if count == self._names:
             return count - 1
         if count == self._names - 1 and name != OTHERS:
             return self._learn(OTHERS)
         at = (self._row * self._names + count) * _WIDTH
         self._texts[at : at + _WIDTH] = name.encode().ljust(_WIDTH, b"\0")
-        self._state[1] = count + 1
+        self.whole[self._whole - 1] = count + 1
         self.numbers[name] = count
         return count
 
     def _names_of(self, row: int) -> Iterator[str]:
-        for number in range(self._ints[row * self._whole + 1]):
+        for number in range(self._ints[(row + 1) * self._whole - 1]):
             at = (row * self._names + number) * _WIDTH
             yield bytes(self._texts[at : at + _WIDTH]).rstrip(b"\0").decode(errors="replace")
 
     def _used(self) -> list[int]:
-        return [*compress(range(self._rows), self._ints[:: self._whole])] or [self._row]
+        return [*compress(range(self._rows), self._ints[self._whole - 2 :: self._whole])] or [self._row]
 
     def _all_at(self) -> Iterator[int]:
-        return (row * self._whole + 2 for row in self._used())
+        return (row * self._whole for row in self._used())
 
 
 class _Numbers(dict[str, int]):
