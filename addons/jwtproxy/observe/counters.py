@@ -232,12 +232,12 @@ class Counters:
     @property
     def errors(self) -> dict[str, int]:
         """How many requests have failed, by the kind of failure."""
-        return dict(zip(map(str, _KINDS), self._cells.totals(_ERRORS), strict=True))
+        return self._by_kind(_ERRORS)
 
     @property
     def refusals(self) -> dict[str, int]:
         """How many requests were refused, by the kind of refusal."""
-        return dict(zip(map(str, _KINDS), self._cells.totals(_REFUSALS), strict=True))
+        return self._by_kind(_REFUSALS)
 
     @property
     def reloads(self) -> tuple[int, int]:
@@ -260,10 +260,6 @@ class Counters:
             for outcome in Outcome
             if counts[_OUTCOMES * fast + outcome]
         ]
-
-    def by_process(self) -> dict[int, int]:
-        """How many requests each process has set out to forward, by its number."""
-        return self._cells.by_row(0)
 
     @property
     def workers(self) -> list[Worker]:
@@ -295,6 +291,9 @@ class Counters:
 
     def _total(self, cell: int) -> int:
         return self._cells.totals(range(cell, cell + 1))[0]
+
+    def _by_kind(self, cells: range) -> dict[str, int]:
+        return dict(zip(self._kinds, self._cells.totals(cells), strict=True))
 
     def _running(self, cells: range) -> list[int]:
         return [*accumulate(self._cells.totals(cells))]

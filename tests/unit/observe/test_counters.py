@@ -171,7 +171,7 @@ def test_open_connections_are_those_of_processes_that_live() -> None:
     assert counters.open == 5
     counters.forget_open(1)
     assert counters.open == 2
-    assert counters.by_process() == {1: 0, 2: 0}
+    assert {worker.number: worker.proxied for worker in counters.workers} == {1: 0, 2: 0}
 
 
 def test_reloads_are_counted() -> None:
