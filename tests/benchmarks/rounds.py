@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,11 @@ class Scenario:
     body: int = 0
     close: bool = False
     among: tuple[str, ...] = ()
-    """The keys of the targets that it is about, if not about all but variants."""
+    """The keys of the targets that it is about, if not about all but variants.
+
+    Those differ by little, so each round is another process's, with cores of its own where there are two: how one
+    happens to lie in memory, and who takes its caches, makes as much of a difference.
+    """
 
     def is_about(self, target: Target) -> bool:
         """Whether a target takes part."""
@@ -172,7 +176,8 @@ def run(settings: Settings, at: Site, arrivals: Arrivals) -> dict[str, Any]:
         for scenario in settings.scenarios:
             part = [running for running in everyone if scenario.is_about(running.target)]
             absent = [one for one in settings.targets if one.key in missing and scenario.is_about(one)]
-            rows = _measure(scenario, settings, at, part) | {one.key: missing[one.key] for one in absent}
+            with _apart(at) if scenario.among else contextlib.nullcontext(at) as site:
+                rows = _measure(scenario, settings, site, part) | {one.key: missing[one.key] for one in absent}
             results[scenario.key] = {
                 "title": scenario.title,
                 "targets": {key: row.as_dict() for key, row in rows.items()},
@@ -200,6 +205,29 @@ def _all_running(settings: Settings, at: Site) -> Iterator[tuple[list[Running], 
         yield everyone, missing
 
 
+@contextlib.contextmanager
+def _apart(at: Site) -> Iterator[Site]:
+    """The same, but with an upstream of its own, and cores that proxies have for themselves."""
+    cores = Cores.here(fewest=2)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench") as folder,
+        targets.on_cores(cores.others),
+        upstream.serve(_subfolder(Path(folder), "upstream")) as server,
+    ):
+        yield Site(server, at.place, cores)
+
+
+@contextlib.contextmanager
+def _warm(target: Target, at: Site, spec: Callable[[Running], load.Spec]) -> Iterator[Running]:
+    """One more process of this, which has had a second to learn what is asked of it."""
+    with contextlib.ExitStack() as stack:
+        with targets.on_cores(at.cores.proxies):
+            running = stack.enter_context(targets.start(target, at.place))
+        with targets.on_cores(at.cores.others):
+            load.run(replace(spec(running), seconds=1))
+        yield running
+
+
 def _measure(scenario: Scenario, settings: Settings, at: Site, everyone: list[Running]) -> dict[str, Row]:
     rows = {running.target.key: Row(running.target.label) for running in everyone}
     able = [running for running in everyone if not _reason(scenario, running.target, at.server, rows)]
@@ -208,10 +236,16 @@ def _measure(scenario: Scenario, settings: Settings, at: Site, everyone: list[Ru
         for running in able[turn:] + able[:turn]:
             progress(f"{scenario.title}, round {number + 1} of {settings.rounds}: {running.target.label}", end="\r")
             row = rows[running.target.key]
+
+            def spec(one: Running) -> load.Spec:
+                return scenario.spec(settings.seconds, at.server.ports[scenario.protocol], one, at.place)
+
             try:
-                spec = scenario.spec(settings.seconds, at.server.ports[scenario.protocol], running, at.place)
-                with targets.on_cores(at.cores.others):
-                    row.rounds += measure(spec, running)
+                with (
+                    _warm(running.target, at, spec) if scenario.among else contextlib.nullcontext(running) as one,
+                    targets.on_cores(at.cores.others),
+                ):
+                    row.rounds += measure(spec(one), one)
             except (RuntimeError, AssertionError, JoseError, subprocess.TimeoutExpired) as error:
                 row.reason = f"failed: {str(error).splitlines()[0]}"
                 progress(f"{running.target.label}: {error}")

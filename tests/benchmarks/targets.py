@@ -195,10 +195,10 @@ class Cores:
     others: frozenset[int]
 
     @classmethod
-    def here(cls) -> Cores:
-        """Half for each, from four on; where there are fewer, everybody shares all."""
+    def here(cls, fewest: int = 4) -> Cores:
+        """Half for each, from so many on; where there are fewer, everybody shares all."""
         found = sorted(os.sched_getaffinity(0))
-        half = len(found) // 2 if len(found) >= 4 else 0
+        half = len(found) // 2 if len(found) >= fewest else 0
         return cls(frozenset(found[:half] or found), frozenset(found[half:]))
 
     @property

@@ -78,8 +78,8 @@ class Process:
         self.argv = list(argv)
         self.cwd = cwd
         self.port = 0
-        self._out: list[str] = []
-        self._err: list[str] = []
+        self._out: list[bytes] = []
+        self._err: list[bytes] = []
         self._changed = threading.Condition()
         self.popen = _start(self.argv, env, cwd) if server is None else Fork(server, self.argv, env=env, cwd=cwd)
         assert self.popen.stdout is not None
@@ -107,12 +107,12 @@ class Process:
     @property
     def stdout(self) -> str:
         """All that was printed so far; complete after `stop`."""
-        return "".join(self._out)
+        return b"".join(self._out).decode(errors="replace")
 
     @property
     def stderr(self) -> str:
         """All that was printed to standard error so far; complete after `stop`."""
-        return "".join(self._err)
+        return b"".join(self._err).decode(errors="replace")
 
     @property
     def output(self) -> str:
@@ -188,12 +188,12 @@ class Process:
         """Open file descriptors, over all processes."""
         return sum(1 for pid in self.pids() for _ in Path(f"/proc/{pid}/fd").iterdir())
 
-    def _collect(self, pipe: IO[bytes], lines: list[str]) -> threading.Thread:
+    def _collect(self, pipe: IO[bytes], parts: list[bytes]) -> threading.Thread:
         def read() -> None:
             with pipe:
-                for line in pipe:
+                while part := os.read(pipe.fileno(), 1 << 16):
                     with self._changed:
-                        lines.append(line.decode(errors="replace"))
+                        parts.append(part)
                         self._changed.notify_all()
 
         thread = threading.Thread(target=read, daemon=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config.options import Option, one_of
 from .counters import Outcome
-from .exchanges import Ids, authority, ids_of, lane, public_path, text
+from .exchanges import authority, jti_of, kid_of, lane, public_path, text
 from .redaction import redact
 
 OPTIONS = (
@@ -29,7 +29,6 @@ _SHORT = 200
 """The same of each of the others."""
 
 _OUTCOMES = [outcome.label for outcome in Outcome]
-_NONE = Ids()
 _string = json.encoder.encode_basestring_ascii
 _remembered = functools.lru_cache(1024)(_string)
 """What is the same in many lines, and short."""
@@ -40,18 +39,20 @@ def as_json(row: tuple[Any, ...]) -> str:
 
     Written by hand, as json takes three times as long for it.
     """
-    began, ended, client, method, scheme, host, port, raw, _, status, outcome, reason, rule, token = row[:14]
-    waited, received, sent, fast, websocket = row[14:]
-    path = public_path(text(raw))[0]
-    why = _or_null(redact(reason)) if reason else "null"
-    kid, jti = ids_of(token) if token else _NONE
+    (
+        began, ended, client, method, scheme, host, port, path, _, status,
+        outcome, reason, rule, token, waited, received, sent, fast, websocket,
+    ) = row  # fmt: skip
+    header, _, claims = token.partition(b".")
+    jti = jti_of(claims)
     return (
-        f'{{"time": "{_time(began)}", {_target(client, method, scheme, host, port)}, '
-        f'"path": {_cut(path, _LONG) if path else "null"}, '
-        f'"status": {status or "null"}, "outcome": "{_OUTCOMES[outcome]}", "reason": {why}, '
-        f'"duration_ms": {(ended - began if ended > began else 0) * 1000:.3f}, '
+        f'{{"time": "{_time(int(began * 1000))}", {_target(client, method, scheme, host, port)}, '
+        f'"path": {_usual_path(path) if len(path) <= _SHORT else _path(path)}, '
+        f'"status": {status or "null"}, "outcome": "{_OUTCOMES[outcome]}", '
+        f'"reason": {_or_null(redact(reason)) if reason else "null"}, '
+        f'"duration_ms": {(ended - began) * 1000 if ended > began else 0:.3f}, '
         f'"upstream_ms": {"null" if waited is None else f"{waited * 1000:.3f}"}, '
-        f'"bytes_received": {received}, "bytes_sent": {sent}, {_way(rule, kid)}, '
+        f'"bytes_received": {received}, "bytes_sent": {sent}, {_way(rule, header)}, '
         f'"jti": {_cut(jti, _SHORT) if jti else "null"}, "lane": "{lane(fast)}"'
         f"{', "websocket": true' if websocket else ''}}}"
     )
@@ -66,9 +67,18 @@ def _target(client: str, method: bytes, scheme: bytes, host: str, port: int) -> 
 
 
 @functools.lru_cache(1024)
-def _way(rule: str, kid: str | None) -> str:
+def _way(rule: str, header: bytes) -> str:
     """The same: what has decided, and which key has signed."""
-    return f'"rule": {_short(rule)}, "kid": {_or_null(kid)}'
+    return f'"rule": {_short(rule)}, "kid": {_or_null(kid_of(header))}'
+
+
+def _path(raw: bytes) -> str:
+    path = public_path(text(raw))[0]
+    return _cut(path, _LONG) if path else "null"
+
+
+_usual_path = functools.lru_cache(1024)(_path)
+"""Many are asked for again and again."""
 
 
 def _or_null(value: str | None) -> str:
@@ -88,12 +98,12 @@ def _cut(value: str, room: int) -> str:
     return _string(f"{value[: room // each]}…")
 
 
-def _time(epoch: float) -> str:
-    """As RFC 3339 has it, in UTC, with milliseconds."""
-    milliseconds = int(epoch * 1000)
+@functools.lru_cache(64)  # many requests begin in one
+def _time(milliseconds: int) -> str:
+    """Since the epoch, as RFC 3339 has it, in UTC."""
     return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
 
 
-@functools.lru_cache(8)  # many requests begin in one
+@functools.lru_cache(8)
 def _second(epoch: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(epoch))

@@ -95,7 +95,8 @@ class Exchange(NamedTuple):
 
 def in_words(row: Row) -> Exchange:
     """What is told of it."""
-    scheme, ids = text(row.scheme), ids_of(row.token)
+    scheme = text(row.scheme)
+    header, _, claims = row.token.partition(b".")
     path, hidden = public_path(text(row.path))
     return Exchange(
         began=row.began,
@@ -109,8 +110,8 @@ def in_words(row: Row) -> Exchange:
         outcome=Outcome(row.outcome),
         reason=redact(row.reason),
         rule=row.rule,
-        kid=ids.kid,
-        jti=ids.jti,
+        kid=kid_of(header),
+        jti=jti_of(claims),
         fast=row.fast,
         duration=max(0.0, row.ended - row.began),
         waited=row.waited,
@@ -136,29 +137,27 @@ def text(part: bytes) -> str:
     return part.decode("utf-8", "surrogateescape")
 
 
-class Ids(NamedTuple):
-    """What names a token without being of use to who reads it."""
-
-    kid: str | None = None
-    jti: str | None = None
-
-
-def ids_of(token: bytes) -> Ids:
-    """Key and number of a compact JWS (RFC 7515 §3.1); where it has none, None."""
-    header, _, rest = token.partition(b".")
-    return Ids(_kid_of(header), _usual_jti(rest) or _string(_read(rest.partition(b".")[0]), "jti"))
+@functools.lru_cache(64)
+def kid_of(header: bytes) -> str | None:
+    """The name of the key of a compact JWS (RFC 7515 §3.1), by the first part of it; None where that has none."""
+    return _string(_read(header), "kid")
 
 
-def _usual_jti(payload: bytes) -> str:
+def jti_of(claims: bytes) -> str | None:
+    """The number of a compact JWS, by the second part of it; None where that has none."""
+    return _usual_jti(claims) or _string(_read(claims), "jti")
+
+
+def _usual_jti(claims: bytes) -> str:
     """That of claims which begin as ours do, so that they need not be read as a whole: it costs as much as the rest."""
-    if not payload.startswith(_IAT):
+    if not claims.startswith(_IAT):
         return ""
     try:
-        part = binascii.a2b_base64(payload[20:80])  # characters 15 to 60: two digits, the name, 32 of it, the quote
+        part = binascii.a2b_base64(claims[20:80])  # characters 15 to 60: two digits, the name, 32 of it, the quote
     except ValueError:
         return ""
     jti = part[10:42]
-    return jti.decode() if part[2:10] == _JTI and part[42:43] == b'"' and jti.isalnum() else ""
+    return jti.decode() if part.startswith(_JTI, 2) and part.startswith(b'"', 42) and jti.isalnum() else ""
 
 
 def claims_of(token: bytes) -> Any:
@@ -171,11 +170,6 @@ def public_path(path: str) -> tuple[str, bool]:
     bare, mark, _ = path.partition("?")
     bare, other, _ = bare.partition("#")
     return redact(bare) if "eyJ" in bare else bare, bool(mark or other)
-
-
-@functools.lru_cache(64)
-def _kid_of(header: bytes) -> str | None:
-    return _string(_read(header), "kid")
 
 
 def _read(part: bytes) -> object:
