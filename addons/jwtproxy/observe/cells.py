@@ -5,7 +5,7 @@ So nobody waits for a lock, and what a process has counted outlives it.
 
 import hashlib
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import compress
 
 from ..conduct.verdict import OTHERS
@@ -54,8 +54,15 @@ class Cells:
         """This row's whole numbers: what is counted for each request is written here."""
         self.real = self._floats if alone else self._floats[at_real : at_real + self._real]
         """The others."""
-        self.numbers = _Numbers(self._learn, self._names_of(row))
-        """Those of names in this row; that of OTHERS where there is no more room: it has that of the last."""
+        self.numbers = {name: number for number, name in enumerate(self._names_of(row))}
+        """Those of names in this row that have one; `number` is for others too."""
+
+    def number(self, name: str) -> int:
+        """That of a name, new or not, in this row; where there is no more room, that of OTHERS, which has the last."""
+        try:
+            return self.numbers[name]
+        except KeyError:
+            return self._learn(name)
 
     def add(self, cell: int, more: int = 1) -> None:
         """Count."""
@@ -97,13 +104,13 @@ class Cells:
 
     def _learn(self, name: str) -> int:
         if (kept := fitting(name)) != name:
-            self.numbers[name] = number = self.numbers[kept]
+            self.numbers[name] = number = self.number(kept)
             return number
         count = self.whole[self._whole - 1]
         if count == self._names:
             return count - 1
         if count == self._names - 1 and name != OTHERS:
-            return self._learn(OTHERS)
+            return self.number(OTHERS)
         at = (self._row * self._names + count) * _WIDTH
         self._texts[at : at + _WIDTH] = name.encode().ljust(_WIDTH, b"\0")
         self.whole[self._whole - 1] = count + 1
@@ -120,14 +127,3 @@ class Cells:
 
     def _all_at(self) -> Iterator[int]:
         return (row * self._whole for row in self._used())
-
-
-class _Numbers(dict[str, int]):
-    """Of names, in order; one that is new is learned."""
-
-    def __init__(self, learn: Callable[[str], int], names: Iterable[str]) -> None:
-        super().__init__((name, number) for number, name in enumerate(names))
-        self._learn = learn
-
-    def __missing__(self, name: str) -> int:
-        return self._learn(name)

@@ -142,7 +142,7 @@ class Counters:
         cells = self._cells
         whole = cells.whole
         received, sent, fast = carried
-        whole[_RULES_FIRST + _EACH * cells.numbers[rule] + (_OUTCOMES if fast else 0) + outcome] += 1
+        whole[_RULES_FIRST + _EACH * cells.number(rule) + (_OUTCOMES if fast else 0) + outcome] += 1
         if received:
             whole[_RECEIVED] += received
         if sent:
@@ -155,7 +155,11 @@ class Counters:
         """The same of one in the fast lane that an upstream has answered with this status, as nearly all are."""
         cells = self._cells
         whole = cells.whole
-        whole[_LANE_FIRST + _EACH * cells.numbers[rule] + _BY_CLASS[status // 100]] += 1
+        try:
+            number = cells.numbers[rule]
+        except KeyError:
+            number = cells.number(rule)
+        whole[_LANE_FIRST + _EACH * number + _BY_CLASS[status // 100]] += 1
         if received:
             whole[_RECEIVED] += received
         if sent:
