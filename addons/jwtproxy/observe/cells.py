@@ -28,9 +28,10 @@ def fitting(name: str) -> str:
 class Cells:
     """Rows of whole numbers, of others, and of names. Made before the processes are forked."""
 
-    def __init__(self, whole: int, real: int = 0, names: int = 0, processes: int = 1) -> None:
-        """How many of each a row has. processes: whether there is one, or any number."""
-        self._whole, self._real, self._names = whole + 2, real, names  # the last: whether it is used, its names
+    def __init__(self, whole: int, real: int = 0, names: int = 0, each: int = 1, processes: int = 1) -> None:
+        """How many of each a row has. each: whole numbers more of a name. processes: whether one, or any number."""
+        self._first, self._each, self._names, self._real = whole, each, names, real
+        self._whole = whole + each * names + 2  # the last: whether it is used, its names
         self._rows = _ROWS if processes > 1 else 1
         sizes = (8 * self._whole * self._rows, 8 * real * self._rows, _WIDTH * names * self._rows)
         self._ints: list[int] | memoryview[int]
@@ -54,13 +55,13 @@ class Cells:
         """This row's whole numbers: what is counted for each request is written here."""
         self.real = self._floats if alone else self._floats[at_real : at_real + self._real]
         """The others."""
-        self.numbers = {name: number for number, name in enumerate(self._names_of(row))}
-        """Those of names in this row that have one; `number` is for others too."""
+        self.places = {name: self._first + self._each * at for at, name in enumerate(self._names_of(row))}
+        """The first cell of each name that has any in this row; `place` is for others too."""
 
-    def number(self, name: str) -> int:
-        """That of a name, new or not, in this row; where there is no more room, that of OTHERS, which has the last."""
+    def place(self, name: str) -> int:
+        """The first cell of a name, new or not, in this row; where there is no more room, of OTHERS, the last."""
         try:
-            return self.numbers[name]
+            return self.places[name]
         except KeyError:
             return self._learn(name)
 
@@ -91,31 +92,31 @@ class Cells:
         """What each process that has counted has in a cell."""
         return {row: self._ints[row * self._whole + cell] for row in self._used()}
 
-    def by_name(self, first: int, each: int) -> dict[str, list[int]]:
-        """Those that belong to names, added up. first: the cell where they begin; each: how many a name has."""
+    def by_name(self) -> dict[str, list[int]]:
+        """Those that belong to names, added up."""
         found: dict[str, list[int]] = {}
         for row in self._used():
             for number, name in enumerate(self._names_of(row)):
-                at = row * self._whole + first + number * each
-                own: Sequence[int] = self._ints[at : at + each]
+                at = row * self._whole + self._first + self._each * number
+                own: Sequence[int] = self._ints[at : at + self._each]
                 before = found.get(name)
                 found[name] = [*own] if before is None else [a + b for a, b in zip(before, own, strict=True)]
         return found
 
     def _learn(self, name: str) -> int:
         if (kept := fitting(name)) != name:
-            self.numbers[name] = number = self.number(kept)
-            return number
+            self.places[name] = place = self.place(kept)
+            return place
         count = self.whole[self._whole - 1]
         if count == self._names:
-            return count - 1
+            return self._first + self._each * (count - 1)
         if count == self._names - 1 and name != OTHERS:
-            return self.number(OTHERS)
+            return self.place(OTHERS)
         at = (self._row * self._names + count) * _WIDTH
         self._texts[at : at + _WIDTH] = name.encode().ljust(_WIDTH, b"\0")
         self.whole[self._whole - 1] = count + 1
-        self.numbers[name] = count
-        return count
+        self.places[name] = place = self._first + self._each * count
+        return place
 
     def _names_of(self, row: int) -> Iterator[str]:
         for number in range(self._ints[(row + 1) * self._whole - 1]):

@@ -88,15 +88,14 @@ def _in_a_row(*sizes: int) -> list[range]:
     return [range(first, last) for first, last in pairwise(accumulate(sizes, initial=0))]
 
 
-_REQUESTS, _BYTES, _SIGNING, _UPSTREAM, _ERRORS, _REFUSALS, _RELOADS, _OPEN, _PID, _BY_RULE = _in_a_row(
-    2, 2, len(SIGNING) + 1, len(UPSTREAM) + 1, len(_KINDS), len(_KINDS), 2, 1, 1, _EACH * _RULES
+_REQUESTS, _BYTES, _SIGNING, _UPSTREAM, _ERRORS, _REFUSALS, _RELOADS, _OPEN, _PID = _in_a_row(
+    2, 2, len(SIGNING) + 1, len(UPSTREAM) + 1, len(_KINDS), len(_KINDS), 2, 1, 1
 )
-"""Which cells are whose. Those of limits follow."""
+"""Which cells are whose. Those of limits follow, and those of rules."""
 _RECEIVED, _SENT = _BYTES
-_SIGNING_FIRST, _UPSTREAM_FIRST, _RULES_FIRST = _SIGNING.start, _UPSTREAM.start, _BY_RULE.start
-_LANE_FIRST = _RULES_FIRST + _OUTCOMES
-_BY_CLASS = [int(outcome_of(status)) for status in range(0, 1000, 100)]
-"""Outcomes by the class of a status, as numbers: what has names is slow."""
+_SIGNING_FIRST, _UPSTREAM_FIRST = _SIGNING.start, _UPSTREAM.start
+_IN_LANE = [_OUTCOMES + int(outcome_of(status)) for status in range(0, 1000, 100)]
+"""Which of a rule's cells is for the fast lane's answers, by the class of their status."""
 Carried = tuple[int, int, bool]
 """Bytes of a request's body and of its answer's, and whether the fast lane has carried them."""
 
@@ -111,9 +110,9 @@ class Counters:
         """`limits`: the names of those whose reaching is counted, each by itself."""
         self._started = time.time()
         self._clock = time.monotonic()  # uptime must not jump with the wall clock
-        self._reached = {name: _BY_RULE.stop + number for number, name in enumerate(limits)}
+        self._reached = {name: _PID.stop + number for number, name in enumerate(limits)}
         self._kinds = {str(kind): number for number, kind in enumerate(_KINDS)}
-        self._cells = Cells(_BY_RULE.stop + len(self._reached), 2, _RULES, processes)
+        self._cells = Cells(_PID.stop + len(self._reached), 2, _RULES, _EACH, processes)
         self._history = History(processes)
 
     def use_cell(self, process: int) -> None:
@@ -142,7 +141,7 @@ class Counters:
         cells = self._cells
         whole = cells.whole
         received, sent, fast = carried
-        whole[_RULES_FIRST + _EACH * cells.number(rule) + (_OUTCOMES if fast else 0) + outcome] += 1
+        whole[cells.place(rule) + (_OUTCOMES if fast else 0) + outcome] += 1
         if received:
             whole[_RECEIVED] += received
         if sent:
@@ -156,10 +155,10 @@ class Counters:
         cells = self._cells
         whole = cells.whole
         try:
-            number = cells.numbers[rule]
+            place = cells.places[rule]
         except KeyError:
-            number = cells.number(rule)
-        whole[_LANE_FIRST + _EACH * number + _BY_CLASS[status // 100]] += 1
+            place = cells.place(rule)
+        whole[place + _IN_LANE[status // 100]] += 1
         if received:
             whole[_RECEIVED] += received
         if sent:
@@ -259,7 +258,7 @@ class Counters:
         """Requests that have ended, by rule, lane and outcome, where there are any."""
         return [
             Passed(rule, fast, outcome, counts[_OUTCOMES * fast + outcome])
-            for rule, counts in self._cells.by_name(_RULES_FIRST, _EACH).items()
+            for rule, counts in self._cells.by_name().items()
             for fast in (False, True)
             for outcome in Outcome
             if counts[_OUTCOMES * fast + outcome]
