@@ -237,6 +237,12 @@ def test_proxies_have_half_of_the_cores_where_there_are_four(
     assert targets.many_workers() == max(2, proxies)
 
 
+def test_what_differs_by_little_has_cores_of_its_own_where_there_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count, shared in ((1, True), (2, False), (3, False)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, count=count: set(range(count)))
+        assert Cores.here(fewest=2).shared is shared
+
+
 def test_what_is_not_installed_is_told() -> None:
     missing = targets.Target("x", "x", None, lacks=lambda: "needs x")
     settings = Settings(1, 1, [], [missing], whole=False)
