@@ -253,7 +253,7 @@ def _until(stream: Any, text: bytes, timeout: float = 10.0) -> None:
         came += stream.read(4096)
 
 
-@pytest.mark.parametrize("victim", ["exec", "command", "proxy"])
+@pytest.mark.parametrize("victim", ["exec", pytest.param("command", marks=thorough), "proxy"])
 def test_whoever_is_killed_nothing_is_left(victim: str, start: Exec, tmp_path: Path) -> None:
     script = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
     process = start([], [sys.executable, "-c", script], stdin=subprocess.PIPE)

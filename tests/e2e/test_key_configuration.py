@@ -636,7 +636,7 @@ rules-header-rule rule-key-missing rule-key-cut rule-key-folder-nobody
 """.split()
 
 
-@pytest.mark.parametrize("mistake", rows(ALL, *ALWAYS[::2]))
+@pytest.mark.parametrize("mistake", rows(ALL, *ALWAYS[::3]))
 def test_a_mistake_is_refused(
     run: RunLauncher[Start], tmp_path: Path, mistake: Mistake, request: pytest.FixtureRequest
 ) -> None:

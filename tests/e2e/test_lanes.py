@@ -39,8 +39,8 @@ rules:
   - {name: unsigned, match: ~u /unsigned, sign: false}
 """
 SUBJECTS = conversations()
-SAMPLE = {"in_turn": 25, "slowly": 12, "cut_requests": 20, "cut_answers": 24, "answers": 10, "requests": 10}
-SAMPLE |= {"pipelined": 2, "interims": 3, "early": 2, "upstreams": 2, "gone": 2}
+SAMPLE = {"in_turn": 25, "slowly": 12, "cut_requests": 20, "cut_answers": 24, "answers": 20, "requests": 10}
+SAMPLE |= {"pipelined": 3, "interims": 3, "early": 3, "upstreams": 4, "gone": 2}
 """Of these subjects, the default run holds one conversation in so many."""
 COUNTED = {"in_turn", "pipelined", "slowly", "interims", "answers"}
 """Subjects of which both lanes count the same number of requests that set out.

@@ -166,7 +166,7 @@ def test_of_all_workers_lines_the_first_of_a_day_has_the_date(start_proxy: Start
     assert len(days) == len(set(days)), "once for each"
 
 
-@pytest.mark.parametrize("reader", ["slow", "in no hurry", "gone", "a full disk"])
+@pytest.mark.parametrize("reader", ["slow", pytest.param("in no hurry", marks=thorough), "gone", "a full disk"])
 def test_a_reader_of_the_log_holds_nobody_up(reader: str, recorder: Recorder, confdir: Path, tmp_path: Path) -> None:
     """A pipe holds some hundred lines; thousands of requests pass all the same, and the proxy ends well."""
     recorder.default = respond(200)

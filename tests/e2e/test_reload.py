@@ -407,7 +407,8 @@ def test_a_hangup_reloads_at_once(start_proxy: StartProxy, recorder: Recorder, s
     scene.reloaded(3)
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=thorough), WORKERS])
+@thorough
+@pytest.mark.parametrize("workers", [1, WORKERS])
 def test_changes_are_followed_when_nobody_reads_of_them(
     tmp_path: Path, confdir: Path, scene: Scene, workers: int
 ) -> None:
@@ -483,7 +484,7 @@ class Terminal:
         return found
 
 
-@pytest.mark.parametrize("workers", [1, WORKERS])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=thorough), WORKERS])
 def test_who_closes_the_terminal_ends_it(
     tmp_path: Path, confdir: Path, recorder: Recorder, scene: Scene, workers: int
 ) -> None:
