@@ -4,11 +4,10 @@ import contextlib
 import errno
 import os
 import queue
-import select
 import threading
 from collections.abc import Iterator
 
-from .report import WARNING
+from .report import WARNING, await_room
 
 _MOST = 8 * 1024 * 1024
 """Characters that may wait for the reader; what is more is dropped, and counted."""
@@ -134,7 +133,5 @@ def _write_some(descriptor: int, data: bytes) -> int:
     while True:
         try:
             return os.write(descriptor, data)
-        except BlockingIOError:  # who has made the pipe may have said so, for all who use it
-            room = select.poll()
-            room.register(descriptor, select.POLLOUT)
-            room.poll()
+        except BlockingIOError:
+            await_room(descriptor)

@@ -24,7 +24,7 @@ from jwtproxy.mitm import flows, gate, ledger, stock
 from jwtproxy.observe import redaction
 from jwtproxy.observe.exchanges import Exchange
 
-from ..report import forget
+from ..report import put
 
 _TLS_FAILED = ("Client TLS handshake failed.", "Server TLS handshake failed.")
 """How mitmproxy begins to tell of that, of each attempt."""
@@ -56,7 +56,8 @@ class Logs(termlog.TermLog):
     name = "termlog"
 
     def __init__(self) -> None:
-        super().__init__(sys.stderr)
+        self.logger = _Records(sys.stderr)
+        self.logger.install()
         self.logger.setFormatter(_Formatter(colorize=colours_wanted(sys.stderr)))
         self.logger.addFilter(self._wanted)
         self.starting = True
@@ -81,6 +82,13 @@ class Logs(termlog.TermLog):
             return bool(ctx.options.termlog_verbosity == "debug")
         chatter = record.levelno <= logging.INFO and record.name.startswith("mitmproxy.")
         return not chatter or ctx.options.termlog_verbosity == "debug"
+
+
+class _Records(termlog.TermLogHandler):
+    """mitmproxy's own, but a proxy has better to do than to end as nobody reads of it, or not fast enough."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        put(self.format(record), self.file)
 
 
 class _Formatter(log.MitmFormatter):
@@ -137,12 +145,8 @@ class Requests(dumper.Dumper):
         return not self._for_programs and bool(super().match(f))
 
     def echo(self, text: str, ident: int | None = None, **style: Any) -> None:
-        """Print; into the void once nobody reads us any more, as a proxy has better to do than to fail for that."""
-        try:
-            super().echo(text, ident, **style)
-            self.outfp.flush()
-        except OSError:
-            forget(self.outfp)
+        """Print; into the void once nobody reads us any more."""
+        put(self.style(dumper.indent(ident, text) if ident else text, **style), self.outfp)
 
     def echo_flow(self, f: http.HTTPFlow) -> None:
         """Print one flow: in a line, and its fields and bodies as far as they are wanted."""

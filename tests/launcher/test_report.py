@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -69,3 +72,34 @@ def test_what_cannot_be_told_is_forgotten(
         say("again")
     if full:
         os.close(writing)
+
+
+@pytest.mark.parametrize("buffering", [-1, 1])
+@pytest.mark.parametrize(("stream", "say"), [("stderr", report), ("stderr", warn), ("stdout", tell)])
+def test_a_pipe_that_does_not_wait_gets_all(
+    stream: str, say: Callable[[str], None], buffering: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever started us may read by the same description, and want it so."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            before += os.write(writing, bytes(4096))
+    came: list[bytes] = []
+
+    def read() -> None:
+        time.sleep(0.1)
+        while data := os.read(reading, 4096):
+            came.append(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(writing, "w", buffering) as lines:
+        monkeypatch.setattr(sys, stream, lines)
+        for number in range(100):
+            say(f"line {number}")
+    reader.join(5)
+    os.close(reading)
+    told = b"".join(came)[before:].decode().splitlines()
+    assert [line.rpartition(" ")[2] for line in told] == [str(number) for number in range(100)]

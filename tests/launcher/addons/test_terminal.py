@@ -533,3 +533,16 @@ def test_people_see_errors_in_red(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(sys, "stderr", screen)
     _logged(_everything, capsys)
     assert "\x1b[31mjwtproxy: error: wrong\x1b[0m\n" in screen.getvalue()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_record_that_cannot_be_printed_ends_nothing(full: bool) -> None:
+    """mitmproxy's own handler exits."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(os.open("/dev/full", os.O_WRONLY) if full else writing, "w") as lost:
+        records = terminal._Records(lost)
+        for _ in range(2):
+            records.emit(logging.makeLogRecord({"msg": "once", "levelno": logging.INFO}))
+    if full:
+        os.close(writing)
