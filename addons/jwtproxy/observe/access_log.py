@@ -44,7 +44,7 @@ def as_json(row: tuple[Any, ...]) -> str:
         outcome, reason, rule, token, waited, received, sent, fast, websocket,
     ) = row  # fmt: skip
     header, _, claims = token.partition(b".")
-    jti = jti_of(claims)
+    jti = jti_of(claims) if claims else None
     return (
         f'{{"time": "{_time(int(began * 1000))}", {_target(client, method, scheme, host, port)}, '
         f'"path": {_usual_path(path) if len(path) <= _SHORT else _path(path)}, '
