@@ -542,6 +542,73 @@ def test_a_silent_https_upstream_gives_504(impatient: Proxy, https_recorder: Rec
         assert client.request(message("GET", "/", host)).body == b"ok"
 
 
+class Alarmed:
+    """An upstream's side of a connection in TLS, which it ends with a fatal alert at a request, if not before."""
+
+    def __init__(self, connection: socket.socket, context: ssl.SSLContext) -> None:
+        self._connection = connection
+        self._came, self._leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._session = context.wrap_bio(self._came, self._leaving, server_side=True)
+
+    def serve(self) -> None:
+        """Do all that there is to be done."""
+        with self._connection, contextlib.suppress(OSError):
+            self._connection.settimeout(10)
+            with contextlib.suppress(ssl.SSLError):
+                self._await(self._session.do_handshake)
+                self._await(self._session.read)
+                self._came.write(b"\x17\x03\x03\0\x20" + bytes(32))  # encrypted by nobody
+                self._await(self._session.read)
+            self._connection.sendall(self._leaving.read())
+            self._connection.shutdown(socket.SHUT_WR)
+            while self._connection.recv(1 << 16):
+                pass  # what is left unread would make the end a reset
+
+    def _await(self, step: Callable[[], object]) -> None:
+        while True:
+            try:
+                step()
+                return
+            except ssl.SSLWantReadError:
+                self._connection.sendall(self._leaving.read())
+                self._came.write(self._connection.recv(1 << 16))
+
+
+@contextlib.contextmanager
+def alarming(authority: Authority, *, at_once: bool) -> Iterator[str]:
+    """Such an upstream's authority. `at_once`: it wants a client's certificate, and there is none.
+
+    Of that a client hears in TLS 1.3 when it is through with the handshake (RFC 8446 §4.4.2.4).
+    """
+    context = authority.server_context()
+    if at_once:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(str(authority.pem))
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=Alarmed(server.accept()[0], context).serve, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at-once", "with-an-answer-due"])
+@pytest.mark.parametrize("way", ["absolute", "tunnel"])
+def test_an_upstream_that_ends_tls_with_an_alert_gives_502(
+    impatient: Proxy, authority: Authority, proxy_ca: Path, way: str, at_once: bool
+) -> None:
+    """Nobody waits for an answer that cannot come."""
+    with alarming(authority, at_once=at_once) as host, Raw(impatient.port) as client:
+        if way == "tunnel":
+            client.secure_tunnel(host, proxy_ca)
+        target = "/" if way == "tunnel" else f"https://{host}/"
+        assert client.request(message("GET", target, f"Host: {host}")).status == 502
+
+
 def test_a_silent_http_2_stream_gives_504_and_its_siblings_live(
     impatient: Proxy, h2_recorder: Recorder, proxy_ca: Path
 ) -> None:

@@ -200,6 +200,16 @@ def test_who_vanishes_is_not_said_to_have_closed(
         assert _rest(other) == b""
 
 
+@pytest.mark.parametrize("reading", ["nobody", "script"])
+def test_who_vanishes_in_tls_is_let_go(proxy: Proxy, watched: tuple[Proxy, Path], ways: Ways, reading: str) -> None:
+    """OpenSSL answers an end without a close_notify by an alert, before it closes."""
+    with ways.open(watched[0] if reading == "script" else proxy, "tls") as pair:
+        pair.client.shutdown(socket.SHUT_WR)
+        assert _rest(pair.server) == b""
+        pair.server.close()
+        _rest(pair.client)
+
+
 @BOTH
 @pytest.mark.parametrize("way", ["absolute", "tls"])
 @pytest.mark.parametrize("how", [_reset, socket.socket.close])

@@ -80,6 +80,18 @@ NEEDED = (
         "relay_messages",
         also="WebsocketEndHook WebsocketStartHook",
     ),
+    Patch(
+        "mitmproxy.proxy.layers.tls:TLSLayer",
+        "receive_close",
+        "jwtproxy.mitm.tls_end:receive_close",
+        also="event_to_child tls",
+    ),
+    Patch(
+        "mitmproxy.proxy.layers.tls:TLSLayer",
+        "send_data",
+        "jwtproxy.mitm.tls_end:send_data",
+        also="tls_interact",
+    ),
     Patch("mitmproxy.proxy.server:ConnectionHandler", "drain_writers", "jwtproxy.mitm.pressure:drain_writers"),
     Patch("mitmproxy.net.encoding", "decode", "jwtproxy.mitm.inflation:decode", also="custom_decode brotli zstd"),
     Patch(
