@@ -20,7 +20,7 @@ import aiohttp
 import grpc
 import httpx
 import pytest
-import websockets.sync.client
+import websockets.asyncio.client
 import websockets.sync.server
 from websockets.http11 import Request, Response
 
@@ -277,17 +277,21 @@ def echo(request: pytest.FixtureRequest, authority: Authority) -> Iterator[_Echo
 def test_a_websocket_in_a_tunnel_echoes_and_its_handshake_is_signed(
     proxy: Proxy, echo: _Echo, proxy_trust: ssl.SSLContext
 ) -> None:
-    """With the websockets library, which opens a tunnel for either scheme."""
+    """With the websockets library, which opens a tunnel for either scheme (not .sync, see tests/clients/rows.py)."""
     context = proxy_trust if echo.url.startswith("wss") else None
-    with websockets.sync.client.connect(
-        echo.url, proxy=proxy.url, ssl=context, additional_headers={"X-My-JWT": "evil"}, open_timeout=5, close_timeout=2
-    ) as client:
-        for sent in ("text €", b"\x00binary", "x" * 300_000):
-            client.send(sent)
-            assert client.recv(timeout=5) == sent
-        assert client.ping().wait(5)
-        client.close(4001, "done")
-        assert client.close_code == 4001
+
+    async def talk() -> None:
+        async with websockets.asyncio.client.connect(
+            echo.url, proxy=proxy.url, ssl=context, additional_headers={"X-My-JWT": "evil"}, open_timeout=5
+        ) as client:
+            for sent in ("text €", b"\x00binary", "x" * 300_000):
+                await client.send(sent)
+                assert await client.recv() == sent
+            await (await client.ping())
+            await client.close(4001, "done")
+            assert client.close_code == 4001
+
+    asyncio.run(asyncio.wait_for(talk(), 20))
     assert [len(tokens) for tokens in echo.tokens] == [1]
     assert verify(echo.tokens[0][0])
 
