@@ -20,7 +20,7 @@ from jwtproxy.conduct.addresses import parse_ip
 from jwtproxy.conduct.destination import Destination
 from jwtproxy.conduct.echo import NAME
 from jwtproxy.config import place
-from jwtproxy.mitm import flows, gate, ledger, stock
+from jwtproxy.mitm import failures, flows, gate, ledger, stock
 from jwtproxy.observe import redaction
 from jwtproxy.observe.exchanges import Exchange
 
@@ -233,7 +233,7 @@ class Requests(dumper.Dumper):
 
     def _outcome(self, flow: http.HTTPFlow, exchange: Exchange) -> str:
         reason = strutils.escape_control_characters(exchange.reason)
-        if flow.error or exchange.status is None:
+        if exchange.status is None or (flow.error and not failures.status_in(flow.error.msg)):
             return self.style(reason, fg="red")
         colour = {"fg": colour} if (colour := _COLOURS.get(exchange.status // 100)) else {}
         return f"{self.style(str(exchange.status), **colour)}{f' {reason}' if reason else ''}"

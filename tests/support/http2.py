@@ -97,6 +97,9 @@ class Http2:
         self.counters = Counters()
         self._ledger = ledger.Ledger(self.counters)
         ledger.hang(options, self._ledger)
+        self.statuses: list[int] = []
+        """The statuses that are told of requests which are over; 0: of one that was sent no answer."""
+        self._ledger.tell(lambda *over: self.statuses.append(ledger.row(*over)[9]), wanted=True)
         self.leaving = farewell.watch(options) if watched else WeakSet[Any]()
         self.counted = 0
         """How many requests have set out."""

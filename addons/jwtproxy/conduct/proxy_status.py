@@ -43,12 +43,18 @@ class Reason(str):
     """Why there is no answer, or no more of one, in words that carry their type along whatever way they go."""
 
     error: ErrorType
+    status: int
+    """That of the answer by which its client is told; 0 where it is told of nothing, or an answer has begun."""
 
-    def __new__(cls, text: str, error: ErrorType = ErrorType.PROXY_INTERNAL_ERROR) -> "Reason":
+    def __new__(cls, text: str, error: ErrorType = ErrorType.PROXY_INTERNAL_ERROR, status: int = 0) -> "Reason":
         """`error`: of which type it is."""
         reason = super().__new__(cls, text)
-        reason.error = error
+        reason.error, reason.status = error, status
         return reason
+
+    def told(self, status: int) -> "Reason":
+        """The same of a client that is told by an answer with this status; 0: by none."""
+        return Reason(self, self.error, status)
 
 
 def type_of(reason: str, otherwise: ErrorType) -> ErrorType:

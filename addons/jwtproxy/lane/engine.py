@@ -511,7 +511,7 @@ class Engine(asyncio.Protocol):
         """Tell of an error, to hooks and, if no answer has begun, to the client; it ends the connection."""
         assert self.flow
         otherwise = ErrorType.HTTP_REQUEST_ERROR if status < 500 else ErrorType.HTTP_PROTOCOL_ERROR
-        reason = Reason(reason, type_of(reason, otherwise))
+        reason = Reason(reason, type_of(reason, otherwise), 0 if self._answered else status)
         if not self._done:
             self.flow.error = Error(reason)
         if not self._answered:

@@ -40,13 +40,23 @@ def type_in(reason: str) -> ErrorType:
     return _OURS[code][1] if code else type_of(reason, ErrorType.HTTP_PROTOCOL_ERROR)
 
 
+def status_in(reason: str) -> int:
+    """The status of the answer by which the client is told of a flow's error; 0 where it is told by none."""
+    if isinstance(reason, Reason):
+        return reason.status
+    code = _code_of(reason)  # what is too large is known before any of an answer is sent
+    return (code and code.http_status_code()) or 0
+
+
 def _code_of(reason: str) -> http.ErrorCode | None:
     return next((code for start, code in _THEIRS.items() if reason.startswith(start)), None)
 
 
-def reason_of(event: http.ResponseProtocolError) -> Reason:
-    """Why there is no answer, or no more of one, with the type that its client is told."""
-    return Reason(event.message, type_of(event.message, _otherwise(event, event.code.http_status_code())))
+def reason_of(event: http.ResponseProtocolError, *, has_begun: bool = False) -> Reason:
+    """Why there is no answer, or no more of one that has begun, with the type and status that its client is told."""
+    status = event.code.http_status_code()
+    told = not has_begun and event.message != flows.CLIENT_GONE
+    return Reason(event.message, type_of(event.message, _otherwise(event, status)), (told and status) or 0)
 
 
 def page_of(event: http.ResponseProtocolError) -> Page | None:

@@ -150,7 +150,8 @@ class Server(http.Http1Server):
         """Take a piece of a body. One that is malformed is refused, where mitmproxy would only close."""
         for command in super().read_body(event):
             if isinstance(command, http.ReceiveHttp) and isinstance(command.event, http.RequestProtocolError):
-                command.event.message = _MALFORMED if isinstance(event, events.DataReceived) else flows.CLIENT_GONE
+                malformed = _MALFORMED.told(0 if self._answered else 400)
+                command.event.message = malformed if isinstance(event, events.DataReceived) else flows.CLIENT_GONE
             elif isinstance(command, CloseConnection) and isinstance(event, events.DataReceived) and not self._answered:
                 yield from self._send_page(pages.text(400, _MALFORMED, _MALFORMED.error))
             yield command
@@ -322,7 +323,7 @@ class Server(http.Http1Server):
             yield from self._send_page(pages.text(408, message, ErrorType.HTTP_REQUEST_ERROR))
         self._over = True
         yield from self._hang_up()
-        reason = Reason(message, ErrorType.HTTP_REQUEST_ERROR)
+        reason = Reason(message, ErrorType.HTTP_REQUEST_ERROR, 0 if self._answered else 408)
         yield http.ReceiveHttp(http.RequestProtocolError(self.stream_id, reason, http.ErrorCode.CANCEL))
 
     def _send_end(self) -> CommandGenerator[None]:

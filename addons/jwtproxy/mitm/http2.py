@@ -212,7 +212,8 @@ class Server(http.Http2Server):
             yield Log(f"{human.format_address(self.conn.peername)}: {error}", WARNING)
         else:  # its head has passed already
             code = http.ErrorCode.GENERIC_CLIENT_ERROR
-            reason = Reason(str(error), ErrorType.HTTP_REQUEST_ERROR)
+            status = error.status if self._may_send_page(stream) else 0
+            reason = Reason(str(error), ErrorType.HTTP_REQUEST_ERROR, status)
             yield http.ReceiveHttp(http.RequestProtocolError(stream, reason, code))
         page = pages.text(error.status, str(error), ErrorType.HTTP_REQUEST_ERROR)
         if not self._send_page(stream, page, accept) and not self.is_closed(stream):
@@ -285,7 +286,7 @@ class Server(http.Http2Server):
 
     def _send_page(self, stream: int, page: Page, accept: str = "") -> bool:
         """Answer with a page of our own, if nothing of an answer has been sent. `accept`: where no flow tells it."""
-        if not self.is_open_for_us(stream) or self.h2_conn.streams[stream].state_machine.headers_sent:
+        if not self._may_send_page(stream):
             return False
         answer = flows.answer_of(page, accept or self._accept_of(stream))
         head = [(b":status", b"%d" % page.code), *_lowered(answer.headers.fields)]
@@ -296,6 +297,10 @@ class Server(http.Http2Server):
         if not self.is_closed(stream) and not self.h2_conn.stream_buffers.get(stream):
             self.h2_conn.reset_stream(stream, h2.errors.ErrorCodes.NO_ERROR)  # RFC 9113 §8.1
         return True
+
+    def _may_send_page(self, stream: int) -> bool:
+        """Whether it can be sent, and nothing of an answer has been."""
+        return self.is_open_for_us(stream) and not self.h2_conn.streams[stream].state_machine.headers_sent
 
     def _accept_of(self, stream: int) -> str:
         """In what form a client wants its answer: asked where that fails, and so not kept of each request."""

@@ -162,13 +162,14 @@ def row(flow: HTTPFlow, outcome: Outcome, carried: Carried, waited: float | None
     if request.method == b"CONNECT":
         scheme = path = b""
     ended = websocket.timestamp_end if websocket else response and response.data.timestamp_end
+    status = response.data.status_code if response else 0
     if flow.error:
-        ended = flow.error.timestamp
+        ended, status = flow.error.timestamp, failures.status_in(flow.error.msg) or status
     token = b"" if outcome == _REFUSED and not flow.error else gate.token_of(flow)
     received, sent, fast = carried
     return (
         request.timestamp_start, ended or time.time(), peer[0] if peer else "", request.method, scheme, request.host,
-        request.port, path, query >= 0, response.data.status_code if response else 0, outcome.real,
+        request.port, path, query >= 0, status, outcome.real,
         _reason(flow) if outcome >= _REFUSED else "", flow.metadata.get(RULE, DEFAULT), token[: token.rfind(b".")],
         waited, received, sent, fast, websocket is not None,
     )  # fmt: skip

@@ -401,8 +401,8 @@ class Stream(http.HttpStream):
                 yield from self._answer()
                 return
             event.message = flows.cannot_connect(peer, event.message)
-        elif isinstance(event, http.ResponseProtocolError):
-            event.message = failures.reason_of(event)
+        if isinstance(event, http.ResponseProtocolError):
+            event.message = failures.reason_of(event, has_begun=self.server_state == self.state_stream_response_body)
         if self._ended and self.client_state == self.state_stream_request_body:
             yield self._abandon(event.message)  # mitmproxy would have the upstream wait for the rest of the request
         if isinstance(event, http.RequestProtocolError) and self._is_told:

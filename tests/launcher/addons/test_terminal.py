@@ -25,6 +25,7 @@ from mitmproxy.tls import TlsData
 
 import jwtproxy
 from jwtproxy.addons.jwt_inject import JwtInject
+from jwtproxy.conduct.proxy_status import Reason
 from jwtproxy.launcher.addons import terminal
 from jwtproxy.launcher.master import Master
 from jwtproxy.mitm import flows
@@ -109,10 +110,11 @@ def test_a_request_is_one_line(flow: HTTPFlow, line: str, capsys: pytest.Capture
     assert re.fullmatch(rf"{WHEN}{re.escape(line)}\n", _printed(flow, capsys))
 
 
-def test_a_failed_request_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("status", "told"), [(0, ""), (502, "502 ")])
+def test_a_failed_request_says_why(status: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     flow = _flow()
-    flow.error = Error("connection\x1b refused")
-    said = rf"{WHEN}GET http://up.example/x connection\. refused [\d.]+\w+\n"
+    flow.error = Error(Reason("connection\x1b refused").told(status))
+    said = rf"{WHEN}GET http://up.example/x {told}connection\. refused [\d.]+\w+\n"
     assert re.fullmatch(said, _printed(flow, capsys))
 
 

@@ -6,7 +6,8 @@ import pytest
 from mitmproxy.proxy.layers.http import ErrorCode, ResponseProtocolError
 
 from jwtproxy.conduct.proxy_status import ErrorType, Reason
-from jwtproxy.mitm.failures import in_our_words, page_of, reason_of, type_in
+from jwtproxy.mitm import flows
+from jwtproxy.mitm.failures import in_our_words, page_of, reason_of, status_in, type_in
 from jwtproxy.mitm.retries import NoAnswer
 
 SAID = "mitmproxy would say this"
@@ -36,11 +37,34 @@ def test_each_has_its_answer(event: ResponseProtocolError, code: int, detail: st
     assert (page.code, page.detail, page.headers["Proxy-Status"]) == (code, detail, f"jwtproxy; error={error}")
     if event.message is not SAID:
         assert (reason_of(event), reason_of(event).error) == (detail, error)
+    assert reason_of(event).status == code
+    assert reason_of(event, has_begun=True).status == 0
 
 
 @pytest.mark.parametrize("code", [ErrorCode.KILL, ErrorCode.CANCEL, ErrorCode.CLIENT_DISCONNECTED])
 def test_who_is_gone_or_cut_off_gets_none(code: ErrorCode) -> None:
-    assert page_of(ResponseProtocolError(1, "no", code)) is None
+    event = ResponseProtocolError(1, "no", code)
+    assert page_of(event) is None
+    assert reason_of(event).status == 0
+
+
+def test_a_client_that_has_left_while_its_upstream_was_dialled_gets_none() -> None:
+    assert reason_of(ResponseProtocolError(1, flows.CLIENT_GONE, ErrorCode.CONNECT_FAILED)).status == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        ("Request body exceeds mitmproxy's body_size_limit.", 413),
+        ("Response body exceeds mitmproxy's body_size_limit.", 502),
+        ("mitmproxy received an HTTP CONNECT request even though …", 400),
+        ("what mitmproxy says", 0),
+        (TYPED, 0),
+        (TYPED.told(502), 502),
+    ],
+)
+def test_a_flows_error_tells_the_status_that_its_client_got(reason: str, status: int) -> None:
+    assert status_in(reason) == status
 
 
 @pytest.mark.parametrize(

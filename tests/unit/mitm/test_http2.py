@@ -551,6 +551,7 @@ def test_a_failure_is_told_in_the_form_that_is_preferred(changes: list[tuple[byt
     if not changes:
         client.answer(b"nonsense\r\n\r\n")
     assert client.codes == {stream: "400" if changes else "502"}
+    assert client.statuses == ([] if changes else [502])
     assert client.bodies[stream].startswith(b'{"type": "about:blank", ')
 
 
@@ -595,6 +596,7 @@ def test_a_client_that_leaves_has_aborted_its_requests(answered: bool) -> None:
         client.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")
     client.leave()
     assert _counted(client) == ([Outcome.ABORTED], {}, {})
+    assert client.statuses == [200 if answered else 0]
     assert client.counters.upstream.counts[-1] == answered
 
 
@@ -609,6 +611,7 @@ def test_a_client_at_fault_within_its_body_is_refused(whole: bool) -> None:
         client.body(stream, b"abcde")
         assert client.codes == {stream: "400"}
     assert _counted(client) == REFUSED
+    assert client.statuses == [0 if whole else 400]
 
 
 def test_a_body_that_comes_too_late_is_refused() -> None:
@@ -618,6 +621,7 @@ def test_a_body_that_comes_too_late_is_refused() -> None:
     client.wake()
     assert client.codes == {stream: "408"}
     assert _counted(client) == REFUSED
+    assert client.statuses == [408]
 
 
 @pytest.mark.parametrize(
@@ -635,4 +639,5 @@ def test_an_answer_that_is_cut_is_a_failure_of_its_kind(ends: Callable[[Http2], 
     client.answer_headers(1, [(b":status", b"200")], end=False)
     ends(client)
     assert _counted(client) == ([Outcome.FAILED], {kind: 1}, {})
+    assert client.statuses == [200]
     assert client.counters.upstream.counts[-1] == 1

@@ -189,9 +189,16 @@ class Counting(Ledger):
     def __init__(self) -> None:
         self.counters = Counters()
         super().__init__(self.counters)
+        self._told: list[Row] = []
+        self.tell(_into(self._told), wanted=True)
 
     def load(self, loader: object) -> None:
         ledger.hang(ctx.options, self)
+
+    @property
+    def statuses(self) -> list[int]:
+        """Those that are told of each; 0 where its client was sent none."""
+        return [row.status for row in self._told]
 
     @property
     def found(self) -> tuple[list[Outcome], dict[str, int], dict[str, int], int]:
@@ -252,6 +259,7 @@ def test_a_failure_is_of_the_kind_that_its_client_is_told(
 
     asyncio.run(run())
     assert counting.found == ([Outcome.FAILED], {kind: 1}, {}, begun)
+    assert counting.statuses == [200 if begun else 502]
 
 
 @pytest.mark.parametrize("lane", [False, True])
@@ -282,6 +290,7 @@ def test_a_client_that_leaves_within_its_body_is_no_failure(
 
     asyncio.run(run())
     assert counting.found == ([Outcome.ABORTED], {}, {}, bool(answer))
+    assert counting.statuses == [200 if answer else 0]
 
 
 @pytest.mark.parametrize(("hook", "lane"), [(False, False), (False, True), (True, True)])
@@ -304,6 +313,7 @@ def test_a_client_that_leaves_while_its_upstream_is_dialled_is_no_failure(hook: 
 
     asyncio.run(run())
     assert counting.found == ([Outcome.ABORTED], {}, {}, 0)
+    assert counting.statuses == [0]
 
 
 @pytest.mark.parametrize("lane", [False, True])
@@ -331,6 +341,7 @@ def test_a_client_whose_body_is_malformed_is_refused(
 
     asyncio.run(run())
     assert counting.found == ([Outcome.REFUSED], {}, {"http_request_error": 1}, bool(answer))
+    assert counting.statuses == [200 if answer else 400]
 
 
 @pytest.mark.parametrize("lane", [False, True])
@@ -351,6 +362,21 @@ def test_a_client_whose_body_does_not_come_is_refused(
 
     asyncio.run(run())
     assert counting.found == ([Outcome.REFUSED], {}, {"http_request_error": 1}, 0)
+    assert counting.statuses == [408]
+
+
+@pytest.mark.parametrize("lane", [False, True])
+def test_a_connection_that_is_not_made_is_told_with_what_its_client_got(lane: bool, serve: Serve) -> None:
+    counting = Counting()
+
+    async def run() -> None:
+        async with serve(counting, Opens(), Streams(), lane=lane) as proxy, proxy.client() as client:
+            client.send(b"GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n")
+            assert (await client.reply()).code == 502
+
+    asyncio.run(run())
+    assert counting.found == ([Outcome.FAILED], {"connection_refused": 1}, {}, 0)
+    assert counting.statuses == [502]
 
 
 @pytest.mark.parametrize("lane", [False, True])
