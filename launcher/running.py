@@ -8,6 +8,7 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from jwtproxy.conduct.destination import Destination
+from jwtproxy.config import place
 from jwtproxy.config.errors import SettingsError
 from jwtproxy.observe.pages import PEM_PATH
 
@@ -57,7 +58,18 @@ def named(url: str) -> Proxy:
 def listening(options: Options) -> Proxy:
     """The proxy on this machine that would listen with these settings. Raises SettingsError."""
     mode = ProxyMode.parse(options.mode[0])
-    host, port = mode.listen_host(options.listen_host) or "127.0.0.1", mode.listen_port(options.listen_port)
+    return _here(mode.listen_host(options.listen_host), mode.listen_port(options.listen_port))
+
+
+def pages(options: Options) -> Proxy:
+    """Where that has its own pages. Raises SettingsError."""
+    said = options.deferred.get("jwt_pages", "")  # nobody has declared it
+    apart = place.parse(str(said.val[-1] if hasattr(said, "val") else said))
+    return _here(*apart) if apart else listening(options)
+
+
+def _here(host: str, port: int | None) -> Proxy:
+    host = host or "127.0.0.1"
     if not port:
         raise SettingsError("the port of the proxy is not known", "use --proxy http://HOST:PORT")
     proxy = dialable(host, port)
@@ -95,10 +107,14 @@ def no_page(proxy: Proxy, path: str) -> NoAnswerError:
     return NoAnswerError(f"who answers at {proxy.url} is no jwtproxy, or shows no {path} (jwt_pages)")
 
 
-def reach(proxy: Proxy, user: str = "") -> Reach:
-    """How programs get there. user: with password, as URLs have them. Raises SettingsError."""
+def reach(proxy: Proxy, user: str = "", pages: Proxy | None = None) -> Reach:
+    """How programs get there. user: with password, as URLs have them; pages: where its own are, if apart.
+
+    Raises SettingsError.
+    """
+    there = pages or proxy
     try:
-        ca = Certificate.parse(get(proxy, PEM_PATH, "*/*"), f"{proxy.url}{PEM_PATH}")
+        ca = Certificate.parse(get(there, PEM_PATH, "*/*"), f"{there.url}{PEM_PATH}")
     except NoAnswerError as error:
         raise SettingsError(str(error), HINT) from None
     return Reach(proxy.url.replace("//", f"//{user}@") if user else proxy.url, ca.pem)

@@ -53,7 +53,7 @@ async def _settings(arguments: list[str]) -> tuple[argparse.Namespace, running.R
         if args.proxy:
             return args, running.reach_named(args.proxy)
         commandline.set_options(master.options, args, environment.options(environment.sources(Path())))
-        return args, running.reach(running.listening(master.options))
+        return args, running.reach(running.listening(master.options), pages=running.pages(master.options))
 
 
 def _folder(ca: str) -> Path:

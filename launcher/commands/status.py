@@ -11,7 +11,7 @@ from jwtproxy.observe.pages import STATUS_PATH
 
 from .. import commandline, environment, running, usage
 from ..report import report
-from ..running import HINT, NoAnswerError, Proxy, listening, named
+from ..running import HINT, NoAnswerError, Proxy, named
 
 SILENT = 1
 """The exit status where no proxy has answered."""
@@ -51,7 +51,7 @@ async def _settings(arguments: list[str]) -> tuple[argparse.Namespace, Proxy]:
         args = commandline.read(parser, arguments)
         commandline.refuse(args, "status", "check")
         commandline.set_options(master.options, args, environment.options(environment.sources(Path())))
-        return args, named(args.proxy) if args.proxy else listening(master.options)
+        return args, named(args.proxy) if args.proxy else running.pages(master.options)
 
 
 def ask(proxy: Proxy) -> dict[str, Any]:

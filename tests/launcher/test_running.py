@@ -53,6 +53,10 @@ def test_user_and_password_are_handed_on(given: str, url: str, port: int) -> Non
     assert running.reach_named(given.format(port=port)) == (url.format(port=port), CA)
 
 
+def test_the_ca_is_asked_for_where_the_pages_are(port: int) -> None:
+    assert running.reach(Proxy("127.0.0.1", 1), pages=Proxy("127.0.0.1", port)) == ("http://127.0.0.1:1", CA)
+
+
 @pytest.mark.parametrize("said", ["", "<html>", CA + CA, CA[:100]], ids=["nothing", "HTML", "two", "a part"])
 def test_what_is_no_certificate_is_a_mistake(said: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Pages, "said", said)

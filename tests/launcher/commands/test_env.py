@@ -24,8 +24,8 @@ def asked(pristine: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> li
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     asked: list[Proxy] = []
 
-    def reach(proxy: Proxy, user: str = "") -> Reach:
-        asked.append(proxy)
+    def reach(proxy: Proxy, user: str = "", pages: Proxy | None = None) -> Reach:
+        asked.append(pages or proxy)
         return Reach(proxy.url, CA)
 
     monkeypatch.setattr(running, "reach", reach)
@@ -51,6 +51,12 @@ def test_a_proxy_on_this_machine_needs_no_naming(
         capsys, "--proxy", "http://10.0.0.7:8080", "--shell", "fish"
     )
     assert asked == [Proxy("127.0.0.1", 9090), Proxy("127.0.0.1", 7070), Proxy("10.0.0.7", 8080)]
+
+
+def test_the_pages_may_be_elsewhere(capsys: Captured, asked: list[Proxy], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_PAGES", "127.0.0.1:9091")
+    assert "export http_proxy=http://127.0.0.1:8080" in _printed(capsys)
+    assert asked == [Proxy("127.0.0.1", 9091)]
 
 
 def test_the_files_stay_where_only_this_user_looks_and_are_the_same_each_time(

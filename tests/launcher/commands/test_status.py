@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,6 +126,28 @@ def test_it_asks_where_the_settings_would_listen(monkeypatch: pytest.MonkeyPatch
             monkeypatch.setenv("HTTP_HOST", host)
             assert "proxied_requests  7" in _shown(capsys)
         assert "proxied_requests  7" in _shown(capsys, "--mode", f"reverse:http://x@{port}", "--port", "1")
+
+
+@pytest.mark.parametrize("source", ["variable", "--set", "config.yaml", ".env"])
+def test_it_asks_where_the_pages_are(
+    source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Captured
+) -> None:
+    arguments = ["--port", "1"]
+    with _answering(json.dumps(SAID).encode()) as port:
+        place = f"*:{port}"
+        if source == "variable":
+            monkeypatch.setenv("JWT_PAGES", place)
+        elif source == "--set":
+            arguments += ["--set", "jwt_pages=on", "--set", f"jwt_pages={place}"]
+        elif source == ".env":
+            (tmp_path / ".env").write_text(f"JWT_PAGES={place}\n")
+        else:
+            (tmp_path / "config.yaml").write_text(f'jwt_pages: "{place}"\n')
+            arguments += ["--set", f"confdir={tmp_path}"]
+        assert _shown(capsys, *arguments).startswith(f"http://127.0.0.1:{port}\n")
+        assert _failed(capsys, "--set", "jwt_pages=on", "--port", "1") == (
+            "nobody answers at http://127.0.0.1:1: connection refused"
+        )
 
 
 def test_ipv6(capsys: Captured) -> None:
