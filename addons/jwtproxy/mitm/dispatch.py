@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from mitmproxy import addonmanager, exceptions, flow, hooks, http
 from mitmproxy import addons as theirs
 from mitmproxy.connection import Connection, ConnectionState, Server
-from mitmproxy.proxy import commands, events, mode_servers, server_hooks
+from mitmproxy.proxy import commands, events, mode_servers
 from mitmproxy.proxy.layers import tls
 from mitmproxy.utils import asyncio_utils
 
@@ -291,19 +291,10 @@ class ConnectionHandler(mode_servers.ProxyConnectionHandler):
         await super().hook_task(hook)
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
-        """Connect. Who is cancelled while it waits for its turn is told so: mitmproxy tells nobody."""
-        server, before = command.connection, command.connection.timestamp_start
+        """Connect."""
         # For Loop.getaddrinfo: mitmproxy notes it only after an eager task has run up to its first wait.
         asyncio_utils.set_current_task_debug_info(name="dial", client=self.client.peername)
-        try:
-            await super().open_connection(command)
-        except asyncio.CancelledError:
-            if server.timestamp_start is before:
-                server.error = "client disconnected"
-                data = server_hooks.ServerConnectionHookData(client=self.client, server=server)
-                await self.handle_hook(server_hooks.ServerConnectErrorHook(data))
-                await self.server_event(events.OpenConnectionCompleted(command, server.error))
-            raise
+        await super().open_connection(command)
 
     async def drain_writers(self) -> None:
         """Wait until there is room for more of what the peer of this task's connection sends.

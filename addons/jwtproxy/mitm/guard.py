@@ -22,7 +22,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode, UpstreamMode
 from ..conduct import addresses
 from ..conduct.access import Denial
 from ..conduct.addresses import OwnAddresses
-from . import gate, limits, upstream_limit
+from . import flows, gate, limits, upstream_limit
 
 
 class DeniedError(OSError):
@@ -150,8 +150,8 @@ _open_connection = server.ConnectionHandler.open_connection
 
 @functools.wraps(_open_connection)
 async def open_connection(self: server.ConnectionHandler, command: commands.OpenConnection) -> None:
-    """Connect, as mitmproxy does, to where one may go."""
-    upstream = command.connection
+    """Connect, as mitmproxy does, to where one may go; who has asked hears of it also where mitmproxy is silent."""
+    upstream, before = command.connection, command.connection.timestamp_start
     upstream_limit.make_room(self, upstream, ctx.options)
     try:
         with judged(self.client, upstream) as dial:
@@ -163,17 +163,26 @@ async def open_connection(self: server.ConnectionHandler, command: commands.Open
             raise
         # mitmproxy asks for its address, and whoever has accepted us has hung up by then.
         await _tell_of_reset(self, command)
+    except asyncio.CancelledError:
+        if upstream.timestamp_start is before:  # while a hook waited, or it waited for its turn
+            await _tell(self, command, flows.CLIENT_GONE)
+        raise
     finally:
         upstream_limit.leave(upstream)
 
 
 async def _tell_of_reset(handler: server.ConnectionHandler, command: commands.OpenConnection) -> None:
-    """Do what mitmproxy does where a connection cannot be made: who has asked for it would wait for ever."""
     upstream, reason = command.connection, "connection reset by peer"
     writer: Any = handler.transports.pop(upstream).writer
     writer.transport.abort()
-    upstream.state, upstream.error = ConnectionState.CLOSED, reason
+    upstream.state = ConnectionState.CLOSED
     handler.log(f"error establishing server connection: {reason}")
-    data = server_hooks.ServerConnectionHookData(client=handler.client, server=upstream)
+    await _tell(handler, command, reason)
+
+
+async def _tell(handler: server.ConnectionHandler, command: commands.OpenConnection, reason: str) -> None:
+    """Do what mitmproxy does where a connection cannot be made: who has asked for it would wait for ever."""
+    command.connection.error = reason
+    data = server_hooks.ServerConnectionHookData(client=handler.client, server=command.connection)
     await handler.handle_hook(server_hooks.ServerConnectErrorHook(data))
     await handler.server_event(events.OpenConnectionCompleted(command, reason))
