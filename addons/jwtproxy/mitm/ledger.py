@@ -121,9 +121,12 @@ class Ledger:
         self._end(flow, _end_of_error(flow))
 
     def http_connect_error(self, flow: HTTPFlow) -> None:
-        """A tunnel was refused; only requests are counted."""
+        """A tunnel was refused, or could not be made; only requests are counted, and of this the kind alone."""
+        end = _end_of(flow)
+        if not flows.to_self(flow):
+            self._count_kind(end)
         if self.keepers:
-            self._keep(flow, _end_of(flow))
+            self._keep(flow, end)
 
     def refuse_unread(self) -> None:
         """A request was refused that could not be read: it has no flow, and so no end of which more could be told."""
@@ -131,12 +134,15 @@ class Ledger:
 
     def _end(self, flow: HTTPFlow, end: _End) -> None:
         if not flows.to_self(flow) and _SHOWN not in vars(flow):
-            if end.kind:
-                self._counts.count_kind(end.kind, refused=end.outcome is Outcome.REFUSED)
+            self._count_kind(end)
             carried = vars(flow).get(_CARRIED, _NOTHING)
             self._counts.count_end(end.outcome, flow.metadata.get(RULE, DEFAULT), carried, end.waited)
         if self.keepers:
             self._keep(flow, end)
+
+    def _count_kind(self, end: _End) -> None:
+        if end.kind:
+            self._counts.count_kind(end.kind, refused=end.outcome is Outcome.REFUSED)
 
     def _keep(self, flow: HTTPFlow, end: _End) -> None:
         if flow.response and not flow.response.data.timestamp_end:
@@ -159,12 +165,13 @@ def row(flow: HTTPFlow, outcome: Outcome, carried: Carried, waited: float | None
     query = path.find(b"?")
     if query >= 0:
         path = path[:query]
-    if request.method == b"CONNECT":
-        scheme = path = b""
     ended = websocket.timestamp_end if websocket else response and response.data.timestamp_end
     status = response.data.status_code if response else 0
     if flow.error:
         ended, status = flow.error.timestamp, failures.status_in(flow.error.msg) or status
+    if request.method == b"CONNECT":
+        scheme = path = b""
+        status = 0 if flow.error else status
     token = b"" if outcome == _REFUSED and not flow.error else gate.token_of(flow)
     received, sent, fast = carried
     return (

@@ -20,6 +20,7 @@ from logging import WARNING
 from typing import Any
 
 from mitmproxy.connection import Server
+from mitmproxy.flow import Error
 from mitmproxy.http import Response
 from mitmproxy.proxy import events
 from mitmproxy.proxy.commands import CloseConnection, Command, Log, OpenConnection, RequestWakeup
@@ -313,6 +314,8 @@ class Stream(http.HttpStream):
         if not self.flow.response and self.context.options.connection_strategy == "eager":
             server = self.context.server
             if error := (yield OpenConnection(server)):
+                if error == flows.CLIENT_GONE:
+                    self.flow.error = Error(error)  # whatever is answered, nobody gets it
                 place = human.format_address(server.address)
                 flows.respond(self.flow, flows.no_connection(place, error))
         self.child_layer = NextLayer(self.context)

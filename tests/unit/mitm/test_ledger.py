@@ -189,8 +189,8 @@ class Counting(Ledger):
     def __init__(self) -> None:
         self.counters = Counters()
         super().__init__(self.counters)
-        self._told: list[Row] = []
-        self.tell(_into(self._told), wanted=True)
+        self.told: list[Row] = []
+        self.tell(_into(self.told), wanted=True)
 
     def load(self, loader: object) -> None:
         ledger.hang(ctx.options, self)
@@ -198,7 +198,7 @@ class Counting(Ledger):
     @property
     def statuses(self) -> list[int]:
         """Those that are told of each; 0 where its client was sent none."""
-        return [row.status for row in self._told]
+        return [row.status for row in self.told]
 
     @property
     def found(self) -> tuple[list[Outcome], dict[str, int], dict[str, int], int]:
@@ -475,6 +475,53 @@ def test_a_connect_has_neither_scheme_nor_path(counters: Counters) -> None:
     assert _told(flow, "http_connect_error").url == "address:22"
     Ledger(counters).http_connect_error(flow)
     assert counters.passed == [], "it is no request"
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "errors", "refusals"),
+    [
+        (502, ErrorType.DNS_ERROR, {"dns_error": 1}, {}),
+        (403, ErrorType.DESTINATION_IP_PROHIBITED, {}, {"destination_ip_prohibited": 1}),
+        (403, None, {}, {}),
+    ],
+)
+def test_of_a_connect_that_fails_the_kind_is_counted(
+    status: int, error: ErrorType | None, errors: dict[str, int], refusals: dict[str, int]
+) -> None:
+    """Of HTTPS, it is all that tells of an upstream that cannot be reached."""
+    counting, flow = Counting(), tflow.tflow()
+    flow.request.method = "CONNECT"
+    flows.respond(flow, pages.text(status, "no", error))
+    counting.http_connect_error(flow)
+    assert counting.found == ([], errors, refusals, 0)
+    flows.mark_to_self(flow)
+    counting.http_connect_error(flow)
+    assert counting.found == ([], errors, refusals, 0)
+    assert counting.statuses == [status, status]
+
+
+@pytest.mark.parametrize("hook", [False, True])
+def test_a_client_that_leaves_while_its_tunnel_is_made_is_no_failure(hook: bool, serve: Serve) -> None:
+    counting, dialled = Counting(), asyncio.Event()
+
+    async def dial(data: object) -> None:
+        dialled.set()
+        await asyncio.sleep(9 * hook)
+
+    async def run() -> None:
+        with deaf_authority() as place:
+            async with serve(counting, Opens(), Ours(server_connect=dial)) as proxy, asyncio.timeout(5):
+                async with proxy.client() as client:
+                    client.send(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
+                    await dialled.wait()
+                    await asyncio.sleep(0.05)
+                while not counting.statuses:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert counting.found == ([], {}, {}, 0)
+    assert counting.statuses == [0]
+    assert [in_words(row).outcome for row in counting.told] == [Outcome.ABORTED]
 
 
 def test_what_is_asked_of_the_proxy_is_told_and_not_counted(counts: Ledger, counters: Counters) -> None:
