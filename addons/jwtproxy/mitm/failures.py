@@ -20,6 +20,8 @@ _OURS = {
 """Our words for what mitmproxy says of itself."""
 
 
+GONE = "Client disconnected"
+"""How mitmproxy begins where a client has left that had sent all of its request."""
 _THEIRS = {
     "Request body exceeds ": http.ErrorCode.REQUEST_TOO_LARGE,
     "Response body exceeds ": http.ErrorCode.RESPONSE_TOO_LARGE,
@@ -30,6 +32,8 @@ _THEIRS = {
 
 def in_our_words(reason: str) -> str:
     """What a flow's error says, as its client is told."""
+    if reason.startswith(GONE):
+        return flows.CLIENT_GONE
     code = _code_of(reason)
     return _OURS[code][0] if code else flows.in_our_name(reason)
 

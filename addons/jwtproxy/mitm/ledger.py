@@ -19,7 +19,7 @@ from .flows import RULE
 
 _CARRIED = "jwtproxy_carried"
 """Among a flow's attributes: the bytes of both bodies, and whether it was in the fast lane."""
-_LEFT = (flows.CLIENT_GONE, "Client disconnected", "stream reset by client", Error.KILLED_MESSAGE)
+_LEFT = (flows.CLIENT_GONE, failures.GONE, "stream reset by client", Error.KILLED_MESSAGE)
 """How errors begin that are no failure: the client has gone, or a script has ended it."""
 
 

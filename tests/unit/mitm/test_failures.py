@@ -75,6 +75,7 @@ def test_a_flows_error_tells_the_status_that_its_client_got(reason: str, status:
         ("mitmproxy received an HTTP CONNECT request even though it is not running in regular/upstream mode. This …",
          "CONNECT is not served here: within a tunnel, or in this mode"),
         ("mitmproxy's fault", "fault"),
+        ("Client disconnected.", "client disconnected"),
         ("server closed connection", "server closed connection"),
     ],
 )  # fmt: skip
