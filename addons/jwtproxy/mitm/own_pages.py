@@ -37,17 +37,21 @@ class OwnPages:
         url = partial(pages_mode.proxy_url, ctx.master.addons.get("proxyserver"), client)
         own: dict[str, Read] = {
             pages.PAC_PATH: lambda headers: downloads.autoconfig(url(headers)),
-            pages.HOME_PATH: lambda headers: home.page(headers, url(headers), apart=apart),
+            pages.HOME_PATH: lambda headers: home.page(headers, url(headers), apart=apart, kept=self._keeps),
         }
         return self._read | own
 
     def _status(self, headers: Mapping[str, str]) -> Page:
         told = limits.told(ctx.options, self._names, self._counters.reached)
         members = report.members(self._counters, signer.facts(ctx.master.addons))
-        return status_page.page(headers, members | {"limits": told} | self._sharing.members())
+        return status_page.page(headers, members | {"limits": told} | self._sharing.members(), kept=self._keeps)
 
     def _recent(self, headers: Mapping[str, str]) -> Page:
-        return recent.page(headers, self._kept.rows, self._kept.most) if self._kept.most else recent.OFF
+        return recent.page(headers, self._kept.rows, self._kept.most) if self._keeps else recent.OFF
+
+    @property
+    def _keeps(self) -> bool:
+        return self._kept.most > 0
 
 
 def _certificate(path: str, headers: Mapping[str, str]) -> Page:

@@ -30,19 +30,21 @@ STYLE = pages.asset("pages.css")
 _POLICY = pages.policy(STYLE, live.SCRIPT)
 
 
-def page(headers: Mapping[str, str], members: Members) -> Page:
-    """These members as JSON, or as HTML where the client prefers that."""
+def page(headers: Mapping[str, str], members: Members, *, kept: bool = True) -> Page:
+    """These members as JSON, or as HTML where the client prefers that. `kept`: whether recent requests have a page."""
     own = {"Cache-Control": "no-store", "Vary": "Accept", "X-Content-Type-Options": "nosniff"}
     if pages.prefers_html(headers.get("accept", "")):
-        return Page(200, text(members), {"Content-Type": pages.HTML, "Content-Security-Policy": _POLICY, **own})
+        return Page(
+            200, text(members, kept=kept), {"Content-Type": pages.HTML, "Content-Security-Policy": _POLICY, **own}
+        )
     return Page(200, json.dumps(members) + "\n", {"Content-Type": pages.JSON, **own})
 
 
-def text(members: Members) -> str:
+def text(members: Members, *, kept: bool = True) -> str:
     """The page in HTML."""
     panels = "".join(_panels(members))
     content = (
-        f"<main>\n{_lead(members)}{_tiles(members)}{_rates(members)}"
+        f"<main>\n{_lead(members, kept=kept)}{_tiles(members)}{_rates(members)}"
         f"{_instances(members)}<div class=panels>\n{panels}</div>\n{_limits(members.get('limits', {}))}</main>\n"
         f"{live.END}"
     )
@@ -56,13 +58,14 @@ def figure(member: str, value: Any, shown: str | None = None) -> str:
     return f'<data data-member="{html.escape(member)}" value="{html.escape(exact)}">{html.escape(shown)}</data>'
 
 
-def _lead(members: Members) -> str:
+def _lead(members: Members, *, kept: bool) -> str:
+    recent = f"<a href={pages.RECENT_PATH}>recent requests</a> · " if kept else ""
     since, uptime = members["started_at"], members["uptime_seconds"]
     return (
         f"<p class=lead>Up {figure('uptime_seconds', uptime, words.uptime(uptime))}"
         f", since {figure('started_at', since, words.date(since))} · "
         f"version {figure('version', members['version'])} · "
-        f"<a href={pages.RECENT_PATH}>recent requests</a> · <a href={pages.HOME_PATH}>how to use it</a>\n"
+        f"{recent}<a href={pages.HOME_PATH}>how to use it</a>\n"
     )
 
 

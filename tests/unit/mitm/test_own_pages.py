@@ -26,10 +26,10 @@ class Served:
         sharing = Sharing(self.counters)
         self.own = OwnPages(self.counters, ["listen_port"], lambda: self.phase, self.recent, sharing)
 
-    def get(self, path: str) -> Page:
+    def get(self, path: str, accept: str = "") -> Page:
         client = tflow.tclient_conn()
         with taddons.context():
-            return self.own.for_client(client, apart=False)[path]({"host": "localhost:1"})
+            return self.own.for_client(client, apart=False)[path]({"host": "localhost:1", "accept": accept})
 
 
 @pytest.fixture
@@ -57,5 +57,9 @@ def test_it_is_ready_unless_something_is_lacking(served: Served) -> None:
 
 def test_recent_requests_are_there_if_they_are_kept(served: Served) -> None:
     assert served.get("/recent").code == 404
+    assert "/recent" not in served.get("/").body
+    assert "/recent" not in served.get("/status", "text/html").body
     served.recent.most = 7
     assert json.loads(served.get("/recent").body) == {"most": 7, "requests": []}
+    assert "/recent" in served.get("/").body
+    assert "/recent" in served.get("/status", "text/html").body

@@ -55,3 +55,4 @@ def test_in_front_of_a_server_nobody_is_told_to_name_it() -> None:
     for accept in ("", "text/html"):
         assert "--proxy" not in _body(accept, "")
         assert "/ca.pem" in _body(accept, "")
+        assert "/proxy.pac" not in _body(accept, ""), "there is none"
