@@ -93,3 +93,7 @@ class Master(master.Master):
         self._drain.begin()
         await asyncio.sleep(delay / 2)
         await self._drain.drain(grace)
+
+    async def cut(self) -> None:
+        """End what is still under way."""
+        await self._drain.cut()

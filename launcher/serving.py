@@ -81,6 +81,8 @@ async def _run(
     tasks = [asyncio.ensure_future(work) for work in (master.run(), beat and beat()) if work]
     serving = tasks[0]
     await _until_told(serving, signals, lambda: master.drain(plan.drain_delay, plan.grace))
+    if not serving.done():
+        await master.cut()
     master.shutdown()
     await serving
     for task in tasks[1:]:

@@ -16,6 +16,8 @@ _BUSY = 0.5
 
 Others are told when they have none: some drop what is under way when they are told (h2 does).
 """
+_CUT, _LOOKS = 0.3, 30
+"""Seconds that connections which are cut have to end, and looks at them: a script's hooks may wait for longer."""
 _ROUND_TRIP = 0.5
 """Seconds that they may take to hear it."""
 
@@ -77,6 +79,19 @@ class Drain:
             now = time.monotonic()
         for engine in list(self._fast_lane()):
             engine.close_if_idle()
+
+    async def cut(self) -> None:
+        """End every connection while those are still there who tell of requests: later, nobody would hear of these."""
+        proxyserver = ctx.master.addons.get("proxyserver")
+        for engine in list(self._fast_lane()):
+            engine.transport.abort()
+        for handler in list(proxyserver.connections.values()):
+            if (io := handler.transports.get(handler.client)) and io.handler:
+                io.handler.cancel("the proxy ends")
+        for _ in range(_LOOKS):
+            if not proxyserver.connections and not any(self._fast_lane()):
+                break
+            await asyncio.sleep(_CUT / _LOOKS)
 
     def _is_busy(self, proxyserver: Any) -> bool:
         in_flight = bool(self._in_flight) or any(engine.is_busy for engine in self._fast_lane())

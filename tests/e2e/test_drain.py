@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import itertools
+import json
 import os
 import re
 import signal
@@ -144,6 +145,23 @@ def test_who_waits_too_long_is_cut(start_proxy: StartProxy, recorder: Recorder, 
         for one in asked[SLOW:]:
             with contextlib.suppress(EOFError, ConnectionError):
                 assert one.result(5).status == 502
+
+
+@pytest.mark.parametrize(("ends", "lane"), [(signal.SIGTERM, "on"), (signal.SIGINT, "off")])
+def test_what_is_cut_has_its_line(ends: signal.Signals, lane: str, start_proxy: StartProxy, recorder: Recorder) -> None:
+    """And is counted: a request that was under way when the proxy has ended is nobody's loss but its client's."""
+    recorder.route("/begun", after(60))
+    recorder.route("/silent", late(60))
+    options = ("--log-format", "json", "--grace", "0.2", "--workers", str(WORKERS), "--set", f"jwt_fast_lane={lane}")
+    proxy = start_proxy(*options)
+    with ThreadPoolExecutor(2 * SLOW) as pool:
+        in_flight(proxy, recorder, pool, "/begun", "/silent")
+        proxy.send_signal(ends)
+        assert proxy.wait(12) == 0
+    told = sorted(
+        (line["path"], line["status"], line["outcome"]) for line in map(json.loads, proxy.stdout.splitlines())
+    )
+    assert told == [("/begun", 200, "aborted")] * SLOW + [("/silent", None, "aborted")] * SLOW
 
 
 @several
