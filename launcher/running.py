@@ -2,7 +2,9 @@
 
 import http.client
 import ipaddress
+from base64 import b64encode
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
@@ -30,6 +32,8 @@ class Proxy(NamedTuple):
 
     host: str
     port: int
+    user: str = ""
+    """With password, as URLs have them, where it wants any."""
 
     @property
     def url(self) -> str:
@@ -47,12 +51,15 @@ class Reach(NamedTuple):
 
 
 def named(url: str) -> Proxy:
-    """The proxy with this URL, or host and port. Raises SettingsError."""
+    """The proxy with this URL, or host and port; user and password may stand in it. Raises SettingsError."""
+    scheme, _, rest = url.rpartition("://")
+    user, _, place = rest.rpartition("@")
+    url = f"{scheme or 'http'}://{place}"
     destination: Destination
-    destination, _ = asked.parse_url(url if "://" in url else f"http://{url}")
+    destination, _ = asked.parse_url(url)
     if destination.scheme != "http":
         raise SettingsError(f"bad URL {url!r} for --proxy", "use http://: the proxy's own pages have no TLS")
-    return Proxy(destination.host, destination.port)
+    return Proxy(destination.host, destination.port, user)
 
 
 def listening(options: Options) -> Proxy:
@@ -86,8 +93,11 @@ def dialable(host: str, port: int) -> Proxy:
 def get(proxy: Proxy, path: str, accept: str) -> bytes:
     """One of its own pages, asked for directly, whatever proxies the environment names. Raises NoAnswerError."""
     connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=_TIMEOUT)
+    headers = {"Accept": accept}
+    if proxy.user:
+        headers["Authorization"] = f"Basic {b64encode(unquote(proxy.user).encode()).decode()}"
     try:
-        connection.request("GET", path, headers={"Accept": accept})
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         body = answer.read(_LONGEST)
     except (http.client.HTTPException, ValueError):
@@ -97,6 +107,10 @@ def get(proxy: Proxy, path: str, accept: str) -> bytes:
         raise NoAnswerError(f"nobody answers at {proxy.url}: {reason}") from None
     finally:
         connection.close()
+    if answer.status == http.client.UNAUTHORIZED:
+        raise NoAnswerError(
+            f"who answers at {proxy.url} wants the right user and password: --proxy http://USER:PASSWORD@HOST:PORT"
+        )
     if answer.status != http.client.OK:
         raise no_page(proxy, path)
     return body
@@ -107,24 +121,19 @@ def no_page(proxy: Proxy, path: str) -> NoAnswerError:
     return NoAnswerError(f"who answers at {proxy.url} is no jwtproxy, or shows no {path} (jwt_pages)")
 
 
-def reach(proxy: Proxy, user: str = "", pages: Proxy | None = None) -> Reach:
-    """How programs get there. user: with password, as URLs have them; pages: where its own are, if apart.
-
-    Raises SettingsError.
-    """
+def reach(proxy: Proxy, pages: Proxy | None = None) -> Reach:
+    """How programs get there. pages: where its own are, if apart. Raises SettingsError."""
     there = pages or proxy
     try:
         ca = Certificate.parse(get(there, PEM_PATH, "*/*"), f"{there.url}{PEM_PATH}")
     except NoAnswerError as error:
         raise SettingsError(str(error), HINT) from None
-    return Reach(proxy.url.replace("//", f"//{user}@") if user else proxy.url, ca.pem)
+    return Reach(proxy.url.replace("//", f"//{proxy.user}@") if proxy.user else proxy.url, ca.pem)
 
 
 def reach_named(url: str) -> Reach:
     """The same for the proxy with this URL, in which user and password may stand. Raises SettingsError."""
-    scheme, _, rest = url.rpartition("://")
-    user, _, place = rest.rpartition("@")
-    return reach(named(f"{scheme or 'http'}://{place}"), user)
+    return reach(named(url))
 
 
 def is_here(host: str) -> bool:

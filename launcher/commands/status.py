@@ -24,6 +24,7 @@ examples:
   jwtproxy-run status
   jwtproxy-run status --port 9090
   jwtproxy-run status --proxy http://10.0.0.7:8080 --json | jq .proxied_requests
+  jwtproxy-run status --proxy http://USER:PASSWORD@10.0.0.7:8080    where --proxyauth is set
 """
 
 

@@ -24,7 +24,7 @@ def asked(pristine: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> li
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     asked: list[Proxy] = []
 
-    def reach(proxy: Proxy, user: str = "", pages: Proxy | None = None) -> Reach:
+    def reach(proxy: Proxy, pages: Proxy | None = None) -> Reach:
         asked.append(pages or proxy)
         return Reach(proxy.url, CA)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -34,13 +35,15 @@ SAID = {
 
 
 @contextmanager
-def _answering(body: bytes, code: int = 200, host: str = "127.0.0.1") -> Iterator[int]:
-    """The port of a server that answers a request for /status so."""
+def _answering(body: bytes, code: int = 200, host: str = "127.0.0.1", password: str = "") -> Iterator[int]:
+    """The port of a server that answers a request for /status so. `password`: who it wants it to be, if anybody."""
+    wanted = f"Basic {base64.b64encode(password.encode()).decode()}" if password else None
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             right = self.path == "/status" and self.headers["Accept"] == "application/json"
-            self.send_response(code if right else 400)
+            is_let_in = self.headers["Authorization"] == wanted
+            self.send_response(code if right and is_let_in else 400 if is_let_in else 401)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -114,6 +117,18 @@ def test_for_scripts(capsys: Captured) -> None:
 def test_a_proxy_may_be_named(form: str, capsys: Captured) -> None:
     with _answering(json.dumps(SAID).encode()) as port:
         assert _shown(capsys, "--proxy", form.format(port)).startswith(f"http://127.0.0.1:{port}\n")
+
+
+def test_a_password_may_be_wanted(capsys: Captured) -> None:
+    with _answering(json.dumps(SAID).encode(), password="me:p@ss") as port:
+        url = f"http://127.0.0.1:{port}"
+        assert _shown(capsys, "--proxy", f"http://me:p%40ss@127.0.0.1:{port}").startswith(f"{url}\n")
+        for given in (url, f"http://me:secret@127.0.0.1:{port}"):
+            said = _failed(capsys, "--proxy", given)
+            assert (
+                said
+                == f"who answers at {url} wants the right user and password: --proxy http://USER:PASSWORD@HOST:PORT"
+            )
 
 
 def test_it_asks_where_the_settings_would_listen(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
@@ -224,7 +239,7 @@ def test_nothing_that_comes_controls_a_terminal(capsys: Captured) -> None:
         (["--port", "0"], "the port of the proxy is not known", "--proxy"),
         (["--port", "x"], "bad value 'x' for --port", "65535"),
         (["--proxy", "https://x"], "bad URL 'https://x' for --proxy", "http://"),
-        (["--proxy", "http://a:b@x"], "bad URL", "https://host:port"),
+        (["--proxy", "http://a:b@"], "bad URL", "https://host:port"),
         (["x"], "unexpected word 'x'", "the commands are"),
         (["keys"], "'keys' is not the first word", "put it first"),
     ],
