@@ -107,6 +107,7 @@ class Server(http.Http1Server):
             yield CloseConnection(self.conn)
             return
         if not self._begun and (said := socks.refuse(self.context, bytes(self.buf))):
+            ledger.refuse_unread(self.context.options)
             yield SendData(self.conn, said)
             yield from self._hang_up()
             return

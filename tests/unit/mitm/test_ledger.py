@@ -404,12 +404,15 @@ def test_what_cannot_be_read_is_counted_among_refusals_alone(
     assert counting.found == ([], {}, {"http_request_error": 1}, 0)
 
 
-def test_http2_without_tls_is_refused_once(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    "start", [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5), b"\5\1\0"], ids=["HTTP/2", "SOCKS"]
+)
+def test_what_is_not_spoken_here_is_refused_once(start: bytes, serve: Serve) -> None:
     counting = Counting()
 
     async def run() -> None:
         async with serve(counting, Opens()) as proxy, proxy.client() as client:
-            client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5))
+            client.send(start)
             await client.rest()
 
     asyncio.run(run())
