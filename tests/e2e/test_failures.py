@@ -596,7 +596,7 @@ def alarming(authority: Authority, *, at_once: bool) -> Iterator[str]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize("at_once", [True, False], ids=["at-once", "with-an-answer-due"])
+@pytest.mark.parametrize("at_once", [True, pytest.param(False, marks=thorough)], ids=["at-once", "with-an-answer-due"])
 @pytest.mark.parametrize("way", ["absolute", "tunnel"])
 def test_an_upstream_that_ends_tls_with_an_alert_gives_502(
     impatient: Proxy, authority: Authority, proxy_ca: Path, way: str, at_once: bool

@@ -86,7 +86,7 @@ WAYS: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize("args", rows(WAYS, "lane", "workers"))
+@pytest.mark.parametrize("args", rows(WAYS, "workers"))
 def test_60_names_that_hang_delay_no_other(start: Start, recorder: Recorder, args: list[str]) -> None:
     """Neither names that were never asked for, nor those that are known, of the very same client."""
     proxy = start(*args)

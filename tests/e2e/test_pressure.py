@@ -127,7 +127,7 @@ def begin(two: Http2, method: str, authority: str, path: str = "/", *, size: int
     return stream
 
 
-@pytest.mark.parametrize("bare", rows({"bare": True, "launched": False}, "bare", "launched"))
+@pytest.mark.parametrize("bare", rows({"bare": True, "launched": False}, "launched"))
 def test_an_upload_that_is_stuck_has_no_other_stream_wait(
     start_proxy: StartProxy, start_bare: StartBare, recorder: Recorder, proxy_ca: Path, bare: bool
 ) -> None:

@@ -1,6 +1,7 @@
 """Count what passes, in however many processes."""
 
 import time
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,9 @@ SIGNING = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-
 """Upper bounds of the time that a signature takes, in seconds."""
 UPSTREAM = (1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """The same of the time that an upstream takes until its answer begins."""
+
+_SIGNING_BOUNDS, _UPSTREAM_BOUNDS = array("d", SIGNING), array("d", UPSTREAM)
+"""The same, side by side in memory: to look one up costs more for where it lies than for what is done."""
 
 NO_RULE = "default"
 """The rule of requests for which there are none."""
@@ -147,7 +151,7 @@ class Counters:
         if sent:
             whole[_SENT] += sent
         if waited is not None:
-            whole[_UPSTREAM_FIRST + bisect_left(UPSTREAM, waited)] += 1
+            whole[_UPSTREAM_FIRST + bisect_left(_UPSTREAM_BOUNDS, waited)] += 1
             cells.real[1] += waited
 
     def count_answer(self, status: int, rule: str, received: int, sent: int, waited: float) -> None:
@@ -163,7 +167,7 @@ class Counters:
             whole[_RECEIVED] += received
         if sent:
             whole[_SENT] += sent
-        whole[_UPSTREAM_FIRST + bisect_left(UPSTREAM, waited)] += 1
+        whole[_UPSTREAM_FIRST + bisect_left(_UPSTREAM_BOUNDS, waited)] += 1
         cells.real[1] += waited
 
     def count_kind(self, kind: str, *, refused: bool) -> None:
@@ -174,7 +178,7 @@ class Counters:
     def time_signing(self, seconds: float) -> None:
         """A request has been judged and signed."""
         cells = self._cells
-        cells.whole[_SIGNING_FIRST + bisect_left(SIGNING, seconds)] += 1
+        cells.whole[_SIGNING_FIRST + bisect_left(_SIGNING_BOUNDS, seconds)] += 1
         cells.real[0] += seconds
 
     def count_reload(self, ok: bool) -> None:
