@@ -231,15 +231,16 @@ def _warm(target: Target, at: Site, spec: Callable[[Running], load.Spec]) -> Ite
 def _measure(scenario: Scenario, settings: Settings, at: Site, everyone: list[Running]) -> dict[str, Row]:
     rows = {running.target.key: Row(running.target.label) for running in everyone}
     able = [running for running in everyone if not _reason(scenario, running.target, at.server, rows)]
-    for number in range(settings.rounds * (3 if scenario.among else 1)):
+    rounds = settings.rounds * (3 if scenario.among else 1)
+
+    def spec(one: Running) -> load.Spec:
+        return scenario.spec(settings.seconds, at.server.ports[scenario.protocol], one, at.place)
+
+    for number in range(rounds):
         turn = number % max(1, len(able))
         for running in able[turn:] + able[:turn]:
-            progress(f"{scenario.title}, round {number + 1}: {running.target.label}", end="\r")
+            progress(f"{scenario.title}, round {number + 1} of {rounds}: {running.target.label}", end="\r")
             row = rows[running.target.key]
-
-            def spec(one: Running) -> load.Spec:
-                return scenario.spec(settings.seconds, at.server.ports[scenario.protocol], one, at.place)
-
             try:
                 with (
                     _warm(running.target, at, spec) if scenario.among else contextlib.nullcontext(running) as one,

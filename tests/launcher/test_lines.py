@@ -15,6 +15,7 @@ import pytest
 
 from jwtproxy.launcher import lines as lines_module
 from jwtproxy.launcher.lines import Lines
+from tests.support.pipes import full_pipe
 
 LONGEST = 64
 
@@ -24,18 +25,6 @@ def _until(done: Callable[[], bool]) -> None:
     while not done():
         assert time.monotonic() < deadline
         time.sleep(0.005)
-
-
-def _full_pipe() -> tuple[int, int, int]:
-    """Both ends, and how many bytes are in it."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    size = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            size += os.write(writing, bytes(4096))
-    os.set_blocking(writing, True)
-    return reading, writing, size
 
 
 def test_lines_arrive_in_order() -> None:
@@ -76,7 +65,7 @@ DROPPED = "jwtproxy: warning: lines of the log are dropped: its reader is too sl
 
 def test_a_reader_who_is_too_slow_gets_no_more_but_holds_nobody_up(capfd: pytest.CaptureFixture[str]) -> None:
     """That is told when it begins, and how many it were when the reader has caught up."""
-    reading, writing, filled = _full_pipe()
+    reading, writing, filled = full_pipe()
     lines = Lines(writing, 4096, most=100_000)
     began = time.monotonic()
     for _ in range(1000):
@@ -118,7 +107,7 @@ def test_a_reader_who_is_too_slow_gets_no_more_but_holds_nobody_up(capfd: pytest
 def test_of_a_reader_who_never_reads_it_is_told_at_once_and_how_much_at_the_end(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    reading, writing, _ = _full_pipe()
+    reading, writing, _ = full_pipe()
     lines = Lines(writing, 4096, most=100_000)
     for _ in range(200):
         lines.write(["x" * 999] * 5)
@@ -132,7 +121,7 @@ def test_of_a_reader_who_never_reads_it_is_told_at_once_and_how_much_at_the_end(
 
 def test_who_does_not_read_stderr_either_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where both are the same: a warning must not wait, nor must the end."""
-    reading, writing, _ = _full_pipe()
+    reading, writing, _ = full_pipe()
     monkeypatch.setattr(lines_module, "_STDERR", writing)
     lines = Lines(writing, 4096, most=1000)
     began = time.monotonic()

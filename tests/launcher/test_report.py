@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import socket
@@ -14,6 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from jwtproxy.launcher.report import report, tell, warn
+from tests.support.pipes import full_pipe
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,8 @@ def test_a_pipe_that_does_not_wait_gets_all(
     stream: str, say: Callable[[str], None], buffering: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever started us may read by the same description, and want it so."""
-    reading, writing = os.pipe()
+    reading, writing, before = full_pipe()
     os.set_blocking(writing, False)
-    before = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            before += os.write(writing, bytes(4096))
     came: list[bytes] = []
 
     def read() -> None:
